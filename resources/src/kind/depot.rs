@@ -1,0 +1,413 @@
+//! `depot`: a source of data that stays where it is.
+//!
+//! In: the v1 form (`spec`, `connectionSecret`) or the v2alpha form (a block named after the type, `secrets`). Out: a [`Depot`] with its
+//! credentials beside it. What the settings mean is known to connectors, who check them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Field, Kind, Meta, only, optional, required, secret, unknown_keys};
+use crate::digest;
+use crate::node::{Node, Value};
+use crate::parameter::{Parameter, Settings};
+use crate::problem::{Location, Problem};
+use crate::set::Builder;
+use crate::suggest;
+
+/// A source of data.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Depot {
+    /// The head of the manifest.
+    pub meta: Meta,
+    /// The type in lower case: `postgresql`.
+    pub depot_type: String,
+    /// What the connector was told.
+    pub settings: Settings,
+    /// The folder of the manifest, from which relative paths start.
+    pub base: PathBuf,
+    /// The credentials out of all its secrets.
+    pub credentials: BTreeMap<String, String>,
+    /// Changes when anything of the depot changes.
+    pub fingerprint: String,
+}
+
+impl Depot {
+    /// The depot's name, which is the name of its SQL catalog.
+    pub fn name(&self) -> &str {
+        &self.meta.name
+    }
+
+    /// A setting that is a path, relative to the manifest.
+    pub fn path(&self, key: &str) -> Option<PathBuf> {
+        self.settings.path(key, &self.base)
+    }
+
+    /// What is wrong with the settings and credentials in the eyes of a connector that knows `parameters`.
+    pub fn check(&self, parameters: &[Parameter]) -> Vec<Problem> {
+        let mut problems = self.settings.check(parameters, &self.meta.name);
+        for parameter in parameters
+            .iter()
+            .filter(|parameter| parameter.secret && parameter.required)
+        {
+            if !self.credentials.contains_key(parameter.name) {
+                let message = format!("depot `{}`: no secret has the key `{}`", self.meta.name, parameter.name);
+                let near = suggest::closest(parameter.name, self.credentials.keys().map(String::as_str));
+                let help = near.map_or_else(
+                    || "put it in the `data` of a secret and name the secret under `secrets`".to_string(),
+                    |near| format!("there is `{near}`"),
+                );
+                problems.push(Problem::new(self.meta.location.clone(), message).help(help));
+            }
+        }
+        problems
+    }
+}
+
+impl fmt::Debug for Depot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<&String> = self.credentials.keys().collect();
+        f.debug_struct("Depot")
+            .field("meta", &self.meta)
+            .field("depot_type", &self.depot_type)
+            .field("settings", &self.settings)
+            .field("base", &self.base)
+            .field("credentials", &keys)
+            .field("fingerprint", &self.fingerprint)
+            .finish()
+    }
+}
+
+/// A depot whose secrets are still to be found.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    depot: Depot,
+    secrets: Vec<Reference>,
+    /// Credentials that the manifest holds itself, by what they allow.
+    own: Vec<(String, BTreeMap<String, String>)>,
+}
+
+/// A secret that is named, and which of its keys are wanted; all if none is named.
+#[derive(Debug)]
+struct Reference {
+    name: String,
+    workspace: Option<String>,
+    keys: Vec<String>,
+    location: Location,
+}
+
+impl Draft {
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.depot.meta
+    }
+
+    /// The depot with the credentials of its secrets. Where a key is in several, that of a secret for reading is taken.
+    pub(crate) fn resolve(mut self, set: &Builder) -> Result<Depot, Vec<Problem>> {
+        let owner = self.depot.meta.owner_of_problems();
+        let mut problems = Vec::new();
+        let mut found = self.own;
+        for reference in self.secrets {
+            let name = &reference.name;
+            let Some(secret) = set.secret(name) else {
+                if !set.is_declared("secret", name) {
+                    let mut problem = Problem::new(reference.location, format!("{owner}: there is no secret `{name}`"));
+                    problem.help =
+                        suggest::closest(name, set.secret_names()).map(|near| format!("did you mean `{near}`?"));
+                    problems.push(problem);
+                }
+                continue;
+            };
+            let of = |meta: &Meta| meta.workspace.clone().unwrap_or_else(|| "public".to_string());
+            if let Some(workspace) = &reference.workspace
+                && secret.meta.kind == "secret"
+                && *workspace != of(&secret.meta)
+            {
+                let message = format!(
+                    "{owner}: the secret `{name}` lies in the workspace `{}`",
+                    of(&secret.meta)
+                );
+                problems.push(Problem::new(reference.location.clone(), message));
+            }
+            let mut data = secret.data.clone();
+            for key in &reference.keys {
+                if !data.contains_key(key) {
+                    let message = format!("{owner}: the secret `{name}` has no key `{key}`");
+                    let mut problem = Problem::new(reference.location.clone(), message);
+                    problem.help = suggest::instead(key, data.keys().map(String::as_str));
+                    problems.push(problem);
+                }
+            }
+            if !reference.keys.is_empty() {
+                data.retain(|key, _| reference.keys.contains(key));
+            }
+            found.push((secret.acl.clone(), data));
+        }
+        found.sort_by_key(|(acl, _)| acl != "rw");
+        self.depot.credentials = found.into_iter().flat_map(|(_, data)| data).collect();
+        self.depot.fingerprint = fingerprint(&self.depot);
+        if problems.is_empty() {
+            Ok(self.depot)
+        } else {
+            Err(problems)
+        }
+    }
+}
+
+fn fingerprint(depot: &Depot) -> String {
+    let Meta {
+        name,
+        version,
+        kind,
+        tags,
+        description,
+        owner,
+        layer,
+        workspace,
+        location: _,
+    } = &depot.meta;
+    let meta = serde_json::json!([name, version, kind, tags, description, owner, layer, workspace]);
+    let all = serde_json::json!([meta, depot.depot_type, depot.settings.to_json(), depot.credentials]);
+    digest::fingerprint([all.to_string().as_bytes(), depot.base.as_os_str().as_encoded_bytes()])
+}
+
+/// Keys that DataOS knows and that mean nothing to a program that needs neither Kubernetes nor a metadata server.
+const WITHOUT_EFFECT: [&str; 6] = ["external", "source", "compute", "owner", "runAsUser", "hiveSync"];
+
+#[derive(Deserialize)]
+struct Written {
+    #[serde(rename = "type")]
+    depot_type: String,
+    description: Option<String>,
+    #[serde(default)]
+    secrets: Vec<WrittenReference>,
+    #[serde(default, rename = "connectionSecret")]
+    connection_secret: Vec<secret::Written>,
+}
+
+#[derive(Deserialize)]
+struct WrittenReference {
+    name: String,
+    workspace: Option<String>,
+    key: Option<String>,
+    #[serde(default)]
+    keys: Vec<String>,
+    #[serde(alias = "allKeys")]
+    allkeys: Option<bool>,
+    #[serde(default, rename = "consumptionType")]
+    _consumption_type: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct DepotKind;
+
+impl Kind for DepotKind {
+    fn name(&self) -> &'static str {
+        "depot"
+    }
+
+    fn versions(&self) -> &'static [&'static str] {
+        &["v1", "v2alpha"]
+    }
+
+    fn has_narrow_names(&self) -> bool {
+        true
+    }
+
+    fn description(&self) -> &'static str {
+        "A depot is a source of data that stays where it is: a database, a folder of files, an object store. Its name is the SQL \
+         catalog: `crm.public.customer` is `dataos://crm:public/customer`. In version `v2alpha` the settings stand in a block named \
+         after the type, in lower case, and credentials in secrets; in version `v1` the settings stand in `spec` and credentials in \
+         `connectionSecret`. The keys of the block are those of the type."
+    }
+
+    fn example(&self) -> &'static str {
+        "name: sales
+version: v2alpha
+type: depot
+description: a folder of Parquet files
+depot:
+  type: FILE
+  external: true
+  file:
+    path: ./sales
+    format: PARQUET
+---
+name: crm
+version: v1
+type: depot
+depot:
+  type: SQLITE
+  spec: {path: ./crm.db}
+"
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        const FIELDS: &[Field] = &[
+            required(
+                "type",
+                "text",
+                "The type of source, in upper or lower case: `POSTGRESQL`, `file`.",
+            ),
+            optional(
+                "description",
+                "text",
+                "A sentence for people; the head of the manifest is the better place.",
+            ),
+            optional(
+                "<type>",
+                "map",
+                "Version `v2alpha`: the settings, in a block named after the type in lower case (`postgresql`).",
+            ),
+            optional(
+                "secrets",
+                "list",
+                "Version `v2alpha`: the secrets with the credentials. Where two have the same key, that of a secret with `acl: r` is taken.",
+            ),
+            required("secrets[].name", "text", "The secret."),
+            optional(
+                "secrets[].workspace",
+                "text",
+                "The workspace of the secret, checked when given.",
+            ),
+            optional(
+                "secrets[].allkeys",
+                "true or false",
+                "All keys of the secret; this is so when no key is named. `allKeys` is the same.",
+            ),
+            optional("secrets[].key", "text", "One key of the secret."),
+            optional("secrets[].keys", "list of texts", "Some keys of the secret."),
+            optional("secrets[].consumptionType", "text", "Accepted, without effect."),
+            optional("spec", "map", "Version `v1`: the settings."),
+            optional(
+                "connectionSecret",
+                "list",
+                "Version `v1`: credentials; each entry is like the block of a secret.",
+            ),
+            optional(
+                "external",
+                "true or false",
+                "Accepted, without effect; so are `source`, `compute`, `owner`, `runAsUser` and `hiveSync`.",
+            ),
+        ];
+        FIELDS
+    }
+
+    fn read(&self, mut meta: Meta, body: &Node, set: &mut Builder) -> Vec<Problem> {
+        let file = Arc::clone(&meta.location.file);
+        let old = meta.version == "v1";
+        let depot_type = body
+            .get("type")
+            .and_then(Node::as_text)
+            .unwrap_or_default()
+            .to_lowercase();
+        let block = if old || depot_type.is_empty() {
+            "spec"
+        } else {
+            depot_type.as_str()
+        };
+        let (credentials, foreign) = if old {
+            ("connectionSecret", "secrets")
+        } else {
+            ("secrets", "connectionSecret")
+        };
+        let mut known = vec!["type", "description", credentials, block];
+        known.extend(WITHOUT_EFFECT);
+        let mut problems = unknown_keys(body, &known, &file);
+        for problem in &mut problems {
+            explain_form(problem, old, foreign, &depot_type);
+        }
+        let written: Written = match only(body, &["type", "description", credentials]).read(&file) {
+            Ok(written) => written,
+            Err(more) => {
+                problems.extend(more);
+                return problems;
+            }
+        };
+        if !depot_type.starts_with(|c: char| c.is_ascii_lowercase()) || WITHOUT_EFFECT.contains(&block) {
+            let message = format!("`{}` is not a type of depot", written.depot_type);
+            problems.push(Problem::new(meta.at(super::line_of(body, &["type"])), message));
+        }
+        let nothing = Node {
+            value: Value::Null,
+            line: body.line,
+        };
+        let settings = body.get(block).unwrap_or(&nothing);
+        let Some(settings) = Settings::of(settings, &file) else {
+            let message = format!("`{block}` is {}; expected a map of settings", settings.value.kind());
+            problems.push(Problem::new(meta.at(settings.line), message));
+            return problems;
+        };
+        let mut own = Vec::new();
+        let nodes = body.get("connectionSecret").and_then(Node::as_list).unwrap_or_default();
+        for (written, node) in written.connection_secret.into_iter().zip(nodes) {
+            own.push((written.acl.clone(), written.take(node, &meta, set, &mut problems)));
+        }
+        let nodes = body.get("secrets").and_then(Node::as_list).unwrap_or_default();
+        let mut secrets = Vec::new();
+        for (written, node) in written.secrets.into_iter().zip(nodes) {
+            let mut keys = written.keys;
+            keys.extend(written.key);
+            let location = meta.at(node.line);
+            match (written.allkeys, keys.is_empty()) {
+                (Some(true), false) => {
+                    problems.push(Problem::new(
+                        location.clone(),
+                        "`allkeys: true` and single keys exclude each other",
+                    ));
+                }
+                (Some(false), true) => {
+                    let message = "no key of this secret is wanted";
+                    problems
+                        .push(Problem::new(location.clone(), message).help("name some in `keys`, or remove `allkeys`"));
+                }
+                _ => {}
+            }
+            secrets.push(Reference {
+                name: written.name,
+                workspace: written.workspace,
+                keys,
+                location,
+            });
+        }
+        if problems.is_empty() {
+            if let (true, Some(description)) = (meta.description.is_empty(), written.description) {
+                meta.description = description;
+            }
+            let base = file.parent().unwrap_or(Path::new("")).to_path_buf();
+            let (credentials, fingerprint) = (BTreeMap::new(), String::new());
+            let depot = Depot {
+                meta,
+                depot_type,
+                settings,
+                base,
+                credentials,
+                fingerprint,
+            };
+            set.add_depot(Draft { depot, secrets, own });
+        }
+        problems
+    }
+}
+
+/// Says of a key that belongs to the other version's form what to write in this one.
+fn explain_form(problem: &mut Problem, old: bool, foreign: &str, depot_type: &str) {
+    let is = |key: &str| problem.message == format!("unknown key `{key}`");
+    let (settings, other, instead) = if old {
+        (depot_type, "v2alpha", "spec")
+    } else {
+        ("spec", "v1", depot_type)
+    };
+    if is(settings) && !settings.is_empty() {
+        problem.help = Some(format!(
+            "that is the form of version `{other}`; in this version the settings stand in `{instead}`"
+        ));
+    } else if is(foreign) {
+        let instead = if old { "connectionSecret" } else { "secrets" };
+        problem.help = Some(format!(
+            "that is the form of version `{other}`; in this version credentials stand in `{instead}`"
+        ));
+    }
+}

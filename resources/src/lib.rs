@@ -1,0 +1,42 @@
+//! Declarative resources: YAML manifests read, checked as a whole, held as one immutable set and reloaded live.
+//!
+//! In: folders of manifests. Out: a [`ResourceSet`] in which every reference resolves, or every [`Problem`] with file and line.
+//! Deliberately absent: any DataFusion type, any network, any knowledge of what a depot type or a mask operator means (those who
+//! know pass a [`Check`]).
+
+mod address;
+mod digest;
+mod environment;
+mod files;
+mod glob;
+mod kind;
+mod manifest;
+mod name;
+mod node;
+mod parameter;
+mod problem;
+mod reference;
+mod set;
+mod suggest;
+mod time;
+mod watch;
+
+pub use address::Address;
+pub use glob::{Glob, TagRule};
+pub use kind::{
+    Field, KINDS, Kind, Meta,
+    access::AccessPolicy,
+    cluster::{Cluster, Limits, Selector},
+    data::{ColumnSelector, DataPolicy, FilterSpec, MaskSpec, Rule, Scope, UserSelector},
+    dataset::{Column, Dataset},
+    depot::Depot,
+    secret::Secret,
+    user::{ApiKey, User},
+};
+pub use node::{Key, Node, Value};
+pub use parameter::{Parameter, ParameterKind, Settings};
+pub use problem::{Location, Problem, Problems};
+pub use reference::reference;
+pub use set::{Check, ResourceSet, load, load_bytes};
+pub use suggest::closest;
+pub use watch::{Reload, Resources};

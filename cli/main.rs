@@ -1,0 +1,69 @@
+//! The program `minerva`: reads the command line, runs one command, answers with its exit code.
+//!
+//! Each command is a file beside this one: an `Args` struct and a `run`. Deliberately absent: anything that a command does.
+
+mod apikey;
+mod args;
+mod check;
+mod client;
+mod demo;
+mod explain_policy;
+mod failure;
+mod output;
+mod serve;
+mod sql;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A distributed, federated SQL query engine with governance built in
+#[derive(Parser, Debug)]
+#[command(name = "minerva", version, about, propagate_version = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Every flag can be given as an environment variable: --some-flag is MINERVA_SOME_FLAG.
+Exit codes: 0 success; 1 failed; 2 wrong usage; 3 cannot connect or not authenticated; 130 interrupted.";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Check(check::CheckArgs),
+    Demo(args::DemoArgs),
+    /// Asks a coordinator about policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    Serve(args::ServeArgs),
+    Sql(sql::SqlArgs),
+    /// Manages a coordinator's users
+    #[command(subcommand)]
+    User(UserCommand),
+    Worker(args::WorkerArgs),
+}
+
+#[derive(Subcommand, Debug)]
+enum PolicyCommand {
+    Explain(explain_policy::ExplainArgs),
+}
+
+#[derive(Subcommand, Debug)]
+enum UserCommand {
+    /// Creates, lists and deletes API keys
+    #[command(subcommand)]
+    Apikey(apikey::ApikeyCommand),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Check(args) => check::run(&args),
+        Command::Demo(args) => demo::run(args),
+        Command::Policy(PolicyCommand::Explain(args)) => explain_policy::run(&args),
+        Command::Serve(args) => serve::run(args),
+        Command::Sql(args) => sql::run(&args),
+        Command::User(UserCommand::Apikey(command)) => apikey::run(&command),
+        Command::Worker(args) => worker::run(args),
+    }
+}

@@ -1,0 +1,37 @@
+//! The wire between a coordinator and its workers.
+//!
+//! Coordinator and worker never depend on each other; both depend on this crate. In: the members' addresses and one
+//! secret. Out: who is in the cluster, channels to them, sessions that cut plans into stages on one side and run them on
+//! the other, and what travels with a stage so that the worker can verify it again.
+//!
+//! It plans no SQL, decides no policy and opens no depot itself.
+
+mod analyze;
+mod channels;
+mod client;
+mod codec;
+mod error;
+mod grants;
+mod leaves;
+mod members;
+mod messages;
+mod server;
+mod session;
+mod tls;
+mod token;
+
+pub use analyze::{analyze_within, metrics_within};
+pub use channels::{Channels, server};
+pub use client::CoordinatorClient;
+pub use codec::Codec;
+pub use error::{Error, WorkerLost, reason_of};
+pub use grants::{QueryGrants, leaf_of, planned_under};
+pub use members::{HEARTBEAT, LOST_AFTER, Members, Node, NodeState};
+pub use messages::{Heard, Join, Joined, Resources, ResourcesVersion};
+pub use server::{ClusterPort, Membership};
+pub use session::{Wire, coordinator_session, runtime, worker_session};
+pub use tls::{Tls, TlsFiles};
+pub use token::{CheckToken, TOKEN_FILE, Token};
+
+/// The version of Minerva; members of a cluster run the same one.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

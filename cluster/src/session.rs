@@ -1,0 +1,138 @@
+//! The set-up that the sessions of a coordinator and of its workers share, in the order that it has to be done in.
+//!
+//! In: a builder, and the [`Wire`]: depots, mask functions, channels. Out: on the coordinator a session whose plans are
+//! cut into stages, on a worker the session in which a stage is decoded, verified and run. Everything here lives in the
+//! session's config, so a config or a query planner of the caller's own must be in the builder before.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use datafusion::common::Result;
+use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::ScalarUDF;
+use datafusion_distributed::{DistributedExt, SessionStateBuilderExt, WorkerQueryContext};
+use minerva_connectors::Depots;
+use minerva_policy::{KeyRing, mask_functions};
+
+use crate::codec::Codec;
+use crate::grants::{QueryGrants, VerifyStage, take_options};
+use crate::leaves::{CountTasks, DealSplits};
+use crate::{Channels, Error, Members, Resources};
+
+/// What plans need beyond themselves on either side of the wire. Clones share it, also when the resources change.
+#[derive(Clone)]
+pub struct Wire {
+    depots: Arc<Depots>,
+    functions: Arc<RwLock<Arc<[Arc<ScalarUDF>]>>>,
+    channels: Channels,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire")
+            .field("depots", &self.depots)
+            .field("channels", &self.channels)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    /// The depots to open, the keys of masks, and the channels to workers.
+    pub fn new(depots: Arc<Depots>, keys: &KeyRing, channels: Channels) -> Self {
+        Self {
+            depots,
+            functions: Arc::new(RwLock::new(functions_with(keys))),
+            channels,
+        }
+    }
+
+    /// What a worker has before its coordinator gave it anything.
+    pub fn without_resources(channels: Channels) -> Self {
+        Self::new(Arc::new(Depots::new(Arc::default())), &KeyRing::default(), channels)
+    }
+
+    /// Takes what the coordinator gave. Sessions that exist keep the keys they have.
+    pub fn take(&self, resources: &Resources) -> Result<(), Error> {
+        let (set, keys) = (resources.set()?, resources.keys()?);
+        self.depots.update(Arc::new(set));
+        self.set_keys(&keys);
+        Ok(())
+    }
+
+    /// Takes new keys of masks.
+    pub fn set_keys(&self, keys: &KeyRing) {
+        *self.functions.write().unwrap_or_else(PoisonError::into_inner) = functions_with(keys);
+    }
+
+    /// The depots.
+    pub fn depots(&self) -> &Arc<Depots> {
+        &self.depots
+    }
+
+    /// The channels.
+    pub fn channels(&self) -> &Channels {
+        &self.channels
+    }
+
+    fn functions(&self) -> Arc<[Arc<ScalarUDF>]> {
+        Arc::clone(&self.functions.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn apply(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
+        builder
+            .config()
+            .get_or_insert_default()
+            .set_extension(Arc::clone(&self.depots));
+        builder
+            .with_distributed_user_codec(Codec)
+            .with_distributed_channel_resolver(self.channels.clone())
+    }
+}
+
+fn functions_with(keys: &KeyRing) -> Arc<[Arc<ScalarUDF>]> {
+    mask_functions(&Arc::new(keys.clone())).into()
+}
+
+/// Makes the session of a query on the coordinator distribute its plans over `members`. The builder must already have
+/// its config and its query planner. When there is no active worker, or one, plans stay whole.
+pub fn coordinator_session(builder: SessionStateBuilder, wire: &Wire, members: &Members) -> SessionStateBuilder {
+    wire.apply(builder)
+        .with_distributed_planner()
+        .with_distributed_worker_resolver(members.clone())
+        .with_distributed_option_extension(QueryGrants::default())
+        .with_distributed_desired_task_count_handler(CountTasks)
+        .with_distributed_scale_up_leaf_node_handler(DealSplits)
+}
+
+/// Makes the session of a stage on a worker.
+pub fn worker_session(context: WorkerQueryContext, wire: &Wire) -> Result<SessionState> {
+    let WorkerQueryContext { builder, headers } = context;
+    let mut builder = wire
+        .apply(builder)
+        .with_distributed_option_extension_from_headers::<QueryGrants>(&headers)?
+        .with_distributed_worker_plan_rewrite_handler(VerifyStage);
+    // Only here, where plans are decoded: no SQL text is ever planned in this session.
+    builder
+        .scalar_functions()
+        .get_or_insert_default()
+        .extend(wire.functions().iter().map(Arc::clone));
+    take_options(builder.config().get_or_insert_default())?;
+    Ok(builder.build())
+}
+
+/// The memory and the spill files that all queries of a process share.
+pub fn runtime(memory_bytes: Option<usize>, spill: Option<PathBuf>) -> Result<Arc<RuntimeEnv>, DataFusionError> {
+    let mut builder = RuntimeEnvBuilder::new();
+    if let Some(bytes) = memory_bytes {
+        let named = std::num::NonZeroUsize::MIN.saturating_add(4);
+        builder = builder.with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(bytes), named)));
+    }
+    if let Some(folder) = spill {
+        builder = builder.with_temp_file_path(folder);
+    }
+    builder.build_arc()
+}

@@ -1,0 +1,167 @@
+//! The depots of one process, opened by name on first use.
+//!
+//! In: the current resource set. Out: open sources, one for each manifest version. Those who ask while a depot is being
+//! opened wait for the same attempt; a failed attempt is told to all who waited and is not kept. Nothing here decides
+//! who may use a depot.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use datafusion::execution::TaskContext;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use minerva_resources::{Depot, ResourceSet};
+
+use crate::{Connector, Error, ErrorKind, Result, Source, connector};
+
+type Opening = Shared<BoxFuture<'static, Result<Arc<dyn Source>>>>;
+
+/// The depots of a resource set, shared by all sessions of a process.
+pub struct Depots {
+    state: Mutex<State>,
+}
+
+struct State {
+    resources: Arc<ResourceSet>,
+    open: HashMap<String, Entry>,
+    next_attempt: u64,
+}
+
+struct Entry {
+    fingerprint: String,
+    attempt: u64,
+    opening: Opening,
+}
+
+impl Depots {
+    /// The depots of a resource set, none of them open yet.
+    pub fn new(resources: Arc<ResourceSet>) -> Depots {
+        Depots { state: Mutex::new(State { resources, open: HashMap::new(), next_attempt: 0 }) }
+    }
+
+    /// Takes a new resource set. Depots whose manifest did not change stay open; the others are closed once the queries
+    /// that read them are done.
+    pub fn update(&self, resources: Arc<ResourceSet>) {
+        let mut state = self.state();
+        state.open.retain(|name, entry| {
+            resources.depot(name).is_some_and(|depot| depot.fingerprint == entry.fingerprint)
+        });
+        state.resources = resources;
+    }
+
+    /// The resource set that names are looked up in.
+    pub fn resources(&self) -> Arc<ResourceSet> {
+        Arc::clone(&self.state().resources)
+    }
+
+    /// The source of a depot, opened if it is not open yet.
+    pub async fn open(&self, name: &str) -> Result<Arc<dyn Source>> {
+        let (attempt, opening) = self.opening(name)?;
+        let result = opening.await;
+        if result.is_err() {
+            self.forget(name, attempt);
+        }
+        result
+    }
+
+    fn opening(&self, name: &str) -> Result<(u64, Opening)> {
+        let mut state = self.state();
+        let Some(depot) = state.resources.depot(name).cloned() else {
+            return Err(unknown_depot(name));
+        };
+        if let Some(entry) = state.open.get(name).filter(|entry| entry.fingerprint == depot.fingerprint) {
+            return Ok((entry.attempt, entry.opening.clone()));
+        }
+        let attempt = state.next_attempt;
+        state.next_attempt += 1;
+        let fingerprint = depot.fingerprint.clone();
+        let opening = start(depot)?;
+        state.open.insert(name.to_owned(), Entry { fingerprint, attempt, opening: opening.clone() });
+        Ok((attempt, opening))
+    }
+
+    fn forget(&self, name: &str, attempt: u64) {
+        let mut state = self.state();
+        if state.open.get(name).is_some_and(|entry| entry.attempt == attempt) {
+            state.open.remove(name);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can leave the maps half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Depots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        let mut open: Vec<&String> = state.open.keys().collect();
+        open.sort();
+        f.debug_struct("Depots").field("open", &open).finish_non_exhaustive()
+    }
+}
+
+fn start(depot: Arc<Depot>) -> Result<Opening> {
+    let connector: &'static dyn Connector = connector(&depot.depot_type).ok_or_else(|| {
+        let message = format!("unknown depot type `{}`", depot.depot_type);
+        Error::new(&depot.meta.name, ErrorKind::Unsupported, message)
+    })?;
+    Ok(async move { connector.open(&depot).await }.boxed().shared())
+}
+
+fn unknown_depot(name: &str) -> Error {
+    // No suggestion: who asks may not be allowed to know the other names.
+    Error::new(name, ErrorKind::NotFound, "there is no depot of this name")
+}
+
+/// The depots that a session was set up with, by `SessionConfig::with_extension`.
+pub fn depots_of(context: &TaskContext) -> datafusion::error::Result<Arc<Depots>> {
+    context.session_config().get_extension::<Depots>().ok_or_else(|| {
+        datafusion::error::DataFusionError::Internal("the session was set up without its depots".to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn manifest(name: &str, depot_type: &str, block: &str) -> String {
+        format!("---\nname: {name}\nversion: v2alpha\ntype: depot\ndepot:\n  type: {depot_type}\n  {depot_type}: {block}\n")
+    }
+
+    #[tokio::test]
+    async fn a_depot_is_opened_once_and_again_when_its_manifest_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let both = manifest("left", "memory", "{}") + &manifest("right", "tpch", "{scale: 1}");
+        let depots = testing::depots(folder.path(), &both);
+        let (first, second) = futures::join!(depots.open("left"), depots.open("left"));
+        let (left, right) = (first.unwrap(), depots.open("right").await.unwrap());
+        assert!(Arc::ptr_eq(&left, &second.unwrap()));
+
+        let changed = manifest("left", "memory", "{}") + &manifest("right", "tpch", "{scale: 2}");
+        let file = folder.path().join("depots.yaml");
+        std::fs::write(&file, changed).unwrap();
+        depots.update(Arc::new(testing::resources(&file).unwrap()));
+        assert!(Arc::ptr_eq(&left, &depots.open("left").await.unwrap()));
+        assert!(!Arc::ptr_eq(&right, &depots.open("right").await.unwrap()));
+
+        std::fs::write(&file, manifest("left", "memory", "{}")).unwrap();
+        depots.update(Arc::new(testing::resources(&file).unwrap()));
+        let gone = depots.open("right").await.unwrap_err();
+        assert_eq!((gone.kind, gone.to_string().as_str()), (ErrorKind::NotFound, "depot `right`: there is no depot of this name"));
+    }
+
+    #[tokio::test]
+    async fn a_failed_opening_is_told_to_all_who_wait_and_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let depots = testing::depots(folder.path(), &manifest("crm", "sqlite", "{path: crm.db}"));
+        let (first, second) = futures::join!(depots.open("crm"), depots.open("crm"));
+        assert_eq!(first.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(second.unwrap_err().kind, ErrorKind::NotFound);
+        std::fs::write(folder.path().join("crm.db"), "").unwrap();
+        assert!(depots.open("crm").await.is_ok());
+    }
+}

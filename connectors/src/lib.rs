@@ -1,0 +1,179 @@
+//! Depots: names in, tables out.
+//!
+//! A [`Connector`] is one type of depot: it says which settings its manifests have and opens a depot as a [`Source`]. A
+//! source lists collections and datasets and makes one table provider for a dataset. Every connector is one file (or
+//! folder) and one line in [`CONNECTORS`].
+//!
+//! In: a depot as `resources` read it. Out: table providers, and leaves of physical plans that name a dataset by its
+//! address, so that they can be checked against policies and sent to workers without a credential in them.
+//!
+//! This crate decides nothing about who may see what, and keeps no catalogue: both are the coordinator's.
+
+mod depots;
+mod error;
+mod files;
+mod leaf;
+mod memory;
+mod remote_table;
+mod scan;
+mod scan_codec;
+mod scan_exec;
+mod sqlite;
+mod tpch;
+
+pub mod conformance;
+#[cfg(test)]
+mod documentation;
+#[cfg(test)]
+mod testing;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use minerva_resources::{Address, Depot, Parameter, Problem, ResourceSet, closest};
+use object_store::path::Path;
+
+pub use depots::{Depots, depots_of};
+pub use error::{Error, ErrorKind};
+pub use files::{decode_file_scan, encode_file_scan};
+pub use leaf::{LeafSource, leaf_addresses};
+pub use remote_table::RemoteTable;
+pub use scan::{Comparison, Scan, ScanFilter, Split};
+pub use scan_codec::{decode_scan, encode_scan};
+pub use scan_exec::{ScanExec, split, splits_of};
+
+/// What a function of this crate returns when nothing else is said.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One type of depot.
+#[async_trait]
+pub trait Connector: Debug + Send + Sync {
+    /// The name of the type in manifests, lower case.
+    fn depot_type(&self) -> &'static str;
+
+    /// The keys that the block of a depot of this type may have.
+    fn parameters(&self) -> &'static [Parameter];
+
+    /// A manifest that loads, shown in the documentation.
+    fn example(&self) -> &'static str;
+
+    /// Reaches the depot. Called on first use; the source is then shared by all queries.
+    async fn open(&self, depot: &Arc<Depot>) -> Result<Arc<dyn Source>>;
+
+    /// What is wrong with a depot's settings beyond what [`Connector::parameters`] says. Does no IO.
+    fn check(&self, _depot: &Depot) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The datasets of `depot` that hold every one of `files`, for depots whose plans read files: it traces a file scan
+    /// back to an address. It must not depend on the depot being open, since workers ask as well.
+    fn trace(&self, _depot: &Depot, _store: &ObjectStoreUrl, _files: &[&Path]) -> Vec<Address> {
+        Vec::new()
+    }
+}
+
+/// An open depot.
+#[async_trait]
+pub trait Source: Debug + Send + Sync {
+    /// The names of the collections, sorted.
+    async fn collections(&self) -> Result<Vec<String>>;
+
+    /// The names of the datasets of a collection, sorted; none when there is no such collection.
+    async fn datasets(&self, collection: &str) -> Result<Vec<String>>;
+
+    /// The table of that name, or `None` when there is none. An error means that it is there but cannot be read.
+    async fn dataset(
+        &self,
+        collection: &str,
+        dataset: &str,
+        session: &dyn Session,
+    ) -> Result<Option<Arc<dyn TableProvider>>>;
+
+    /// Reads one split of a scan whose leaf is a [`ScanExec`]. Sources that make other leaves need not say anything.
+    fn read(&self, scan: &Scan, _split: &Split, _context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        Err(Error::new(&scan.address.depot, ErrorKind::Internal, "this depot is not read through `ScanExec`")
+            .about_dataset(&scan.address.collection, &scan.address.dataset))
+    }
+
+    /// Whether workers can read it. When false, a query that touches it runs on the coordinator alone.
+    fn distributable(&self) -> bool {
+        true
+    }
+
+    /// Makes a dataset (and its collection) of `rows`, and returns how many there are.
+    async fn create(
+        &self,
+        _collection: &str,
+        _dataset: &str,
+        _schema: SchemaRef,
+        _rows: Vec<RecordBatch>,
+    ) -> Result<u64> {
+        Err(self.refusal("CREATE TABLE"))
+    }
+
+    /// Adds `rows` to a dataset, all or none, and returns how many there are.
+    async fn append(&self, _collection: &str, _dataset: &str, _rows: Vec<RecordBatch>) -> Result<u64> {
+        Err(self.refusal("INSERT"))
+    }
+
+    /// Removes a dataset; false when there is none.
+    async fn remove(&self, _collection: &str, _dataset: &str) -> Result<bool> {
+        Err(self.refusal("DROP TABLE"))
+    }
+
+    /// The name of the depot, for messages.
+    fn depot(&self) -> &str;
+
+    /// The type of the depot, for messages.
+    fn depot_type(&self) -> &'static str;
+
+    /// The error for a statement that this type of depot does not run.
+    fn refusal(&self, statement: &str) -> Error {
+        let message = format!("{statement} is not supported by depot type `{}`", self.depot_type());
+        Error::new(self.depot(), ErrorKind::Unsupported, message)
+    }
+}
+
+/// Every type of depot, in alphabetical order.
+pub const CONNECTORS: &[&dyn Connector] =
+    &[&files::FileConnector, &memory::MemoryConnector, &sqlite::SqliteConnector, &tpch::TpchConnector];
+
+/// The connector for a type of depot.
+pub fn connector(depot_type: &str) -> Option<&'static dyn Connector> {
+    CONNECTORS.iter().copied().find(|connector| connector.depot_type() == depot_type)
+}
+
+/// Checks the depots of a resource set: known types, known and well-formed settings.
+pub fn check(set: &ResourceSet) -> Vec<Problem> {
+    set.depots().flat_map(|depot| check_depot(depot)).collect()
+}
+
+fn check_depot(depot: &Depot) -> Vec<Problem> {
+    let Some(connector) = connector(&depot.depot_type) else {
+        return vec![unknown_type(depot)];
+    };
+    let mut problems = depot.settings.check(connector.parameters(), &depot.meta.name);
+    if problems.is_empty() {
+        problems.extend(connector.check(depot));
+    }
+    problems
+}
+
+fn unknown_type(depot: &Depot) -> Problem {
+    let names: Vec<&str> = CONNECTORS.iter().map(|connector| connector.depot_type()).collect();
+    let help = match closest(&depot.depot_type, names.iter().copied()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("expected one of `{}`", names.join("`, `")),
+    };
+    Problem {
+        location: depot.meta.location.clone(),
+        message: format!("depot `{}`: unknown depot type `{}`", depot.meta.name, depot.depot_type),
+        help: Some(help),
+    }
+}

@@ -1,0 +1,276 @@
+//! The leaf of a physical plan that reads a dataset through its source.
+//!
+//! It knows the dataset by its address only. When it runs it asks the session's depots for the source, so the same
+//! leaf runs on the coordinator and on any worker, and no credential is ever part of a plan.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Statistics, internal_err};
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::coop::make_cooperative;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+    ReplaceChildrenOptions, StatisticsArgs,
+};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+
+use crate::{Depots, Scan, Split, depots_of};
+
+/// Reads one dataset. Each partition reads its splits one after another.
+#[derive(Debug, Clone)]
+pub struct ScanExec {
+    scan: Arc<Scan>,
+    partitions: Vec<Vec<Split>>,
+    rows: Precision<usize>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl ScanExec {
+    /// A leaf for a scan. `rows` is how many rows the dataset has, before filters and limit.
+    pub fn new(scan: Scan, partitions: Vec<Vec<Split>>, rows: Precision<usize>) -> ScanExec {
+        let properties = Arc::new(
+            PlanProperties::new(
+                EquivalenceProperties::new(Arc::clone(&scan.schema)),
+                Partitioning::UnknownPartitioning(partitions.len()),
+                EmissionType::Incremental,
+                Boundedness::Bounded,
+            )
+            .with_scheduling_type(SchedulingType::Cooperative),
+        );
+        ScanExec { scan: Arc::new(scan), partitions, rows, properties, metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// What is read.
+    pub fn scan(&self) -> &Scan {
+        &self.scan
+    }
+
+    /// The splits of each partition.
+    pub fn partitions(&self) -> &[Vec<Split>] {
+        &self.partitions
+    }
+
+    /// How many rows the dataset has, before filters and limit.
+    pub fn rows(&self) -> Precision<usize> {
+        self.rows
+    }
+
+    fn statistics(&self, partition: Option<usize>) -> Result<Statistics> {
+        let unknown = Statistics::new_unknown(&self.scan.schema);
+        if partition.is_some() && self.partitions.len() != 1 {
+            return Ok(unknown);
+        }
+        let rows = if self.scan.filters.is_empty() { self.rows } else { self.rows.to_inexact() };
+        unknown.with_num_rows(rows).with_fetch(self.scan.limit, 0, self.partitions.len())
+    }
+}
+
+/// How many pieces a scan can be dealt in.
+pub fn splits_of(scan: &ScanExec) -> usize {
+    scan.partitions.iter().map(Vec::len).sum()
+}
+
+/// Deals a scan to `tasks` workers: variants with the same schema and the same number of partitions that together read
+/// every split once. Variants beyond the number of splits read nothing.
+pub fn split(scan: &ScanExec, tasks: usize) -> Vec<ScanExec> {
+    let tasks = tasks.max(1);
+    let splits: Vec<Split> = scan.partitions.iter().flatten().copied().collect();
+    let partitions = splits.len().div_ceil(tasks).clamp(1, scan.partitions.len().max(1));
+    deal(&splits, tasks)
+        .into_iter()
+        .map(|share| {
+            let rows = portion(scan.rows, share.len(), splits.len());
+            ScanExec::new(Scan::clone(&scan.scan), deal(&share, partitions), rows)
+        })
+        .collect()
+}
+
+/// Puts neighbours together in `hands` groups whose sizes differ by one at most.
+pub(crate) fn deal(splits: &[Split], hands: usize) -> Vec<Vec<Split>> {
+    let mut rest = splits;
+    (0..hands)
+        .map(|hand| {
+            let (share, others) = rest.split_at(rest.len().div_ceil(hands - hand));
+            rest = others;
+            share.to_vec()
+        })
+        .collect()
+}
+
+fn portion(rows: Precision<usize>, share: usize, whole: usize) -> Precision<usize> {
+    match rows {
+        Precision::Exact(rows) | Precision::Inexact(rows) if whole > 0 => {
+            Precision::Inexact((rows as u128 * share as u128 / whole as u128) as usize)
+        }
+        _ => Precision::Absent,
+    }
+}
+
+impl DisplayAs for ScanExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = match format {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => {
+                f.write_str("ScanExec: ")?;
+                ", "
+            }
+            DisplayFormatType::TreeRender => "\n",
+        };
+        let columns: Vec<&str> = self.scan.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        write!(f, "address={}{separator}columns=[{}]", self.scan.address, columns.join(", "))?;
+        if !self.scan.filters.is_empty() {
+            let filters: Vec<String> = self.scan.filters.iter().map(ToString::to_string).collect();
+            write!(f, "{separator}filters=[{}]", filters.join(", "))?;
+        }
+        if let Some(limit) = self.scan.limit {
+            write!(f, "{separator}limit={limit}")?;
+        }
+        if format == DisplayFormatType::TreeRender {
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl ExecutionPlan for ScanExec {
+    fn name(&self) -> &'static str {
+        "ScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if children.is_empty() { Ok(self) } else { internal_err!("`ScanExec` is a leaf") }
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let Some(splits) = self.partitions.get(partition) else {
+            return internal_err!("`ScanExec` of {} has no partition {partition}", self.scan.address);
+        };
+        let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let depots = depots_of(&context)?;
+        let batches = read(depots, Arc::clone(&self.scan), splits.clone(), context);
+        let batches = batches.inspect_ok(move |batch| {
+            batch.record_output(&metrics);
+        });
+        let schema = Arc::clone(&self.scan.schema);
+        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, batches))))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        _input_statistics: &[Arc<Statistics>],
+        args: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        self.statistics(args.partition()).map(Arc::new)
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        let scan = Scan { limit, ..Scan::clone(&self.scan) };
+        Some(Arc::new(ScanExec::new(scan, self.partitions.clone(), self.rows)))
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.scan.limit
+    }
+}
+
+/// Reads splits one after another, and no more rows than the limit.
+fn read(
+    depots: Arc<Depots>,
+    scan: Arc<Scan>,
+    splits: Vec<Split>,
+    context: Arc<TaskContext>,
+) -> impl Stream<Item = Result<RecordBatch>> + Send {
+    let rows_left = scan.limit.unwrap_or(usize::MAX);
+    let reading = Reading { depots, scan, context, splits: splits.into_iter(), current: None, rows_left };
+    stream::try_unfold(reading, |mut reading| async move { Ok(reading.next().await?.map(|batch| (batch, reading))) })
+}
+
+struct Reading {
+    depots: Arc<Depots>,
+    scan: Arc<Scan>,
+    context: Arc<TaskContext>,
+    splits: std::vec::IntoIter<Split>,
+    current: Option<SendableRecordBatchStream>,
+    rows_left: usize,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        while self.rows_left > 0 {
+            let Some(current) = &mut self.current else {
+                let Some(split) = self.splits.next() else { return Ok(None) };
+                let opened = open(Arc::clone(&self.depots), Arc::clone(&self.scan), Arc::clone(&self.context), split);
+                self.current = Some(opened.await?);
+                continue;
+            };
+            match current.next().await.transpose()? {
+                Some(batch) => return Ok(Some(self.take(batch))),
+                None => self.current = None,
+            }
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, batch: RecordBatch) -> RecordBatch {
+        let taken = batch.num_rows().min(self.rows_left);
+        self.rows_left -= taken;
+        if self.rows_left == 0 {
+            // The source may stop now, not only when the consumer asks again.
+            self.current = None;
+        }
+        batch.slice(0, taken)
+    }
+}
+
+async fn open(
+    depots: Arc<Depots>,
+    scan: Arc<Scan>,
+    context: Arc<TaskContext>,
+    split: Split,
+) -> Result<SendableRecordBatchStream> {
+    let source = depots.open(&scan.address.depot).await?;
+    let batches = source.read(&scan, &split, &context)?;
+    if batches.schema() != scan.schema {
+        return internal_err!("the source of {} returns other columns than were asked for", scan.address);
+    }
+    Ok(batches)
+}

@@ -1,0 +1,190 @@
+//! What SQLite knows of a table or view.
+//!
+//! In: a connection and a name. Out: columns with their kinds, which of them may be compared by SQLite, and a guess at
+//! the number of rows that costs next to nothing. Columns without a declared type are looked at: their first rows decide.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use rusqlite::types::{Type, ValueRef};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::kind::Kind;
+
+/// How many rows of a column without a declared type are looked at.
+pub(super) const SAMPLED_ROWS: usize = 1000;
+
+/// No row of a table takes less than this in the file, so a larger guess than the file allows is no guess.
+const LEAST_BYTES_PER_ROW: u64 = 4;
+
+/// A table or view.
+#[derive(Debug)]
+pub(super) struct TableInfo {
+    pub(super) schema: SchemaRef,
+    pub(super) is_view: bool,
+    pub(super) comparable: HashMap<String, Kind>,
+    pub(super) rows: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A table with a rowid.
+    Table,
+    WithoutRowid,
+    View,
+    Virtual,
+}
+
+struct ColumnInfo {
+    name: String,
+    declared: Option<Kind>,
+    not_null: bool,
+}
+
+/// The names of all tables and views that hold users' data.
+pub(super) fn names(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' \
+               AND type IN ('table', 'view', 'virtual') AND name NOT GLOB 'sqlite_*' ORDER BY name";
+    let mut statement = connection.prepare(sql)?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
+}
+
+/// The table or view of exactly this name.
+pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<TableInfo>> {
+    if name.contains('\0') {
+        return Ok(None);
+    }
+    let Some(form) = form(connection, name)? else { return Ok(None) };
+    let columns = columns(connection, name, form)?;
+    let undeclared: Vec<&str> =
+        columns.iter().filter(|column| column.declared.is_none()).map(|column| column.name.as_str()).collect();
+    let sampled = sample(connection, name, &undeclared)?;
+    let kind = |column: &ColumnInfo| column.declared.or(sampled.get(&column.name).copied()).unwrap_or(Kind::Text);
+    let fields: Vec<Field> =
+        columns.iter().map(|column| Field::new(&column.name, kind(column).arrow(), !column.not_null)).collect();
+    let (comparable, rows) = match form {
+        Form::Table => (comparable(connection, &columns)?, rows(connection, name, &columns, true)?),
+        Form::WithoutRowid => (comparable(connection, &columns)?, rows(connection, name, &columns, false)?),
+        // The columns of a view may have any affinity, and a virtual table compares as its module likes.
+        Form::View | Form::Virtual => (HashMap::new(), None),
+    };
+    Ok(Some(TableInfo { schema: Arc::new(Schema::new(fields)), is_view: form == Form::View, comparable, rows }))
+}
+
+fn form(connection: &Connection, name: &str) -> rusqlite::Result<Option<Form>> {
+    let sql = "SELECT type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 \
+               AND type IN ('table', 'view', 'virtual') AND name NOT GLOB 'sqlite_*'";
+    let form = |row: &rusqlite::Row<'_>| {
+        let form = match row.get_ref(0)?.as_str()? {
+            "view" => Form::View,
+            "virtual" => Form::Virtual,
+            _ if row.get::<_, bool>(1)? => Form::WithoutRowid,
+            _ => Form::Table,
+        };
+        Ok(form)
+    };
+    connection.query_row(sql, [name], form).optional()
+}
+
+fn columns(connection: &Connection, name: &str, form: Form) -> rusqlite::Result<Vec<ColumnInfo>> {
+    // `hidden` is 1 for the hidden columns of virtual tables; 2 and 3 are generated columns, which are columns to users.
+    let sql = "SELECT name, type, \"notnull\" FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid";
+    let mut statement = connection.prepare(sql)?;
+    let columns = statement.query_map([name], |row| {
+        let declared: Option<String> = row.get(1)?;
+        let kind = declared.as_deref().and_then(Kind::of_declared);
+        // SQLite says BLOB of a view's column about which it knows nothing.
+        let declared = kind.filter(|kind| form != Form::View || *kind != Kind::Blob);
+        Ok(ColumnInfo { name: row.get(0)?, declared, not_null: row.get(2)? })
+    })?;
+    columns.collect()
+}
+
+/// The columns whose values SQLite compares as DataFusion does once it has applied their affinity.
+fn comparable(connection: &Connection, columns: &[ColumnInfo]) -> rusqlite::Result<HashMap<String, Kind>> {
+    let encoding: String = connection.query_row("PRAGMA encoding", [], |row| row.get(0))?;
+    // In a UTF-16 database the bytes of text are in another order than those of UTF-8.
+    let comparable = |kind: Kind| matches!(kind, Kind::Integer | Kind::Real) || (kind == Kind::Text && encoding == "UTF-8");
+    let declared = columns.iter().filter_map(|column| Some((column.name.clone(), column.declared?)));
+    Ok(declared.filter(|(_, kind)| comparable(*kind)).collect())
+}
+
+/// The kinds of columns without a declared type, by the storage classes in their first rows.
+fn sample(connection: &Connection, table: &str, columns: &[&str]) -> rusqlite::Result<HashMap<String, Kind>> {
+    let mut kinds: Vec<Option<Kind>> = vec![None; columns.len()];
+    if columns.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let list: Vec<String> = columns.iter().map(|column| format!("t.{}", quoted(column))).collect();
+    let sql = format!("SELECT {} FROM main.{} AS t LIMIT {SAMPLED_ROWS}", list.join(", "), quoted(table));
+    let mut statement = connection.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        for (position, kind) in kinds.iter_mut().enumerate() {
+            *kind = widen(*kind, row.get_ref(position)?);
+        }
+    }
+    let found = columns.iter().zip(kinds).filter_map(|(column, kind)| Some(((*column).to_owned(), kind?)));
+    Ok(found.collect())
+}
+
+/// The kind for what was seen so far and one more value. A mixture stays what it was first: the value that does not fit
+/// is refused when it is read.
+fn widen(seen: Option<Kind>, value: ValueRef<'_>) -> Option<Kind> {
+    match (seen, value.data_type()) {
+        (seen, Type::Null) => seen,
+        (None | Some(Kind::Integer), Type::Integer) => Some(Kind::Integer),
+        (None | Some(Kind::Integer), Type::Real) => Some(Kind::Real),
+        (None, Type::Text) => Some(Kind::Text),
+        (None, Type::Blob) => Some(Kind::Blob),
+        (seen, _) => seen,
+    }
+}
+
+/// How many rows a table has, as the last ANALYZE counted or as its rowids span.
+fn rows(
+    connection: &Connection,
+    table: &str,
+    columns: &[ColumnInfo],
+    has_rowid: bool,
+) -> rusqlite::Result<Option<u64>> {
+    if let Some(rows) = analyzed_rows(connection, table)? {
+        return Ok(Some(rows));
+    }
+    let is_column = |name: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    let Some(rowid) = ["rowid", "_rowid_", "oid"].into_iter().find(|name| has_rowid && !is_column(name)) else {
+        return Ok(None);
+    };
+    // Two statements, because SQLite walks to an end of the tree only when asked for one end at a time.
+    let end = |function: &str| -> rusqlite::Result<Option<i64>> {
+        let sql = format!("SELECT {function}(t.{rowid}) FROM main.{} AS t", quoted(table));
+        connection.query_row(&sql, [], |row| row.get(0))
+    };
+    let (Some(first), Some(last)) = (end("min")?, end("max")?) else { return Ok(Some(0)) };
+    let span = last.abs_diff(first).saturating_add(1);
+    let pages: u64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    let page_size: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    Ok((span <= pages.saturating_mul(page_size) / LEAST_BYTES_PER_ROW).then_some(span))
+}
+
+fn analyzed_rows(connection: &Connection, table: &str) -> rusqlite::Result<Option<u64>> {
+    let sql = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = 'sqlite_stat1'";
+    if connection.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare("SELECT stat FROM main.sqlite_stat1 WHERE tbl = ?1")?;
+    let stats = statement.query_map([table], |row| row.get::<_, Option<String>>(0))?;
+    let mut most = None;
+    for stat in stats {
+        // The first number is how many rows the index has; a partial index has fewer than the table.
+        let rows = stat?.and_then(|stat| stat.split(' ').next()?.parse().ok());
+        most = most.max(rows);
+    }
+    Ok(most)
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,112 @@
+//! EXPLAIN: the plan that would run, in its stages, and what each part did.
+//!
+//! In: a query and options. Out: one column `Query Plan`. What lies below a policy's barrier is shown to operators only: the rest sees
+//! `GovernedScan` and the dataset's address, without filters, constants, counters or bounds.
+
+use std::{sync::Arc, time::Duration};
+
+use datafusion::{
+    arrow::datatypes::{DataType, Field, Schema, SchemaRef},
+    common::ScalarValue,
+    physical_plan::{ExecutionPlan, display::DisplayableExecutionPlan},
+    sql::sqlparser::ast::Query as QueryAst,
+};
+use datafusion_distributed::{DistributedExec, DistributedMetricsFormat, display_plan_ascii};
+use futures::TryStreamExt;
+use minerva_cluster::metrics_within;
+
+use crate::{
+    engine::Snapshot,
+    error::{Code, QueryError, Result},
+    parse::{ExplainFormat, ExplainKind, ExplainOptions},
+    queries::Tracked,
+    query::{Answer, plan, text_table},
+    session::Session,
+};
+
+const COLUMN: &str = "Query Plan";
+/// How long EXPLAIN ANALYZE waits for the workers' counters.
+const METRICS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The columns of an EXPLAIN.
+pub(crate) fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new(COLUMN, DataType::Utf8, false)]))
+}
+
+/// Plans, runs if asked to, and writes the plan.
+pub(crate) async fn run(
+    session: &Session,
+    snapshot: &Snapshot,
+    query: QueryAst,
+    options: ExplainOptions,
+    parameters: Vec<ScalarValue>,
+    tracked: &Tracked,
+) -> Result<Answer> {
+    let planned = plan(session, snapshot, query, parameters).await?;
+    let sees_all = session.principal().is_operator();
+    let text = match options.kind {
+        ExplainKind::Validate => "valid".to_owned(),
+        ExplainKind::Logical => {
+            let logical = if sees_all { planned.logical.clone() } else { minerva_policy::redact_logical_plan(planned.logical.clone())? };
+            match options.format {
+                ExplainFormat::Text => logical.display_indent().to_string(),
+                ExplainFormat::Graphviz => logical.display_graphviz().to_string(),
+                ExplainFormat::Json => logical.display_pg_json().to_string(),
+            }
+        }
+        ExplainKind::Distributed => {
+            let physical = match options.analyze {
+                true => {
+                    let mut rows = planned.execute(snapshot, tracked)?;
+                    tracked.running();
+                    while let Some(batch) = rows.try_next().await? {
+                        tracked.produced(batch.num_rows(), batch.get_array_memory_size());
+                    }
+                    metrics_within(&planned.physical, DistributedMetricsFormat::Aggregated, METRICS_WITHIN).await?.unwrap_or(planned.physical)
+                }
+                false => planned.physical,
+            };
+            let physical = if sees_all { physical } else { minerva_policy::redact_plan(&physical)? };
+            physical_text(&physical, options)?
+        }
+    };
+    let lines: Vec<String> = text.trim_end().lines().map(str::to_owned).collect();
+    Ok(Answer::Table(text_table(COLUMN, &lines)?))
+}
+
+fn physical_text(plan: &Arc<dyn ExecutionPlan>, options: ExplainOptions) -> Result<String> {
+    match options.format {
+        ExplainFormat::Text => Ok(text(plan, options.analyze)),
+        ExplainFormat::Graphviz => Ok(DisplayableExecutionPlan::new(plan.as_ref()).graphviz().to_string()),
+        ExplainFormat::Json => serde_json::to_string_pretty(&json(plan, options.analyze))
+            .map_err(|error| QueryError::new(Code::GenericInternalError, format!("the plan cannot be written as JSON: {error}"))),
+    }
+}
+
+/// A plan as indented text: in its stages when it has any.
+fn text(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> String {
+    if is_distributed(plan) {
+        return display_plan_ascii(plan.as_ref(), with_metrics);
+    }
+    match with_metrics {
+        true => DisplayableExecutionPlan::with_metrics(plan.as_ref()).indent(true).to_string(),
+        false => DisplayableExecutionPlan::new(plan.as_ref()).indent(true).to_string(),
+    }
+}
+
+fn is_distributed(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<DistributedExec>() || plan.children().into_iter().any(is_distributed)
+}
+
+/// A plan as a document: what each part is, what it did, and its inputs.
+fn json(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> serde_json::Value {
+    let one_line = DisplayableExecutionPlan::new(plan.as_ref()).one_line().to_string();
+    let children: Vec<serde_json::Value> = plan.children().into_iter().map(|child| json(child, with_metrics)).collect();
+    let mut node = serde_json::json!({ "name": plan.name(), "details": one_line.trim(), "children": children });
+    if let (true, Some(metrics), Some(map)) = (with_metrics, plan.metrics(), node.as_object_mut()) {
+        let values: serde_json::Map<_, _> =
+            metrics.aggregate_by_name().iter().map(|metric| (metric.value().name().to_owned(), metric.value().to_string().into())).collect();
+        map.insert("metrics".to_owned(), values.into());
+    }
+    node
+}

@@ -1,0 +1,37 @@
+//! The coordinator: the gateway's front doors and the query pipeline.
+//!
+//! In: statements of authenticated users. Out: governed rows. `query.rs` is the straight line; `catalog.rs` is the one place where a name
+//! becomes a table. Deliberately absent: how a depot is read, what a policy means, how a worker runs its stage.
+
+mod admission;
+mod catalog;
+mod cluster;
+mod commands;
+mod config;
+mod dialect;
+mod engine;
+mod error;
+mod explain;
+pub mod gateway;
+mod optimizer;
+mod parse;
+mod queries;
+mod query;
+mod session;
+mod store;
+mod system;
+
+pub use catalog::{TableEntry, TableRequest};
+pub use config::{Config, TlsFiles};
+pub use cluster::{Bound, bind};
+pub use engine::{CreateKey, CreatedKey, Engine, FirstStart, admin_key_file};
+pub use error::{Code, QueryError, Result};
+pub use gateway::{
+    Shutdown,
+    auth::{Credentials, hash_key},
+    shutdown_when,
+};
+pub use queries::{Client, State};
+pub use query::Query;
+pub use session::{Description, PolicySubject, Session};
+pub use store::StoredKey;

@@ -1,0 +1,486 @@
+//! Text to one statement of the allow-list.
+//!
+//! In: the SQL text of a client. Out: a [`Request`], which says what kind of thing is asked, or a syntax error with its position.
+//! Deliberately absent: names and types (the planner's), and every statement that is not in [`Request`]: what is not allowed is refused here.
+
+use datafusion::sql::{
+    parser::{DFParserBuilder, Statement as ParsedStatement},
+    sqlparser::{
+        ast::{self, ObjectName, ObjectNamePart, Query, Statement},
+        parser::Parser,
+        tokenizer::{Token, TokenWithSpan, Tokenizer, Word},
+    },
+};
+
+use crate::{
+    dialect::MinervaDialect,
+    error::{Code, QueryError, Result},
+};
+
+/// How deep expressions and subqueries may be nested.
+const RECURSION_LIMIT: usize = 128;
+/// The longest statement that is read, in bytes.
+const MAX_SQL_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a statement asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum Request {
+    /// Rows: SELECT, VALUES, TABLE, WITH.
+    Query(Box<Query>),
+    /// The plan of a query.
+    Explain { query: Box<Query>, options: ExplainOptions },
+    /// A session's own view: its text is planned anew for whoever uses it, each time.
+    CreateView { name: Vec<String>, columns: Vec<String>, query: Box<Query>, or_replace: bool },
+    /// Forgets a session's view.
+    DropView { name: Vec<String>, if_exists: bool },
+    /// A new dataset from a query.
+    CreateTableAs { name: Vec<String>, query: Box<Query>, if_not_exists: bool },
+    /// More rows for a dataset.
+    Insert { name: Vec<String>, columns: Vec<String>, query: Box<Query> },
+    /// Removes a dataset.
+    DropTable { name: Vec<String>, if_exists: bool },
+    /// Sets the session's catalog and schema.
+    Use { catalog: Option<String>, schema: String },
+    /// `SHOW CATALOGS`.
+    ShowCatalogs { like: Option<String> },
+    /// `SHOW SCHEMAS [FROM catalog]`.
+    ShowSchemas { catalog: Option<String>, like: Option<String> },
+    /// `SHOW TABLES [FROM [catalog.]schema]`.
+    ShowTables { schema: Vec<String>, like: Option<String> },
+    /// `SHOW COLUMNS FROM table`, `DESCRIBE table`.
+    ShowColumns { table: Vec<String> },
+    /// `SHOW FUNCTIONS`.
+    ShowFunctions { like: Option<String> },
+    /// `CALL system.runtime.kill_query(query_id => .., message => ..)`.
+    KillQuery { query_id: String, message: Option<String> },
+}
+
+/// What an EXPLAIN shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ExplainOptions {
+    /// Runs the query and shows what each part did.
+    pub(crate) analyze: bool,
+    /// Which plan.
+    pub(crate) kind: ExplainKind,
+    /// How it is written.
+    pub(crate) format: ExplainFormat,
+}
+
+/// Which plan an EXPLAIN shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ExplainKind {
+    /// The plan that runs, in its stages.
+    #[default]
+    Distributed,
+    /// The optimised logical plan.
+    Logical,
+    /// Only whether the statement is valid.
+    Validate,
+}
+
+/// How an EXPLAIN is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ExplainFormat {
+    /// Indented text.
+    #[default]
+    Text,
+    /// Graphviz's language.
+    Graphviz,
+    /// A JSON document.
+    Json,
+}
+
+/// Reads one statement.
+///
+/// # Errors
+/// `SYNTAX_ERROR` with the position; `NOT_SUPPORTED` for what is no request of the allow-list, several statements among them.
+pub(crate) fn one_statement(sql: &str) -> Result<Request> {
+    if sql.len() > MAX_SQL_BYTES {
+        let message = format!("the statement has {} bytes; at most {MAX_SQL_BYTES} are read", sql.len());
+        return Err(QueryError::new(Code::SyntaxError, message));
+    }
+    let dialect = MinervaDialect::default();
+    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| {
+        let position = (error.location.line, error.location.column);
+        QueryError::new(Code::SyntaxError, error.message).with_position(Some(position))
+    })?;
+    let tokens = numbered(tokens);
+    let words = significant(&tokens);
+    match words.first().map(|word| word.to_uppercase()).as_deref() {
+        None => Err(QueryError::new(Code::SyntaxError, "the statement is empty")),
+        Some("EXPLAIN") => explain(tokens),
+        Some("SHOW") => show(&words),
+        Some("CALL") => call(tokens),
+        Some(verb) => from_statement(verb, parse(tokens)?),
+    }
+}
+
+/// Numbers the parameters that are written as `?`, as drivers write them: `$1`, `$2`, ...
+fn numbered(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let unnumbered = tokens.iter_mut().filter(|token| token.token == Token::Placeholder("?".to_owned()));
+    for (number, token) in (1..).zip(unnumbered) {
+        token.token = Token::Placeholder(format!("${number}"));
+    }
+    tokens
+}
+
+/// The statement's tokens as text, without white space and comments.
+fn significant(tokens: &[TokenWithSpan]) -> Vec<String> {
+    tokens.iter().map(|token| &token.token).filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF)).map(ToString::to_string).collect()
+}
+
+fn parse(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    let dialect = MinervaDialect::default();
+    let mut parser = DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(RECURSION_LIMIT).build()?;
+    let mut statements = parser.parse_statements()?;
+    let first = statements.pop_front().ok_or_else(|| QueryError::new(Code::SyntaxError, "the statement is empty"))?;
+    if !statements.is_empty() {
+        return Err(not_supported("several statements in one text").with_hint("send them one at a time"));
+    }
+    match first {
+        ParsedStatement::Statement(statement) => Ok(*statement),
+        ParsedStatement::CopyTo(_) => Err(not_supported("COPY")),
+        ParsedStatement::CreateExternalTable(_) => {
+            Err(not_supported("CREATE EXTERNAL TABLE").with_hint("declare a depot and apply it; its datasets are tables at once"))
+        }
+        ParsedStatement::Explain(_) => Err(not_supported("EXPLAIN inside a statement")),
+        ParsedStatement::Reset(_) => Err(not_supported("RESET")),
+    }
+}
+
+fn not_supported(what: &str) -> QueryError {
+    QueryError::new(Code::NotSupported, format!("{what} is not supported"))
+}
+
+fn from_statement(verb: &str, statement: Statement) -> Result<Request> {
+    Ok(match statement {
+        Statement::Query(query) => Request::Query(read_only(query)?),
+        Statement::CreateView(view) => {
+            if view.materialized {
+                return Err(not_supported("CREATE MATERIALIZED VIEW"));
+            }
+            Request::CreateView {
+                name: parts(&view.name)?,
+                columns: view.columns.iter().map(|column| normal(&column.name)).collect(),
+                query: read_only(view.query)?,
+                or_replace: view.or_replace,
+            }
+        }
+        Statement::CreateTable(table) => {
+            let Some(query) = table.query else {
+                return Err(not_supported("CREATE TABLE without AS").with_hint("use CREATE TABLE name AS SELECT ..."));
+            };
+            if !table.columns.is_empty() || table.or_replace || table.external || table.temporary {
+                return Err(not_supported("this form of CREATE TABLE").with_hint("use CREATE TABLE name AS SELECT ..."));
+            }
+            Request::CreateTableAs { name: parts(&table.name)?, query: read_only(query)?, if_not_exists: table.if_not_exists }
+        }
+        Statement::Insert(insert) => {
+            let ast::TableObject::TableName(name) = &insert.table else {
+                return Err(not_supported("INSERT into anything but a table"));
+            };
+            if insert.overwrite || insert.on.is_some() || insert.returning.is_some() || insert.partitioned.is_some() {
+                return Err(not_supported("this form of INSERT").with_hint("use INSERT INTO name [(columns)] SELECT ... or VALUES ..."));
+            }
+            let Some(query) = insert.source else { return Err(not_supported("INSERT without rows")) };
+            let mut columns = Vec::with_capacity(insert.columns.len());
+            for column in &insert.columns {
+                columns.push(parts(column)?.pop().unwrap_or_default());
+            }
+            Request::Insert { name: parts(name)?, columns, query: read_only(query)? }
+        }
+        Statement::Drop { object_type, if_exists, names, .. } => {
+            let [name] = names.as_slice() else { return Err(not_supported("DROP of several things")) };
+            match object_type {
+                ast::ObjectType::Table => Request::DropTable { name: parts(name)?, if_exists },
+                ast::ObjectType::View => Request::DropView { name: parts(name)?, if_exists },
+                other => return Err(not_supported(&format!("DROP {other}"))),
+            }
+        }
+        Statement::Use(target) => use_target(&target)?,
+        Statement::ExplainTable { table_name, .. } => Request::ShowColumns { table: parts(&table_name)? },
+        _ => return Err(not_supported(verb)),
+    })
+}
+
+/// Refuses what writes inside a query (`WITH x AS (DELETE ...)`, `SELECT ... INTO`).
+fn read_only(query: Box<Query>) -> Result<Box<Query>> {
+    fn body(set: &ast::SetExpr) -> Result<()> {
+        match set {
+            ast::SetExpr::Select(select) if select.into.is_some() => Err(not_supported("SELECT INTO").with_hint("use CREATE TABLE ... AS")),
+            ast::SetExpr::Select(_) | ast::SetExpr::Values(_) | ast::SetExpr::Table(_) => Ok(()),
+            ast::SetExpr::Query(query) => whole(query),
+            ast::SetExpr::SetOperation { left, right, .. } => body(left).and_then(|()| body(right)),
+            _ => Err(not_supported("a statement that writes inside a query")),
+        }
+    }
+    fn whole(query: &Query) -> Result<()> {
+        if let Some(with) = &query.with {
+            for table in &with.cte_tables {
+                whole(&table.query)?;
+            }
+        }
+        body(&query.body)
+    }
+    whole(&query)?;
+    Ok(query)
+}
+
+/// `EXPLAIN [ANALYZE] [VERBOSE] [(TYPE .., FORMAT ..)] query`, Trino's and PostgreSQL's spellings.
+fn explain(tokens: Vec<TokenWithSpan>) -> Result<Request> {
+    let dialect = MinervaDialect::default();
+    let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
+    parser.next_token();
+    let mut options = ExplainOptions { analyze: take_word(&mut parser, "ANALYZE"), ..ExplainOptions::default() };
+    take_word(&mut parser, "VERBOSE");
+    if parser.peek_token().token == Token::LParen && is_option_list(&parser) {
+        parser.next_token();
+        loop {
+            let name = any_word(&mut parser)?;
+            let value = match parser.peek_token().token {
+                Token::Word(_) => any_word(&mut parser)?,
+                _ => String::new(),
+            };
+            option(&mut options, &name, &value)?;
+            match parser.next_token().token {
+                Token::Comma => {}
+                Token::RParen => break,
+                other => return Err(QueryError::new(Code::SyntaxError, format!("expected `,` or `)` in EXPLAIN's options, found `{other}`"))),
+            }
+        }
+    }
+    let statement = parser.parse_statement().map_err(parser_error)?;
+    // A statement may end with one.
+    let _ = parser.consume_token(&Token::SemiColon);
+    let rest = parser.peek_token();
+    if rest.token != Token::EOF {
+        let position = Some((rest.span.start.line, rest.span.start.column));
+        return Err(QueryError::new(Code::SyntaxError, format!("expected the end of the statement, found `{}`", rest.token)).with_position(position));
+    }
+    match statement {
+        Statement::Query(query) => Ok(Request::Explain { query: read_only(query)?, options }),
+        _ => Err(not_supported("EXPLAIN of anything but a query")),
+    }
+}
+
+fn is_option_list(parser: &Parser<'_>) -> bool {
+    match parser.peek_nth_token(1).token {
+        Token::Word(Word { value, quote_style: None, .. }) => {
+            matches!(value.to_uppercase().as_str(), "TYPE" | "FORMAT" | "ANALYZE" | "VERBOSE")
+        }
+        _ => false,
+    }
+}
+
+fn option(options: &mut ExplainOptions, name: &str, value: &str) -> Result<()> {
+    match (name, value) {
+        ("TYPE", "DISTRIBUTED") => options.kind = ExplainKind::Distributed,
+        ("TYPE", "LOGICAL") => options.kind = ExplainKind::Logical,
+        ("TYPE", "VALIDATE") => options.kind = ExplainKind::Validate,
+        ("FORMAT", "TEXT") => options.format = ExplainFormat::Text,
+        ("FORMAT", "GRAPHVIZ") => options.format = ExplainFormat::Graphviz,
+        ("FORMAT", "JSON") => options.format = ExplainFormat::Json,
+        ("ANALYZE", "" | "TRUE") => options.analyze = true,
+        ("VERBOSE", "" | "TRUE" | "FALSE") | ("ANALYZE", "FALSE") => {}
+        _ => {
+            return Err(QueryError::new(Code::InvalidArgument, format!("unknown option `{name} {value}` of EXPLAIN"))
+                .with_hint("use TYPE DISTRIBUTED, LOGICAL or VALIDATE and FORMAT TEXT, GRAPHVIZ or JSON"));
+        }
+    }
+    Ok(())
+}
+
+fn take_word(parser: &mut Parser<'_>, wanted: &str) -> bool {
+    let found = matches!(&parser.peek_token().token, Token::Word(word) if word.value.eq_ignore_ascii_case(wanted));
+    if found {
+        parser.next_token();
+    }
+    found
+}
+
+fn any_word(parser: &mut Parser<'_>) -> Result<String> {
+    match parser.next_token().token {
+        Token::Word(word) => Ok(word.value.to_uppercase()),
+        other => Err(QueryError::new(Code::SyntaxError, format!("expected an option of EXPLAIN, found `{other}`"))),
+    }
+}
+
+/// SHOW in Trino's grammar; sqlparser's differs between dialects.
+fn show(words: &[String]) -> Result<Request> {
+    let upper: Vec<String> = words.iter().map(|word| word.to_uppercase()).collect();
+    let like = like_pattern(&upper, words)?;
+    let from = |index: usize| -> Result<Vec<String>> {
+        match upper.get(index).map(String::as_str) {
+            Some("FROM" | "IN") => name_after(words, index + 1),
+            _ => Ok(Vec::new()),
+        }
+    };
+    match upper.get(1).map(String::as_str) {
+        Some("CATALOGS" | "DEPOTS") => Ok(Request::ShowCatalogs { like }),
+        Some("SCHEMAS" | "COLLECTIONS") => Ok(Request::ShowSchemas { catalog: from(2)?.pop(), like }),
+        Some("TABLES" | "DATASETS") => Ok(Request::ShowTables { schema: from(2)?, like }),
+        Some("COLUMNS") => {
+            let table = from(2)?;
+            if table.is_empty() {
+                return Err(QueryError::new(Code::SyntaxError, "expected SHOW COLUMNS FROM table"));
+            }
+            Ok(Request::ShowColumns { table })
+        }
+        Some("FUNCTIONS") => Ok(Request::ShowFunctions { like }),
+        other => Err(not_supported(&format!("SHOW {}", other.unwrap_or_default()))
+            .with_hint("use SHOW CATALOGS, SCHEMAS, TABLES, COLUMNS or FUNCTIONS")),
+    }
+}
+
+fn like_pattern(upper: &[String], words: &[String]) -> Result<Option<String>> {
+    let Some(at) = upper.iter().position(|word| word == "LIKE") else { return Ok(None) };
+    match words.get(at + 1).and_then(|text| text.strip_prefix('\'')?.strip_suffix('\'')) {
+        Some(pattern) => Ok(Some(pattern.replace("''", "'"))),
+        None => Err(QueryError::new(Code::SyntaxError, "expected a quoted pattern after LIKE")),
+    }
+}
+
+/// Reads the dotted name that starts at a token.
+fn name_after(words: &[String], start: usize) -> Result<Vec<String>> {
+    let text: String = words.iter().skip(start).take_while(|word| !word.eq_ignore_ascii_case("LIKE") && *word != ";").map(String::as_str).collect();
+    let dialect = MinervaDialect::default();
+    let name = Parser::new(&dialect).try_with_sql(&text).and_then(|mut parser| parser.parse_object_name(false)).map_err(parser_error)?;
+    parts(&name)
+}
+
+fn call(tokens: Vec<TokenWithSpan>) -> Result<Request> {
+    let Statement::Call(function) = parse(tokens)? else { return Err(not_supported("this CALL")) };
+    let name = parts(&function.name)?.join(".");
+    if name != "system.runtime.kill_query" {
+        return Err(QueryError::new(Code::NotSupported, format!("procedure `{name}` does not exist")).with_hint("the one procedure is system.runtime.kill_query"));
+    }
+    let (mut query_id, mut message) = (None, None);
+    if let ast::FunctionArguments::List(list) = &function.args {
+        for (index, argument) in list.args.iter().enumerate() {
+            let (key, value) = match argument {
+                ast::FunctionArg::Named { name, arg, .. } => (name.value.to_lowercase(), arg),
+                ast::FunctionArg::Unnamed(arg) => (["query_id", "message"].get(index).unwrap_or(&"").to_string(), arg),
+                ast::FunctionArg::ExprNamed { .. } => return Err(not_supported("this form of argument")),
+            };
+            let ast::FunctionArgExpr::Expr(ast::Expr::Value(value)) = value else {
+                return Err(QueryError::new(Code::InvalidArgument, format!("argument `{key}` is no string")));
+            };
+            let Some(text) = value.value.clone().into_string() else {
+                return Err(QueryError::new(Code::InvalidArgument, format!("argument `{key}` is no string")));
+            };
+            match key.as_str() {
+                "query_id" => query_id = Some(text),
+                "message" => message = Some(text),
+                other => return Err(QueryError::new(Code::InvalidArgument, format!("unknown argument `{other}`")).with_hint("use query_id and message")),
+            }
+        }
+    }
+    let query_id = query_id.ok_or_else(|| QueryError::new(Code::InvalidArgument, "argument `query_id` is missing"))?;
+    Ok(Request::KillQuery { query_id, message })
+}
+
+fn use_target(target: &ast::Use) -> Result<Request> {
+    let name = match target {
+        ast::Use::Catalog(name) | ast::Use::Schema(name) | ast::Use::Database(name) | ast::Use::Object(name) => parts(name)?,
+        _ => return Err(not_supported("this form of USE").with_hint("use USE catalog.schema or USE schema")),
+    };
+    match <[String; 2]>::try_from(name) {
+        Ok([catalog, schema]) => Ok(Request::Use { catalog: Some(catalog), schema }),
+        Err(name) => match <[String; 1]>::try_from(name) {
+            Ok([schema]) => Ok(Request::Use { catalog: None, schema }),
+            Err(_) => Err(QueryError::new(Code::SyntaxError, "expected USE catalog.schema or USE schema")),
+        },
+    }
+}
+
+/// The parts of a name, unquoted ones in lower case.
+pub(crate) fn parts(name: &ObjectName) -> Result<Vec<String>> {
+    name.0
+        .iter()
+        .map(|part| match part {
+            ObjectNamePart::Identifier(identifier) => Ok(normal(identifier)),
+            other => Err(not_supported(&format!("the name `{other}`"))),
+        })
+        .collect()
+}
+
+fn normal(identifier: &ast::Ident) -> String {
+    match identifier.quote_style {
+        Some(_) => identifier.value.clone(),
+        None => identifier.value.to_lowercase(),
+    }
+}
+
+fn parser_error(error: datafusion::sql::sqlparser::parser::ParserError) -> QueryError {
+    QueryError::from(datafusion::error::DataFusionError::from(error))
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code_of(sql: &str) -> Code {
+        one_statement(sql).map(|request| format!("{request:?}")).unwrap_err().code
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_refused_by_name() {
+        for sql in [
+            "DELETE FROM t",
+            "UPDATE t SET a = 1",
+            "MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE",
+            "COPY t TO 'x.parquet'",
+            "COPY (SELECT 1) TO 'x.csv'",
+            "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 'x'",
+            "TRUNCATE TABLE t",
+            "SET datafusion.optimizer.max_passes = 0",
+            "RESET datafusion.optimizer.max_passes",
+            "PREPARE p AS SELECT 1",
+            "EXPLAIN DELETE FROM t",
+            "SELECT 1 INTO t",
+            "SELECT 1; SELECT 2",
+            "CREATE FUNCTION f() RETURNS INT RETURN 1",
+            "DROP SCHEMA s",
+        ] {
+            assert_eq!(code_of(sql), Code::NotSupported, "{sql}");
+        }
+    }
+
+    #[test]
+    fn errors_have_a_position() {
+        let error = one_statement("SELECT 1\nFROM FROM t").unwrap_err();
+        assert_eq!((error.code, error.position), (Code::SyntaxError, Some((2, 6))), "{error:?}");
+        assert_eq!(code_of(""), Code::SyntaxError);
+        assert_eq!(code_of("-- nothing"), Code::SyntaxError);
+        assert_eq!(code_of("SELECT 'abc"), Code::SyntaxError);
+    }
+
+    #[test]
+    fn question_marks_become_numbered_parameters() {
+        let Request::Query(query) = one_statement("SELECT ?, '?' FROM t WHERE a = ?").unwrap() else { panic!("no query") };
+        assert_eq!(query.to_string(), "SELECT $1, '?' FROM t WHERE a = $2");
+    }
+
+    #[test]
+    fn explain_takes_trinos_options() {
+        let Request::Explain { options, .. } = one_statement("EXPLAIN (TYPE LOGICAL, FORMAT JSON) SELECT 1").unwrap() else { panic!("no explain") };
+        assert_eq!((options.kind, options.format, options.analyze), (ExplainKind::Logical, ExplainFormat::Json, false));
+        let Request::Explain { options, .. } = one_statement("explain analyze select 1").unwrap() else { panic!("no explain") };
+        assert!(options.analyze);
+        assert!(matches!(one_statement("EXPLAIN (SELECT 1)"), Ok(Request::Explain { .. })), "a query in parentheses is no option list");
+        assert_eq!(code_of("EXPLAIN (TYPE IO) SELECT 1"), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn show_takes_names_and_patterns() {
+        let Request::ShowTables { schema, like } = one_statement("SHOW TABLES FROM air.\"Mixed Case\" LIKE 'fl%'").unwrap() else { panic!("no show") };
+        assert_eq!((schema, like.as_deref()), (vec!["air".to_owned(), "Mixed Case".to_owned()], Some("fl%")));
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_no_crash() {
+        let sql = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
+        assert_eq!(code_of(&sql), Code::SyntaxError);
+    }
+}

@@ -1,0 +1,266 @@
+//! Queries running and past: who asked what, how it went, and how to stop it.
+//!
+//! In: the life of each query. Out: rows of `system.runtime.queries` and a way to cancel. The newest 10,000 queries are kept.
+//! Deliberately absent: results and any value of a row.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use rand::Rng;
+use tokio::sync::watch;
+
+use crate::error::{Code, QueryError, Result};
+
+const KEPT: usize = 10_000;
+
+/// Where a query stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It waits for its turn.
+    Queued,
+    /// It is being planned.
+    Planning,
+    /// Its rows are being made.
+    Running,
+    /// It ended well.
+    Finished,
+    /// It ended with an error.
+    Failed,
+    /// Somebody stopped it.
+    Canceled,
+}
+
+impl State {
+    /// The state as clients see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Queued => "QUEUED",
+            State::Planning => "PLANNING",
+            State::Running => "RUNNING",
+            State::Finished => "FINISHED",
+            State::Failed => "FAILED",
+            State::Canceled => "CANCELED",
+        }
+    }
+
+    fn is_final(self) -> bool {
+        matches!(self, State::Finished | State::Failed | State::Canceled)
+    }
+}
+
+/// What is kept of one query.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) user: String,
+    pub(crate) source: Option<String>,
+    pub(crate) door: &'static str,
+    pub(crate) address: String,
+    pub(crate) sql: String,
+    pub(crate) state: State,
+    pub(crate) created: DateTime<Utc>,
+    pub(crate) ended: Option<DateTime<Utc>>,
+    pub(crate) queued: Duration,
+    pub(crate) planning: Duration,
+    pub(crate) elapsed: Duration,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    pub(crate) tables: Vec<String>,
+    pub(crate) error: Option<QueryError>,
+}
+
+/// One query while it lives; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Tracked {
+    record: Arc<Mutex<Record>>,
+    started: Instant,
+    stop: watch::Receiver<Option<String>>,
+}
+
+/// All queries of this coordinator.
+#[derive(Debug)]
+pub(crate) struct Queries {
+    inner: Mutex<Inner>,
+    counter: AtomicU64,
+    suffix: String,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    newest_last: VecDeque<Arc<Mutex<Record>>>,
+    running: HashMap<String, (String, watch::Sender<Option<String>>)>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who sends a statement, and how.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The front door.
+    pub door: &'static str,
+    /// The client's network address.
+    pub address: String,
+    /// What the client calls itself.
+    pub source: Option<String>,
+}
+
+impl Queries {
+    pub(crate) fn new() -> Self {
+        const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+        let mut random = rand::rng();
+        let letter = |_| LETTERS.get(random.random_range(0..LETTERS.len())).map_or('a', |byte| char::from(*byte));
+        Self { inner: Mutex::default(), counter: AtomicU64::new(0), suffix: (0..5).map(letter).collect() }
+    }
+
+    /// Begins a query, in state QUEUED.
+    pub(crate) fn begin(&self, user: &str, client: &Client, sql: &str) -> Tracked {
+        let created = Utc::now();
+        let number = self.counter.fetch_add(1, Ordering::Relaxed) % 100_000;
+        let id = format!("{}_{number:05}_{}", created.format("%Y%m%d_%H%M%S"), self.suffix);
+        let record = Arc::new(Mutex::new(Record {
+            id: id.clone(),
+            user: user.to_owned(),
+            source: client.source.clone(),
+            door: client.door,
+            address: client.address.clone(),
+            sql: sql.to_owned(),
+            state: State::Queued,
+            created,
+            ended: None,
+            queued: Duration::ZERO,
+            planning: Duration::ZERO,
+            elapsed: Duration::ZERO,
+            rows: 0,
+            bytes: 0,
+            tables: Vec::new(),
+            error: None,
+        }));
+        let (sender, stop) = watch::channel(None);
+        let mut inner = locked(&self.inner);
+        inner.running.insert(id, (user.to_owned(), sender));
+        inner.newest_last.push_back(Arc::clone(&record));
+        while inner.newest_last.len() > KEPT {
+            inner.newest_last.pop_front();
+        }
+        Tracked { record, started: Instant::now(), stop }
+    }
+
+    /// What `user` may see: their own queries, or all.
+    pub(crate) fn list(&self, user: Option<&str>) -> Vec<Record> {
+        let records: Vec<_> = locked(&self.inner).newest_last.iter().map(Arc::clone).collect();
+        records.iter().map(|record| locked(record).clone()).filter(|record| user.is_none_or(|user| record.user == user)).collect()
+    }
+
+    /// Asks a query to stop; false when it has ended or is none of `user`'s.
+    pub(crate) fn cancel(&self, user: Option<&str>, id: &str, message: &str) -> bool {
+        let inner = locked(&self.inner);
+        match inner.running.get(id) {
+            Some((owner, sender)) if user.is_none_or(|user| user == owner) => sender.send(Some(message.to_owned())).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Ends a query.
+    pub(crate) fn end(&self, tracked: &Tracked, outcome: Result<(), QueryError>) {
+        let mut record = locked(&tracked.record);
+        if record.state.is_final() {
+            return;
+        }
+        record.state = match &outcome {
+            Ok(()) => State::Finished,
+            Err(error) if error.code == Code::QueryCanceled => State::Canceled,
+            Err(_) => State::Failed,
+        };
+        record.error = outcome.err();
+        record.elapsed = tracked.started.elapsed();
+        record.ended = Some(Utc::now());
+        let id = record.id.clone();
+        drop(record);
+        locked(&self.inner).running.remove(&id);
+    }
+}
+
+impl Tracked {
+    /// The query's id.
+    pub(crate) fn id(&self) -> String {
+        locked(&self.record).id.clone()
+    }
+
+    /// It waited, and is planned now.
+    pub(crate) fn planning(&self) {
+        let mut record = locked(&self.record);
+        record.state = State::Planning;
+        record.queued = self.started.elapsed();
+    }
+
+    /// It is planned and ready to run over these tables.
+    pub(crate) fn planned(&self, tables: Vec<String>) {
+        let mut record = locked(&self.record);
+        record.planning = self.started.elapsed().saturating_sub(record.queued);
+        record.tables = tables;
+    }
+
+    /// Somebody reads its rows.
+    pub(crate) fn running(&self) {
+        locked(&self.record).state = State::Running;
+    }
+
+    /// It made a batch.
+    pub(crate) fn produced(&self, rows: usize, bytes: usize) -> u64 {
+        let mut record = locked(&self.record);
+        record.rows += rows as u64;
+        record.bytes += bytes as u64;
+        record.elapsed = self.started.elapsed();
+        record.rows
+    }
+
+    /// When it was begun.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Resolves when somebody asks it to stop.
+    pub(crate) fn stop_signal(&self) -> watch::Receiver<Option<String>> {
+        self.stop.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> Client {
+        Client { door: "test", address: "here".into(), source: None }
+    }
+
+    #[test]
+    fn a_query_is_cancelled_by_its_owner_or_an_operator_only() {
+        let queries = Queries::new();
+        let tracked = queries.begin("jane", &client(), "SELECT 1");
+        let id = tracked.id();
+        assert!(!queries.cancel(Some("john"), &id, "no"), "another user's query");
+        assert!(queries.cancel(Some("jane"), &id, "stop"));
+        assert_eq!(tracked.stop_signal().borrow().as_deref(), Some("stop"));
+        queries.end(&tracked, Err(QueryError::new(Code::QueryCanceled, "stop")));
+        assert!(!queries.cancel(None, &id, "late"), "it has ended");
+        assert_eq!(queries.list(Some("jane")).first().map(|record| record.state), Some(State::Canceled));
+        assert!(queries.list(Some("john")).is_empty());
+    }
+
+    #[test]
+    fn ids_have_trinos_form() {
+        let queries = Queries::new();
+        let id = queries.begin("jane", &client(), "SELECT 1").id();
+        let parts: Vec<_> = id.split('_').map(str::len).collect();
+        assert_eq!(parts, [8, 6, 5, 5], "{id}");
+    }
+}

@@ -1,0 +1,369 @@
+//! The straight line of a statement: text, permit, governed names, plan, verified plan, rows.
+//!
+//! In: a session and SQL text. Out: a [`Query`] whose stream runs it. Read [`run`] aloud; every step is one call, its detail one file away.
+//! Nothing that is planned here is kept: the next statement is planned anew, for its principal and under the policies of its moment.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use datafusion::{
+    arrow::{
+        array::{RecordBatch, StringArray},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    },
+    common::{ParamValues, ScalarValue},
+    error::DataFusionError,
+    execution::{RecordBatchStream, SendableRecordBatchStream, SessionState},
+    logical_expr::LogicalPlan,
+    physical_plan::{ExecutionPlan, common::spawn_buffered, execute_stream},
+    sql::{
+        parser::Statement as ParsedStatement,
+        sqlparser::ast::{Query as QueryAst, Statement},
+    },
+};
+use futures::{Stream, StreamExt, stream};
+use minerva_cluster::{QueryGrants, leaf_of};
+
+use crate::{
+    admission::Permit,
+    catalog::{Catalog, Names},
+    commands,
+    engine::Snapshot,
+    error::{Code, QueryError, Result},
+    explain, parse,
+    parse::Request,
+    queries::{Queries, Tracked},
+    session::{Description, Session},
+};
+
+/// How many batches are made before somebody asks for them.
+const ROWS_AHEAD: usize = 2;
+
+/// A statement that is planned and admitted. Its rows are made while they are read.
+pub struct Query {
+    id: String,
+    schema: SchemaRef,
+    update_count: Option<u64>,
+    stream: SendableRecordBatchStream,
+}
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query").field("id", &self.id).field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl Query {
+    /// The query's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The columns of its rows.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Whether it returns no rows but a count.
+    pub fn is_update(&self) -> bool {
+        self.update_count.is_some()
+    }
+
+    /// How many rows it wrote.
+    pub fn update_count(&self) -> Option<u64> {
+        self.update_count
+    }
+
+    /// Its rows. Dropping the stream cancels the query everywhere. Errors inside are `DataFusionError::External(QueryError)`.
+    pub fn into_stream(self) -> SendableRecordBatchStream {
+        self.stream
+    }
+}
+
+/// What a statement answers with, before it is tracked.
+pub(crate) enum Answer {
+    /// Rows, made while they are read.
+    Rows(SendableRecordBatchStream),
+    /// A few rows that are known already.
+    Table(RecordBatch),
+    /// How many rows were written.
+    Count(u64),
+}
+
+/// Plans and admits a statement of a session, and begins its record.
+pub(crate) async fn start(session: &Session, sql: &str, parameters: Vec<ScalarValue>) -> Result<Query> {
+    let engine = session.engine();
+    let tracked = engine.queries.begin(&session.principal().id, session.client(), sql);
+    let mut running = Running::new(tracked, Arc::clone(&engine.queries));
+    let id = running.tracked.id();
+    let mut stop = running.tracked.stop_signal();
+    let started = tokio::select! {
+        started = run(session, sql, parameters, &running.tracked) => started,
+        message = stopped(&mut stop) => Err(canceled(message)),
+    };
+    let (answer, permit) = match started {
+        Ok(started) => started,
+        Err(error) => return Err(running.fail(error)),
+    };
+    let update_count = match &answer {
+        Answer::Count(count) => Some(*count),
+        _ => None,
+    };
+    let rows = match answer {
+        Answer::Rows(rows) => rows,
+        Answer::Table(batch) => once(batch),
+        Answer::Count(_) => once(RecordBatch::new_empty(Arc::new(Schema::empty()))),
+    };
+    let schema = rows.schema();
+    running.begin_running(permit);
+    let stream = Box::pin(Guarded { schema: Arc::clone(&schema), inner: guarded(rows, running).boxed() });
+    Ok(Query { id, schema, update_count, stream })
+}
+
+/// The straight line.
+async fn run(session: &Session, sql: &str, parameters: Vec<ScalarValue>, tracked: &Tracked) -> Result<(Answer, Permit)> {
+    let request = parse::one_statement(sql)?;
+    let snapshot = session.engine().snapshot();
+    let permit = session.engine().admission.admit(&snapshot.set, &snapshot.rules, session.principal(), &session.engine().config.cluster).await?;
+    tracked.planning();
+    let answer = match request {
+        Request::Query(query) => Answer::Rows(rows(session, &snapshot, *query, parameters, tracked).await?),
+        Request::Explain { query, options } => explain::run(session, &snapshot, *query, options, parameters, tracked).await?,
+        command => commands::run(session, &snapshot, command, tracked).await?,
+    };
+    Ok((answer, permit))
+}
+
+/// The rows of a query: names, plan, verified plan, stream.
+pub(crate) async fn rows(
+    session: &Session,
+    snapshot: &Snapshot,
+    query: QueryAst,
+    parameters: Vec<ScalarValue>,
+    tracked: &Tracked,
+) -> Result<SendableRecordBatchStream> {
+    plan(session, snapshot, query, parameters).await?.execute(snapshot, tracked)
+}
+
+/// A plan that was verified.
+pub(crate) struct Planned {
+    pub(crate) state: SessionState,
+    pub(crate) names: Names,
+    pub(crate) logical: LogicalPlan,
+    pub(crate) physical: Arc<dyn ExecutionPlan>,
+}
+
+impl Planned {
+    /// Begins to run the plan; workers are told what was granted to it.
+    pub(crate) fn execute(&self, snapshot: &Snapshot, tracked: &Tracked) -> Result<SendableRecordBatchStream> {
+        tracked.planned(self.names.addresses.iter().map(ToString::to_string).collect());
+        let told = QueryGrants::new(&tracked.id(), snapshot.version(), &self.names.grants);
+        let rows = execute_stream(Arc::clone(&self.physical), told.into_context(&self.state.task_ctx()))?;
+        // In a task of its own, so that a deadline and a cancelling client are heard while an operator computes.
+        Ok(spawn_buffered(rows, ROWS_AHEAD))
+    }
+}
+
+/// Plans a query for the session's principal under one snapshot of the policies.
+pub(crate) async fn plan(session: &Session, snapshot: &Snapshot, query: QueryAst, parameters: Vec<ScalarValue>) -> Result<Planned> {
+    let (state, names, logical) = logical(session, snapshot, query).await?;
+    let logical = bind(logical, parameters)?;
+    let logical = state.optimize(&logical)?;
+    let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
+    let depots = &session.engine().depots;
+    minerva_policy::verify(&physical, &names.grants, &|leaf| leaf_of(leaf, depots))?;
+    Ok(Planned { state, names, logical, physical })
+}
+
+/// The names and the logical plan of a query, not optimised yet.
+pub(crate) async fn logical(session: &Session, snapshot: &Snapshot, query: QueryAst) -> Result<(SessionState, Names, LogicalPlan)> {
+    let mut state = session.state(snapshot, false);
+    let names = Catalog::of(session, snapshot).resolve(&query, &mut state).await?;
+    let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
+    let plan = state.statement_to_plan(statement).await?;
+    if names.distributable && is_distributable(&plan) {
+        state = session.state(snapshot, true);
+    }
+    Ok((state, names, plan))
+}
+
+/// A recursive query reads its own result; its stages cannot be cut.
+fn is_distributable(plan: &LogicalPlan) -> bool {
+    use datafusion::common::tree_node::TreeNodeRecursion;
+    let mut recursive = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        recursive |= matches!(node, LogicalPlan::RecursiveQuery(_));
+        Ok(if recursive { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.is_ok() && !recursive
+}
+
+/// Puts the parameters' values in.
+fn bind(plan: LogicalPlan, parameters: Vec<ScalarValue>) -> Result<LogicalPlan> {
+    let expected = plan.get_parameter_names()?.len();
+    if expected != parameters.len() {
+        let message = format!("the statement has {expected} parameters, {} values were given", parameters.len());
+        return Err(QueryError::new(Code::InvalidParameter, message));
+    }
+    match expected {
+        0 => Ok(plan),
+        _ => Ok(plan.with_param_values(ParamValues::from(parameters))?),
+    }
+}
+
+/// Finds what a statement yields and takes, without running it.
+pub(crate) async fn describe(session: &Session, sql: &str) -> Result<Description> {
+    let snapshot = session.engine().snapshot();
+    let (query, explained) = match parse::one_statement(sql)? {
+        Request::Query(query) => (*query, false),
+        Request::Explain { query, .. } => (*query, true),
+        command => return Ok(commands::describe(&command)),
+    };
+    let (_, _, plan) = logical(session, &snapshot, query).await?;
+    let mut parameters: Vec<(String, DataType)> =
+        plan.get_parameter_types()?.into_iter().map(|(name, data_type)| (name, data_type.unwrap_or(DataType::Utf8))).collect();
+    parameters.sort_by_key(|(name, _)| name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX));
+    let schema = match explained {
+        true => explain::schema(),
+        false => Arc::new(plan.schema().as_arrow().clone()),
+    };
+    Ok(Description { schema, parameters, is_update: false })
+}
+
+/// One batch as a stream.
+fn once(batch: RecordBatch) -> SendableRecordBatchStream {
+    let schema = batch.schema();
+    Box::pin(Guarded { schema, inner: stream::once(async move { Ok(batch) }).boxed() })
+}
+
+/// One column of text, one row for each line.
+pub(crate) fn text_table(column: &str, lines: &[String]) -> Result<RecordBatch> {
+    let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
+    Ok(RecordBatch::try_new(schema, vec![Arc::new(StringArray::from_iter_values(lines))])?)
+}
+
+/// A query's record while it runs; dropping it ends the query.
+struct Running {
+    tracked: Tracked,
+    queries: Arc<Queries>,
+    permit: Option<Permit>,
+    deadline: Option<tokio::time::Instant>,
+    ended: bool,
+}
+
+impl Running {
+    fn new(tracked: Tracked, queries: Arc<Queries>) -> Self {
+        Self { tracked, queries, permit: None, deadline: None, ended: false }
+    }
+
+    fn begin_running(&mut self, permit: Permit) {
+        let begun = tokio::time::Instant::from_std(self.tracked.started());
+        self.deadline = permit.max_run_time().map(|limit| begun + limit);
+        self.permit = Some(permit);
+        self.tracked.running();
+    }
+
+    fn fail(&mut self, error: QueryError) -> QueryError {
+        let error = error.with_query_id(&self.tracked.id());
+        self.end(Err(error.clone()));
+        error
+    }
+
+    fn end(&mut self, outcome: Result<()>) {
+        self.ended = true;
+        self.permit = None;
+        self.queries.end(&self.tracked, outcome);
+    }
+
+    fn check_rows(&mut self, batch: &RecordBatch) -> Result<()> {
+        let rows = self.tracked.produced(batch.num_rows(), batch.get_array_memory_size());
+        match self.permit.as_ref().and_then(|permit| permit.limits.max_rows) {
+            Some(limit) if rows > limit => Err(QueryError::new(Code::ExceededRowLimit, format!("the query returned more than {limit} rows"))
+                .with_hint("add a LIMIT, or raise `query.max-rows` of the cluster")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Err(canceled("the client went away".to_owned())));
+        }
+    }
+}
+
+fn canceled(message: String) -> QueryError {
+    QueryError::new(Code::QueryCanceled, format!("the query was canceled: {message}"))
+}
+
+async fn stopped(stop: &mut tokio::sync::watch::Receiver<Option<String>>) -> String {
+    loop {
+        if let Some(message) = stop.borrow_and_update().clone() {
+            return message;
+        }
+        if stop.changed().await.is_err() {
+            // The record is gone, so nobody can stop the query any more.
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn expired(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Counts rows, holds the limits, and ends the record with the last row, the first error, or when the client goes away.
+fn guarded(rows: SendableRecordBatchStream, running: Running) -> impl Stream<Item = Result<RecordBatch, DataFusionError>> + Send {
+    stream::unfold(Some((rows, running)), |both| async move {
+        let (mut rows, mut running) = both?;
+        let mut stop = running.tracked.stop_signal();
+        let next: Option<Result<RecordBatch>> = tokio::select! {
+            biased;
+            message = stopped(&mut stop) => Some(Err(canceled(message))),
+            () = expired(running.deadline) => Some(Err(too_slow(&running))),
+            next = rows.next() => next.map(|batch| batch.map_err(QueryError::from)),
+        };
+        match next.map(|batch| batch.and_then(|batch| running.check_rows(&batch).map(|()| batch))) {
+            None => {
+                running.end(Ok(()));
+                None
+            }
+            Some(Ok(batch)) => Some((Ok(batch), Some((rows, running)))),
+            Some(Err(error)) => Some((Err(DataFusionError::from(running.fail(error))), None)),
+        }
+    })
+}
+
+fn too_slow(running: &Running) -> QueryError {
+    let limit = running.permit.as_ref().and_then(Permit::max_run_time).unwrap_or(Duration::ZERO);
+    QueryError::new(Code::ExceededTimeLimit, format!("the query ran longer than {} seconds", limit.as_secs_f64()))
+        .with_hint("ask for less, or raise `query.max-run-time` of the cluster")
+}
+
+/// A stream with its schema.
+struct Guarded {
+    schema: SchemaRef,
+    inner: stream::BoxStream<'static, Result<RecordBatch, DataFusionError>>,
+}
+
+impl Stream for Guarded {
+    type Item = Result<RecordBatch, DataFusionError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.inner.poll_next_unpin(cx)
+    }
+}
+
+impl RecordBatchStream for Guarded {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}

@@ -1,0 +1,308 @@
+//! A user's session: the current catalog and schema, temporary views, and the state that a statement is planned with.
+//!
+//! In: a principal, made by the authenticator. Out: descriptions and queries. Deliberately absent: how a query runs (`query.rs`) and how
+//! a name becomes a table (`catalog.rs`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::datatypes::{DataType, SchemaRef},
+    common::ScalarValue,
+    execution::{SessionState, SessionStateBuilder, context::QueryPlanner, runtime_env::RuntimeEnv},
+    logical_expr::LogicalPlan,
+    physical_plan::ExecutionPlan,
+    physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
+    prelude::SessionConfig,
+};
+use minerva_cluster::{Members, Wire};
+use minerva_policy::{BarrierPlanner, Principal};
+use minerva_resources::Address;
+
+use crate::{
+    catalog::{Catalog, TableEntry, TableRequest},
+    engine::{Engine, Snapshot},
+    error::{Code, QueryError, Result},
+    gateway::auth,
+    optimizer, parse,
+    parse::Request,
+    queries::Client,
+    query::{self, Query},
+};
+
+/// The name of a catalog and schema that hold nothing: where names without a current schema are looked for.
+pub(crate) const NOWHERE: &str = "";
+/// How many views a session may keep.
+pub(crate) const MAX_VIEWS: usize = 1_000;
+
+/// A user's session. Cheap to make; everything heavy is shared.
+#[derive(Debug)]
+pub struct Session {
+    engine: Arc<Engine>,
+    principal: Arc<Principal>,
+    client: Client,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Current {
+    catalog: Option<String>,
+    schema: Option<String>,
+    views: BTreeMap<String, View>,
+}
+
+/// A temporary view: its text, which is planned anew for whoever uses it.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) query: Box<datafusion::sql::sqlparser::ast::Query>,
+    pub(crate) columns: Vec<String>,
+    pub(crate) catalog: Option<String>,
+    pub(crate) schema: Option<String>,
+}
+
+/// What policies are explained for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicySubject {
+    /// Every table.
+    Everything,
+    /// One table: `catalog.schema.table` or `dataos://depot:collection/dataset`.
+    Table(String),
+    /// The tables of a query.
+    Query(String),
+}
+
+/// A query that names a table; an address is one quoted name.
+fn table_query(name: &str) -> String {
+    match name.starts_with("dataos://") {
+        true => format!("SELECT * FROM \"{}\"", name.replace('"', "\"\"")),
+        false => format!("SELECT * FROM {name}"),
+    }
+}
+
+/// What a statement yields and takes, found without running it.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// The columns of its result; empty for a statement that returns none.
+    pub schema: SchemaRef,
+    /// Its parameters in order (`$1`, ...) with their types.
+    pub parameters: Vec<(String, DataType)>,
+    /// Whether it returns a count instead of rows.
+    pub is_update: bool,
+}
+
+impl Session {
+    pub(crate) fn new(engine: Arc<Engine>, principal: Arc<Principal>, client: Client) -> Self {
+        Self { engine, principal, client, current: Mutex::default() }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose session it is.
+    pub fn principal(&self) -> &Arc<Principal> {
+        &self.principal
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The current catalog.
+    pub fn catalog_name(&self) -> Option<String> {
+        self.current().catalog.clone()
+    }
+
+    /// The current schema.
+    pub fn schema_name(&self) -> Option<String> {
+        self.current().schema.clone()
+    }
+
+    /// Sets or forgets the current catalog; the current schema is forgotten with it.
+    ///
+    /// # Errors
+    /// `CATALOG_NOT_FOUND` when there is none that the user may see.
+    pub async fn set_catalog(&self, name: Option<&str>) -> Result<()> {
+        if let Some(name) = name {
+            Catalog::of(self, &self.engine.snapshot()).expect_catalog(name).await?;
+        }
+        let mut current = self.current();
+        current.catalog = name.map(str::to_owned);
+        current.schema = None;
+        Ok(())
+    }
+
+    /// Sets or forgets the current schema of the current catalog.
+    ///
+    /// # Errors
+    /// `SCHEMA_NOT_FOUND` when there is none that the user may see; `MISSING_CATALOG_NAME` without a current catalog.
+    pub async fn set_schema(&self, name: Option<&str>) -> Result<()> {
+        if let Some(name) = name {
+            let catalog = self.catalog_name();
+            Catalog::of(self, &self.engine.snapshot()).expect_schema(catalog.as_deref(), name).await?;
+        }
+        self.current().schema = name.map(str::to_owned);
+        Ok(())
+    }
+
+    pub(crate) fn view(&self, name: &str) -> Option<View> {
+        self.current().views.get(name).cloned()
+    }
+
+    /// Keeps a view; false when there are too many.
+    pub(crate) fn keep_view(&self, name: &str, view: View) -> bool {
+        let mut current = self.current();
+        if current.views.len() >= MAX_VIEWS && !current.views.contains_key(name) {
+            return false;
+        }
+        current.views.insert(name.to_owned(), view);
+        true
+    }
+
+    pub(crate) fn forget_view(&self, name: &str) -> bool {
+        self.current().views.remove(name).is_some()
+    }
+
+    /// Plans a statement without running it.
+    ///
+    /// # Errors
+    /// Whatever planning finds.
+    pub async fn describe(&self, sql: &str) -> Result<Description> {
+        query::describe(self, sql).await
+    }
+
+    /// Plans and admits a statement; it runs when its rows are asked for.
+    ///
+    /// # Errors
+    /// Whatever parsing, admission, planning and policies find.
+    pub async fn start(&self, sql: &str, parameters: Vec<ScalarValue>) -> Result<Query> {
+        query::start(self, sql, parameters).await
+    }
+
+    /// The catalogs that the user may see.
+    ///
+    /// # Errors
+    /// None today.
+    pub async fn catalogs(&self) -> Result<Vec<String>> {
+        Ok(Catalog::of(self, &self.engine.snapshot()).catalogs())
+    }
+
+    /// The schemas that the user may see, of one catalog or of all.
+    ///
+    /// # Errors
+    /// When a depot that is named cannot be reached.
+    pub async fn schemas(&self, catalog: Option<&str>) -> Result<Vec<(String, String)>> {
+        Catalog::of(self, &self.engine.snapshot()).schemas(catalog).await
+    }
+
+    /// The tables that the user may see.
+    ///
+    /// # Errors
+    /// When a depot that is named cannot be reached.
+    pub async fn tables(&self, request: &TableRequest) -> Result<Vec<TableEntry>> {
+        Catalog::of(self, &self.engine.snapshot()).tables(request).await
+    }
+
+    /// Explains to an operator who sees what of the named tables and why, as text.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for others, since the text holds policies; not-found codes for unknown users and tables.
+    pub async fn explain_policy(&self, user: &str, subject: &PolicySubject) -> Result<String> {
+        if !self.principal.is_operator() {
+            return Err(QueryError::new(Code::PermissionDenied, "only operators may have policies explained").with_hint("ask an operator"));
+        }
+        let snapshot = self.engine.snapshot();
+        let declared = snapshot.set.user(user).ok_or_else(|| {
+            let error = QueryError::new(Code::NotFound, format!("user `{user}` is not declared"));
+            error.suggest(user, snapshot.set.users().map(|user| user.id.as_str()))
+        })?;
+        let catalog = Catalog::of(self, &snapshot);
+        let addresses: BTreeSet<Address> = match subject {
+            PolicySubject::Query(sql) => match parse::one_statement(sql)? {
+                Request::Query(query) | Request::Explain { query, .. } => catalog.addresses_of(&query)?,
+                _ => return Err(QueryError::new(Code::NotSupported, "only queries can be explained")),
+            },
+            PolicySubject::Table(name) => match parse::one_statement(&table_query(name))? {
+                Request::Query(query) => catalog.addresses_of(&query)?,
+                _ => BTreeSet::new(),
+            },
+            PolicySubject::Everything => {
+                let tables = catalog.tables(&TableRequest { kinds: vec!["BASE TABLE".to_owned()], ..TableRequest::default() }).await?;
+                tables.into_iter().map(|table| Address::new(table.catalog, table.schema, table.name)).collect()
+            }
+        };
+        let principal = auth::principal(declared);
+        let mut text = String::new();
+        for address in &addresses {
+            text.push_str(&catalog.explain(&principal, address).await?.to_string());
+            text.push('\n');
+        }
+        Ok(text)
+    }
+
+    /// The state that one statement of this session is planned with: no table is in it yet.
+    pub(crate) fn state(&self, snapshot: &Snapshot, distributed: bool) -> SessionState {
+        let mut state = snapshot.templates.state(distributed);
+        let options = state.config_mut().options_mut();
+        options.catalog.default_catalog = self.catalog_name().unwrap_or_else(|| NOWHERE.to_owned());
+        options.catalog.default_schema = self.schema_name().unwrap_or_else(|| NOWHERE.to_owned());
+        state
+    }
+}
+
+/// The states that sessions' states are copies of, made once for each set of resources.
+#[derive(Debug)]
+pub(crate) struct Templates {
+    local: SessionState,
+    distributed: SessionState,
+}
+
+impl Templates {
+    pub(crate) fn new(config: SessionConfig, wire: &Wire, members: &Members, runtime: &Arc<RuntimeEnv>) -> Self {
+        let builder = || {
+            SessionStateBuilder::new()
+                .with_config(settings(config.clone(), wire))
+                .with_runtime_env(Arc::clone(runtime))
+                .with_default_features()
+                .with_optimizer_rules(optimizer::rules())
+                .with_query_planner(Arc::new(Planner))
+        };
+        Self { local: builder().build(), distributed: minerva_cluster::coordinator_session(builder(), wire, members).build() }
+    }
+
+    fn state(&self, distributed: bool) -> SessionState {
+        match distributed {
+            true => self.distributed.clone(),
+            false => self.local.clone(),
+        }
+    }
+}
+
+/// DataFusion's physical planner, which also knows barriers.
+#[derive(Debug)]
+struct Planner;
+
+#[async_trait]
+impl QueryPlanner for Planner {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn datafusion::catalog::Session) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner)]).create_physical_plan(plan, session).await
+    }
+}
+
+/// The planner's and executor's settings; users cannot change them.
+fn settings(config: SessionConfig, wire: &Wire) -> SessionConfig {
+    let depots = Arc::clone(wire.depots());
+    let mut config = config.with_extension(depots).with_create_default_catalog_and_schema(false).with_information_schema(false);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.execution.collect_statistics = true;
+    config
+}

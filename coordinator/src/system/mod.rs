@@ -1,0 +1,72 @@
+//! The tables of the engine itself: `system.runtime.*` and each catalog's `information_schema`.
+//!
+//! In: a name and who asks. Out: a table made of what that user may see, at the moment of asking. A new table is one file and one line in
+//! [`SYSTEM_TABLES`]. Deliberately absent: anything of a depot's data.
+
+mod columns;
+mod nodes;
+mod queries;
+mod schemata;
+mod tables;
+mod types;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    catalog::TableProvider,
+    datasource::MemTable,
+};
+
+use crate::{
+    catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM},
+    error::Result,
+};
+
+pub(crate) use types::sql_type;
+
+/// One table of the engine.
+#[async_trait]
+pub(crate) trait SystemTable: Send + Sync {
+    /// The schema it is in; `information_schema` means the one of every catalog.
+    fn schema_name(&self) -> &'static str;
+
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Its columns.
+    fn columns(&self) -> SchemaRef;
+
+    /// Its rows, for who asks. `catalog` is the catalog whose information schema is read.
+    async fn rows(&self, door: &Catalog<'_>, catalog: &str) -> Result<RecordBatch>;
+}
+
+/// Every table of the engine, by schema and name.
+const SYSTEM_TABLES: &[&dyn SystemTable] = &[&columns::Columns, &schemata::Schemata, &tables::Tables, &nodes::Nodes, &queries::Queries];
+
+/// The schemas of the catalog `system`, besides its information schema.
+pub(crate) fn schemas() -> Vec<&'static str> {
+    let mut names: Vec<_> = SYSTEM_TABLES.iter().map(|table| table.schema_name()).filter(|name| *name != INFORMATION_SCHEMA).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn is_in(table: &dyn SystemTable, catalog: &str) -> bool {
+    catalog == SYSTEM || table.schema_name() == INFORMATION_SCHEMA
+}
+
+/// The engine's tables in a catalog: schema, name, columns.
+pub(crate) fn tables_of(catalog: &str) -> Vec<(&'static str, &'static str, SchemaRef)> {
+    let inside = SYSTEM_TABLES.iter().filter(|table| is_in(**table, catalog));
+    inside.map(|table| (table.schema_name(), table.name(), table.columns())).collect()
+}
+
+/// A table of the engine with the rows that the asking user may see.
+pub(crate) async fn open(door: &Catalog<'_>, catalog: &str, schema: &str, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+    let found = SYSTEM_TABLES.iter().find(|table| is_in(**table, catalog) && table.schema_name() == schema && table.name() == name);
+    let Some(table) = found else { return Ok(None) };
+    let rows = table.rows(door, catalog).await?;
+    Ok(Some(Arc::new(MemTable::try_new(table.columns(), vec![vec![rows]])?)))
+}

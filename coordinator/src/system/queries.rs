@@ -1,0 +1,89 @@
+//! `system.runtime.queries`: queries running and past; one's own, and for operators everybody's.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use datafusion::arrow::{
+    array::{Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+};
+
+use super::SystemTable;
+use crate::{catalog::Catalog, error::Result, queries::Record};
+
+/// The queries of this coordinator.
+pub(super) struct Queries;
+
+#[async_trait]
+impl SystemTable for Queries {
+    fn schema_name(&self) -> &'static str {
+        "runtime"
+    }
+
+    fn name(&self) -> &'static str {
+        "queries"
+    }
+
+    fn columns(&self) -> SchemaRef {
+        let text = |name: &str| Field::new(name, DataType::Utf8, true);
+        let number = |name: &str| Field::new(name, DataType::Int64, false);
+        let moment = |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), true);
+        let count = |name: &str| Field::new(name, DataType::UInt64, false);
+        Arc::new(Schema::new(vec![
+            text("query_id"),
+            text("state"),
+            text("user"),
+            text("source"),
+            text("door"),
+            text("client_address"),
+            text("query"),
+            text("tables"),
+            number("queued_time_ms"),
+            number("analysis_time_ms"),
+            number("elapsed_time_ms"),
+            moment("created"),
+            moment("end"),
+            count("output_rows"),
+            count("output_bytes"),
+            text("error_code"),
+            text("error_message"),
+        ]))
+    }
+
+    async fn rows(&self, door: &Catalog<'_>, _catalog: &str) -> Result<RecordBatch> {
+        let principal = door.session().principal();
+        let owner = (!principal.is_operator()).then_some(principal.id.as_str());
+        let records = door.session().engine().queries.list(owner);
+        let text = |value: &dyn Fn(&Record) -> Option<String>| Arc::new(StringArray::from_iter(records.iter().map(value)));
+        let moment = |value: &dyn Fn(&Record) -> Option<DateTime<Utc>>| {
+            let millis = records.iter().map(|record| value(record).map(|moment| moment.timestamp_millis()));
+            Arc::new(TimestampMillisecondArray::from_iter(millis).with_timezone("UTC"))
+        };
+        let millis = |value: &dyn Fn(&Record) -> Duration| {
+            Arc::new(Int64Array::from_iter_values(records.iter().map(|record| i64::try_from(value(record).as_millis()).unwrap_or(i64::MAX))))
+        };
+        Ok(RecordBatch::try_new(
+            self.columns(),
+            vec![
+                text(&|record| Some(record.id.clone())),
+                text(&|record| Some(record.state.as_str().to_owned())),
+                text(&|record| Some(record.user.clone())),
+                text(&|record| record.source.clone()),
+                text(&|record| Some(record.door.to_owned())),
+                text(&|record| Some(record.address.clone())),
+                text(&|record| Some(record.sql.clone())),
+                text(&|record| Some(record.tables.join(", "))),
+                millis(&|record| record.queued),
+                millis(&|record| record.planning),
+                millis(&|record| record.elapsed),
+                moment(&|record| Some(record.created)),
+                moment(&|record| record.ended),
+                Arc::new(UInt64Array::from_iter_values(records.iter().map(|record| record.rows))),
+                Arc::new(UInt64Array::from_iter_values(records.iter().map(|record| record.bytes))),
+                text(&|record| record.error.as_ref().map(|error| error.code.as_str().to_owned())),
+                text(&|record| record.error.as_ref().map(|error| error.message.clone())),
+            ],
+        )?)
+    }
+}

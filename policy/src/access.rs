@@ -1,0 +1,195 @@
+//! Access decisions: may this subject do this to that object.
+//!
+//! Nothing is allowed unless a policy allows it; a matching policy that denies beats any that allow; the role
+//! `roles:id:operator` may do everything. An object goes by several names, paths and tags; a policy that names any of
+//! them is about it. Deciding does no IO.
+
+use std::sync::Arc;
+
+use minerva_resources::{AccessPolicy, Address, Glob};
+
+use crate::principal::Principal;
+use crate::rules::{PolicyRef, Rules};
+
+/// Something that may be done something to, under every name it has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Object {
+    /// Its paths: addresses of data, paths of an API.
+    pub paths: Vec<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+}
+
+/// Whether something is allowed, and which policies said so.
+#[derive(Debug, Clone, Default)]
+pub struct AccessDecision {
+    /// Whether it is allowed.
+    pub allowed: bool,
+    /// The policies that decided: those that deny, else those that allow. Empty when no policy matched, and for
+    /// operators whom no policy had to allow.
+    pub because: Vec<Arc<PolicyRef>>,
+}
+
+/// An access policy and who it is.
+#[derive(Debug, Clone)]
+pub(crate) struct AccessRule {
+    pub(crate) policy: AccessPolicy,
+    pub(crate) because: Arc<PolicyRef>,
+}
+
+impl AccessRule {
+    fn is_about(&self, predicate: &str, object: &Object) -> bool {
+        let names = |globs: &[Glob], texts: &[String]| {
+            globs.iter().any(|glob| texts.iter().any(|text| glob.matches(text)))
+        };
+        self.policy.predicates.iter().any(|glob| glob.matches(predicate))
+            && (names(&self.policy.paths, &object.paths)
+                || self.policy.tags.matches(object.tags.iter().map(String::as_str)))
+    }
+
+    /// Whether the policy could be about some table below these first parts of an address. Errs on the side of yes.
+    fn could_be_about(&self, place: &Place<'_>) -> bool {
+        self.policy.predicates.iter().any(|glob| glob.matches(SELECT))
+            && (self.policy.paths.iter().any(|glob| could_match(glob.as_str(), &place.path))
+                || self.policy.tags.0.iter().any(|all| {
+                    !all.is_empty()
+                        && all.iter().all(|glob| {
+                            could_match(glob.as_str(), &place.tag) || place.tags.iter().any(|tag| glob.matches(tag))
+                        })
+                }))
+    }
+}
+
+/// Where tables may lie: the known first segments of their path and tag, and the tags any of them may have.
+struct Place<'a> {
+    path: Vec<&'a str>,
+    tag: Vec<&'a str>,
+    tags: Vec<&'a str>,
+}
+
+/// What reading a table needs.
+const SELECT: &str = "select";
+/// What running a query on a cluster needs.
+const READ: &str = "read";
+
+impl Rules {
+    /// May the principal do `predicate` to the object.
+    pub fn authorize(&self, principal: &Principal, predicate: &str, object: &Object) -> AccessDecision {
+        if principal.is_operator() {
+            return AccessDecision { allowed: true, because: vec![] };
+        }
+        let person = self.person(principal);
+        let mut decision = AccessDecision::default();
+        let mut denied = vec![];
+        for rule in person.access(self).filter(|rule| rule.is_about(predicate, object)) {
+            if rule.policy.allow {
+                decision.because.push(Arc::clone(&rule.because));
+            } else {
+                denied.push(Arc::clone(&rule.because));
+            }
+        }
+        decision.allowed = denied.is_empty() && !decision.because.is_empty();
+        if !denied.is_empty() {
+            decision.because = denied;
+        }
+        decision
+    }
+
+    /// May the principal read the table.
+    pub fn may_select(&self, principal: &Principal, address: &Address) -> AccessDecision {
+        self.authorize(principal, SELECT, &self.object(address))
+    }
+
+    /// May the principal run queries on the cluster.
+    pub fn may_use_cluster(&self, principal: &Principal, name: &str) -> AccessDecision {
+        let tags = vec![format!("dataos:resource:cluster:{name}")];
+        self.authorize(principal, READ, &Object { paths: vec![], tags })
+    }
+
+    /// Whether the principal may be able to read some table of the depot. For listings: a yes promises nothing, and
+    /// a no is certain. Whether a table may be read is for [`Rules::may_select`] to say.
+    pub fn may_see_depot(&self, principal: &Principal, depot: &str) -> bool {
+        self.may_see(principal, &Address::new(depot, "", ""))
+    }
+
+    /// The same for some table of a collection.
+    pub fn may_see_collection(&self, principal: &Principal, depot: &str, collection: &str) -> bool {
+        self.may_see(principal, &Address::new(depot, collection, ""))
+    }
+
+    fn may_see(&self, principal: &Principal, place: &Address) -> bool {
+        if principal.is_operator() {
+            return true;
+        }
+        let person = self.person(principal);
+        let known = [place.depot.as_str(), place.collection.as_str()];
+        let known = known.into_iter().take_while(|part| !part.is_empty());
+        let path = ["dataos", "", ""].into_iter().chain(known.clone()).collect();
+        let tag = ["dataos", "system", "minerva", "table"].into_iter().chain(known).collect();
+        let tags = self.tags().inside(place);
+        let here = Place { path, tag, tags };
+        // A policy that denies a table of an unheard-of name denies every one.
+        let unheard_of = |part: &String| if part.is_empty() { "\u{10fffd}".to_owned() } else { part.clone() };
+        let any = Address::new(&place.depot, unheard_of(&place.collection), "\u{10fffd}");
+        let any = self.object(&any);
+        !person.access(self).any(|rule| !rule.policy.allow && rule.is_about(SELECT, &any))
+            && person.access(self).any(|rule| rule.policy.allow && rule.could_be_about(&here))
+    }
+
+    /// A table under every name that policies may use for it.
+    fn object(&self, address: &Address) -> Object {
+        let Address { depot, collection, dataset } = address;
+        let tags = self.tags().of_dataset(address).into_iter().map(str::to_owned);
+        Object {
+            paths: vec![address.to_string()],
+            tags: std::iter::once(format!("dataos:system:minerva:table:{depot}:{collection}:{dataset}"))
+                .chain(tags)
+                .collect(),
+        }
+    }
+}
+
+/// Whether a pattern could match some text that begins with these segments. Errs on the side of yes.
+fn could_match(pattern: &str, known: &[&str]) -> bool {
+    let segments = segments(pattern);
+    for (index, part) in known.iter().enumerate() {
+        let Some(segment) = segments.get(index) else { return false };
+        // `**` and braces may reach over segments.
+        if segment.contains("**") || segment.contains('{') {
+            return true;
+        }
+        let fits = match segment.as_str() {
+            "" => part.is_empty(),
+            text => Glob::new(text).is_ok_and(|glob| glob.matches(part)),
+        };
+        if !fits {
+            return false;
+        }
+    }
+    segments.len() > known.len() || segments.last().is_some_and(|last| last.contains("**"))
+}
+
+/// Cuts a pattern at `:` and `/` that stand outside brackets and braces.
+fn segments(pattern: &str) -> Vec<String> {
+    let mut segments = vec![String::new()];
+    let mut depth = 0_usize;
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ':' | '/' if depth == 0 => {
+                segments.push(String::new());
+                continue;
+            }
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if let Some(segment) = segments.last_mut() {
+            segment.push(character);
+            if character == '\\' {
+                segment.extend(characters.next());
+            }
+        }
+    }
+    segments
+}

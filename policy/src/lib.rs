@@ -1,0 +1,51 @@
+//! Who may see what: decide, protect, verify.
+//!
+//! In go the resources (access policies, data policies, dataset tags), a principal and a table; out comes a
+//! verdict with the policies that decided it, and a governed table that cannot be looked behind. Deciding does no
+//! IO and reads no clock. The crate opens no depot and runs no query.
+
+mod access;
+mod barrier;
+mod barrier_codec;
+mod barrier_display;
+mod barrier_exec;
+mod barrier_planner;
+mod conflict;
+mod decide;
+mod explain;
+mod expression;
+mod filter;
+mod keys;
+mod leakproof;
+mod mask;
+mod principal;
+mod protect;
+mod rules;
+mod scrub;
+mod table;
+mod tags;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod value;
+mod verdict;
+mod verify;
+
+pub use access::{AccessDecision, Object};
+pub use barrier::{BarrierColumn, PolicyBarrier, Seal};
+pub use barrier_codec::{decode_barrier, encode_barrier};
+pub use barrier_display::{redact_logical_plan, redact_plan};
+pub use barrier_exec::{GovernedError, PolicyBarrierExec};
+pub use barrier_planner::BarrierPlanner;
+pub use decide::decide;
+pub use explain::{ColumnExplanation, Explanation, FilterExplanation, explain};
+pub use keys::KeyRing;
+pub use leakproof::{PushLeakproofThroughBarrier, is_leakproof};
+pub use mask::{MASKS, Mask, MaskFunctions, MaskKind, mask_functions};
+pub use principal::Principal;
+pub use protect::protect;
+pub use rules::{PolicyKind, PolicyRef, Rules, advise, check};
+pub use scrub::scrub;
+pub use verdict::{ClosedTable, ColumnMask, Governance, RowFilter, Verdict};
+pub use verify::{Grant, Grants, Leaf, verify};

@@ -1,0 +1,193 @@
+//! What the policies say about one table whatever the user: which masks may reach which column or field, and which
+//! filters may hold. Worked out once for each table and schema, so that a decision only has to ask who the user is.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use datafusion::arrow::datatypes::{DataType, Fields, Schema};
+use datafusion::logical_expr::Expr;
+use minerva_resources::{Address, closest};
+
+use crate::mask::Nesting;
+use crate::rules::{Effect, Rules};
+use crate::verdict::Compiled;
+
+/// The policies about one table.
+#[derive(Debug)]
+pub(crate) struct TableRules {
+    fields: Fields,
+    /// One node for each top-level column that some mask may reach.
+    pub(crate) columns: Vec<ColumnNode>,
+    /// The filters that may hold.
+    pub(crate) filters: Vec<TableFilter>,
+    /// Policies about this very table that name a column which is not there.
+    pub(crate) missing: Vec<(usize, String)>,
+}
+
+/// A column, or a part of one, with the masks that may reach it.
+#[derive(Debug)]
+pub(crate) struct ColumnNode {
+    /// The column's name, then the way down.
+    pub(crate) path: Vec<String>,
+    pub(crate) data_type: DataType,
+    /// Whether the part can be NULL; columns themselves always can.
+    pub(crate) is_nullable: bool,
+    /// The masks that may reach it, by priority; `pass_through` after the others of its priority.
+    pub(crate) candidates: Vec<Candidate>,
+    /// What lies directly inside.
+    pub(crate) parts: Vec<ColumnNode>,
+}
+
+/// A mask that may reach a column.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    /// The number of the policy.
+    pub(crate) rule: usize,
+    /// The mask compiled for the column, once somebody needs it.
+    pub(crate) compiled: OnceLock<Result<Compiled, String>>,
+}
+
+/// A filter that may hold.
+#[derive(Debug)]
+pub(crate) struct TableFilter {
+    /// The number of the policy.
+    pub(crate) rule: usize,
+    /// The predicate, once somebody needs it; for filters that are the same for everyone.
+    pub(crate) predicate: OnceLock<Result<Expr, String>>,
+}
+
+impl TableRules {
+    /// Works out what the policies say about a table.
+    pub(crate) fn new(rules: &Rules, address: &Address, schema: &Schema) -> Self {
+        let covering: Vec<usize> =
+            rules.data().iter().enumerate().filter(|(_, rule)| rule.covers(address)).map(|(index, _)| index).collect();
+        let mut masks = vec![];
+        let mut filters = vec![];
+        for index in covering {
+            match rules.data().get(index).map(|rule| &rule.effect) {
+                Some(Effect::Mask(_)) => masks.push(index),
+                Some(Effect::Filter(_)) => {
+                    filters.push(TableFilter { rule: index, predicate: OnceLock::new() });
+                }
+                None => {}
+            }
+        }
+        let order = |index: &usize| {
+            let rule = rules.data().get(*index);
+            rule.map(|rule| (rule.priority, rule.mask().is_some_and(|mask| mask.is_pass_through()), *index))
+        };
+        masks.sort_by_key(order);
+        let table_tags = rules.tags().of_table(address);
+        let inherited = selected_by_tags(rules, &masks, &table_tags);
+        let walk = Walk { rules, address, masks: &masks };
+        let columns: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| walk.node(vec![field.name().clone()], field.data_type(), true, &inherited))
+            .filter(ColumnNode::is_reached)
+            .collect();
+        let missing = missing(rules, &masks, schema);
+        Self { fields: schema.fields().clone(), columns, filters, missing }
+    }
+
+    /// Whether this was worked out for a table of just these columns.
+    pub(crate) fn is_for(&self, schema: &Schema) -> bool {
+        self.fields == *schema.fields()
+    }
+}
+
+impl ColumnNode {
+    /// Whether some mask may reach it or a part of it.
+    fn is_reached(&self) -> bool {
+        !self.candidates.is_empty() || self.parts.iter().any(Self::is_reached)
+    }
+}
+
+struct Walk<'a> {
+    rules: &'a Rules,
+    address: &'a Address,
+    masks: &'a [usize],
+}
+
+impl Walk<'_> {
+    /// The node of a column or part; what reaches the whole reaches the part.
+    fn node(&self, path: Vec<String>, data_type: &DataType, is_nullable: bool, inherited: &HashSet<usize>) -> ColumnNode {
+        let dotted = path.join(".");
+        let by_tags = selected_by_tags(self.rules, self.masks, &self.rules.tags().of_path(self.address, &dotted));
+        let by_name = |index: &usize| {
+            self.rules
+                .data()
+                .get(*index)
+                .is_some_and(|rule| rule.columns.names.iter().any(|name| name.eq_ignore_ascii_case(&dotted)))
+        };
+        // In the order of `masks`, each once.
+        let reaching: Vec<usize> = (self.masks.iter().copied())
+            .filter(|index| inherited.contains(index) || by_tags.contains(index) || by_name(index))
+            .collect();
+        let inside = reaching.iter().copied().collect();
+        let parts = Nesting::of(crate::mask::value_type(data_type)).0.into_iter().map(|(segment, field)| {
+            let path = path.iter().cloned().chain([segment]).collect();
+            self.node(path, field.data_type(), field.is_nullable(), &inside)
+        });
+        let parts = parts.collect();
+        ColumnNode {
+            parts,
+            candidates: reaching.into_iter().map(|rule| Candidate { rule, compiled: OnceLock::new() }).collect(),
+            path,
+            data_type: data_type.clone(),
+            is_nullable,
+        }
+    }
+}
+
+/// The masks among `masks` that select a column with these tags.
+fn selected_by_tags(rules: &Rules, masks: &[usize], tags: &[&str]) -> HashSet<usize> {
+    if tags.is_empty() {
+        return HashSet::new();
+    }
+    let selects = |index: &usize| {
+        rules
+            .data()
+            .get(*index)
+            .is_some_and(|rule| rule.columns.tags.iter().any(|glob| tags.iter().any(|tag| glob.matches(tag))))
+    };
+    masks.iter().copied().filter(selects).collect()
+}
+
+/// Policies about one table that name a column which the table does not have: it may have been renamed, and what
+/// should be masked would be shown.
+fn missing(rules: &Rules, masks: &[usize], schema: &Schema) -> Vec<(usize, String)> {
+    let mut missing = vec![];
+    for index in masks {
+        let Some(rule) = rules.data().get(*index).filter(|rule| rule.names_one_table()) else { continue };
+        for name in &rule.columns.names {
+            if !has_path(schema, name) {
+                let names = schema.fields().iter().map(|field| field.name().as_str());
+                let why = match closest(name, names) {
+                    Some(close) => format!("there is no column `{name}`; did you mean `{close}`?"),
+                    None => format!("there is no column `{name}`"),
+                };
+                missing.push((*index, why));
+            }
+        }
+    }
+    missing
+}
+
+fn has_path(schema: &Schema, dotted: &str) -> bool {
+    schema.fields().iter().any(|field| has_part(field.name(), field.data_type(), dotted))
+}
+
+/// Whether a part called `path`, or something inside it, is called `dotted`.
+fn has_part(path: &str, data_type: &DataType, dotted: &str) -> bool {
+    if path.eq_ignore_ascii_case(dotted) {
+        return true;
+    }
+    let begins = dotted.get(..path.len()).is_some_and(|start| start.eq_ignore_ascii_case(path));
+    begins
+        && Nesting::of(crate::mask::value_type(data_type))
+            .0
+            .iter()
+            .any(|(segment, field)| has_part(&format!("{path}.{segment}"), field.data_type(), dotted))
+}
+

@@ -1,0 +1,83 @@
+//! Which tags a table and its columns have: their own, and those of the collection and the depot they lie in.
+//!
+//! Tags come from dataset manifests, which may name a depot, a collection or a dataset, and for data policies from
+//! the depot's own manifest too. Column names are compared without regard to the case of ASCII letters, because a
+//! tag that misses its column would show it.
+
+use std::collections::HashMap;
+
+use minerva_resources::{Address, Dataset, ResourceSet};
+
+/// Every declared tag, found by address.
+#[derive(Debug, Default)]
+pub(crate) struct TagIndex {
+    datasets: HashMap<Address, Vec<Dataset>>,
+    depots: HashMap<String, Vec<String>>,
+}
+
+impl TagIndex {
+    /// Gathers the tags of a resource set.
+    pub(crate) fn of(set: &ResourceSet) -> Self {
+        let mut index = Self::default();
+        for dataset in set.datasets() {
+            index.datasets.entry(dataset.address.clone()).or_default().push(Dataset::clone(dataset));
+        }
+        for depot in set.depots() {
+            index.depots.insert(depot.meta.name.clone(), depot.meta.tags.clone());
+        }
+        index
+    }
+
+    /// The manifests about a table and about what it lies in, from the depot down.
+    fn about<'a>(&'a self, address: &Address) -> impl Iterator<Item = &'a Dataset> {
+        let depot = Address::new(&address.depot, "", "");
+        let collection = Address::new(&address.depot, &address.collection, "");
+        let mut places = vec![depot, collection, address.clone()];
+        places.dedup();
+        places.into_iter().filter_map(|place| self.datasets.get(&place)).flatten()
+    }
+
+    /// The tags that dataset manifests give a table.
+    pub(crate) fn of_dataset(&self, address: &Address) -> Vec<&str> {
+        self.about(address).flat_map(|dataset| dataset.tags.iter().map(String::as_str)).collect()
+    }
+
+    /// The tags that every column of a table inherits.
+    pub(crate) fn of_table(&self, address: &Address) -> Vec<&str> {
+        let own = self.depots.get(&address.depot).into_iter().flatten().map(String::as_str);
+        own.chain(self.of_dataset(address)).collect()
+    }
+
+    /// The tags of a column itself, or of the field inside it that the path leads to, not those it inherits.
+    pub(crate) fn of_path(&self, address: &Address, path: &str) -> Vec<&str> {
+        self.about(address)
+            .flat_map(|dataset| &dataset.columns)
+            .filter(|column| column.name.eq_ignore_ascii_case(path))
+            .flat_map(|column| column.tags.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// Every tag that some table in a depot or collection may have.
+    pub(crate) fn inside(&self, place: &Address) -> Vec<&str> {
+        let related = |other: &Address| place.contains(other) || other.contains(place);
+        self.datasets
+            .iter()
+            .filter(|(address, _)| related(address))
+            .flat_map(|(_, datasets)| datasets)
+            .flat_map(|dataset| dataset.tags.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// Every column that a manifest names, with its table's address and everything it inherits.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (&Address, &str, Vec<&str>)> {
+        self.datasets.iter().flat_map(move |(address, datasets)| {
+            datasets.iter().flat_map(|dataset| &dataset.columns).map(move |column| {
+                let mut tags = self.of_table(address);
+                for (end, _) in column.name.match_indices('.').chain([(column.name.len(), "")]) {
+                    tags.extend(self.of_path(address, column.name.get(..end).unwrap_or_default()));
+                }
+                (address, column.name.as_str(), tags)
+            })
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! Who may select what, see what in listings, and use which cluster.
+
+use minerva_resources::Address;
+
+use crate::testing::{documents, person, resources, rules};
+use crate::{Object, Rules};
+
+fn policy(name: &str, subjects: &str, predicates: &str, objects: &str, allow: bool) -> String {
+    format!(
+        "
+name: {name}
+version: v1
+type: policy
+policy:
+  access:
+    subjects: {{tags: {subjects}}}
+    predicates: {predicates}
+    objects: {objects}
+    allow: {allow}
+"
+    )
+}
+
+fn crm() -> Rules {
+    let dataset = "
+name: gold
+version: v1
+type: dataset
+dataset: {address: 'dataos://shop:sales/order', tags: [DPTier.Gold]}
+---
+name: shop
+version: v1
+type: depot
+depot: {type: MEMORY, description: a shop, spec: {}}
+";
+    rules(&documents(&[
+        dataset,
+        &policy("crm", "[['roles:id:analyst', 'roles:id:user']]", "[select]", "{paths: ['dataos://crm:public/*']}", true),
+        &policy("not-pay", "['roles:id:user']", "['**']", "{paths: ['dataos://crm:public/pay*']}", false),
+        &policy("by-tag", "['users:id:tom']", "[select]", "{tags: ['dataos:system:minerva:table:hr:**']}", true),
+        &policy("gold", "['roles:id:gold']", "[sel*]", "{tags: [[DPTier.Gold]]}", true),
+        &policy("none-of-hr", "['roles:id:intern']", "[select]", "{paths: ['dataos://hr:**']}", false),
+        &policy("cluster", "['roles:id:user']", "[read]", "{tags: ['dataos:resource:cluster:{small,tiny}']}", true),
+    ]))
+}
+
+#[test]
+fn default_is_deny_and_a_deny_beats_any_allow() {
+    let rules = crm();
+    let analyst = ["roles:id:analyst", "roles:id:user"];
+    for (tags, address, allowed, because) in [
+        (&analyst[..], "dataos://crm:public/customer", true, "crm"),
+        (&analyst[..1], "dataos://crm:public/customer", false, ""),
+        (&analyst[..], "dataos://crm:public/payroll", false, "not-pay"),
+        (&analyst[..], "dataos://crm:secret/customer", false, ""),
+        (&analyst[..], "dataos://crm:public/a/b", false, ""),
+        (&[], "dataos://hr:public/staff", true, "by-tag"),
+        (&["roles:id:intern"], "dataos://hr:public/staff", false, "none-of-hr"),
+        (&["roles:id:gold"], "dataos://shop:sales/order", true, "gold"),
+        (&["roles:id:gold"], "dataos://shop:sales/other", false, ""),
+        (&["roles:id:operator", "roles:id:intern"], "dataos://hr:public/staff", true, ""),
+    ] {
+        let address: Address = address.parse().unwrap_or_else(|_| Address::new("crm", "public", "a/b"));
+        let decision = rules.may_select(&person("tom", tags), &address);
+        let names: Vec<_> = decision.because.iter().map(|policy| policy.name.as_str()).collect();
+        assert_eq!((decision.allowed, names.join(" ").as_str()), (allowed, because), "{tags:?} {address}");
+    }
+}
+
+#[test]
+fn predicates_and_clusters() {
+    let rules = crm();
+    let jane = person("jane", &["roles:id:user"]);
+    assert!(rules.may_use_cluster(&jane, "small").allowed);
+    assert!(!rules.may_use_cluster(&jane, "large").allowed);
+    let object = Object { paths: vec!["dataos://crm:public/customer".to_owned()], tags: vec![] };
+    assert!(!rules.authorize(&person("jane", &["roles:id:analyst", "roles:id:user"]), "delete", &object).allowed);
+}
+
+#[test]
+fn listings_show_only_what_may_hold_something() {
+    let rules = crm();
+    let tom = person("tom", &[]);
+    assert!(rules.may_see_depot(&tom, "hr") && rules.may_see_collection(&tom, "hr", "public"));
+    assert!(!rules.may_see_depot(&tom, "crm") && !rules.may_see_depot(&tom, "shop"));
+    assert!(!rules.may_see_depot(&person("tom", &["roles:id:intern"]), "hr"));
+    let gold = person("ann", &["roles:id:gold"]);
+    assert!(rules.may_see_depot(&gold, "shop") && rules.may_see_collection(&gold, "shop", "sales"));
+    assert!(!rules.may_see_depot(&gold, "hr"));
+    let analyst = person("ann", &["roles:id:analyst", "roles:id:user"]);
+    assert!(rules.may_see_collection(&analyst, "crm", "public") && !rules.may_see_collection(&analyst, "crm", "secret"));
+}
+
+/// A listing that says no must be right for every table: the same globs, asked both ways.
+#[test]
+fn a_listing_never_hides_a_table_that_may_be_read() {
+    let globs = [
+        "dataos://crm:public/**", "dataos://c*:public/customer", "dataos://**/customer", "dataos://{crm,hr}:public/*",
+        "dataos://c?m:*/*", "dataos://[a-d]rm:pub*/cust*", "**", "dataos://crm:**", "dataos:**", "dataos://crm:public/customer",
+    ];
+    let address = Address::new("crm", "public", "customer");
+    let tom = person("tom", &[]);
+    for glob in globs {
+        let yaml = policy("one", "['users:id:tom']", "[select]", &format!("{{paths: ['{glob}']}}"), true);
+        let rules = Rules::compile(&resources(&yaml)).unwrap();
+        assert!(rules.may_select(&tom, &address).allowed, "{glob}");
+        assert!(rules.may_see_depot(&tom, "crm") && rules.may_see_collection(&tom, "crm", "public"), "{glob}");
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of decisions at the public face: access, masks and their order, filters, what closes a table.
+
+mod access;
+mod decide;
+mod filter;

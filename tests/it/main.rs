@@ -1,0 +1,13 @@
+//! The tests of the whole: the real program, real ports, real clients.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
+
+mod bad_input;
+mod cli;
+mod demo;
+mod flight_sql;
+mod governance;
+mod minerva;
+mod reload;
+mod tidy;
+mod tpch;
+mod wrong_answers;

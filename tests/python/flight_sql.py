@@ -1,0 +1,31 @@
+"""Exercises a Flight SQL server with the drivers that people use.
+
+Usage: python flight_sql.py HOST PORT USER KEY
+
+Prints `ok NAME` for each check and leaves with 1 at the first that fails. The server needs at least one table that USER
+may select from; its name does not matter. Needs the packages of requirements.txt and nothing else.
+"""
+
+import sys
+import traceback
+
+import shared
+
+import with_adbc  # noqa: F401  registers its checks
+import with_flight  # noqa: F401  registers its checks
+
+
+def main():
+    for function in shared.CHECKS:
+        try:
+            function()
+        except BaseException:
+            traceback.print_exc()
+            print(f"FAILED {function.__name__}", flush=True)
+            return 1
+        print(f"ok {function.__name__}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

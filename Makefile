@@ -25,7 +25,7 @@ fmt:
 
 bench: $(VENV)/ready
 	cargo build --release
-	$(VENV)/bin/python benches/run.py --minerva $(TARGET)/release/minerva
+	$(VENV)/bin/python benches/run.py --minerva $(TARGET)/release/minerva --write
 
 # Rewrites the pages that are made from the code.
 docs:

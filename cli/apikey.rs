@@ -41,7 +41,7 @@ pub(crate) enum ApikeyCommand {
 #[derive(Args, Debug, Clone)]
 pub(crate) struct CreateArgs {
     /// Whose key it is
-    #[arg(id = "subject", short, long = "user", value_name = "USER")]
+    #[arg(id = "subject", short = 'u', long = "user", value_name = "USER")]
     user: String,
     /// How long it lives, like 24h or 90d
     #[arg(short, long, env = "MINERVA_DURATION", value_parser = parse_duration)]
@@ -57,7 +57,7 @@ pub(crate) struct CreateArgs {
 #[derive(Args, Debug, Clone)]
 pub(crate) struct GetArgs {
     /// Whose keys they are
-    #[arg(id = "subject", short, long = "user", value_name = "USER")]
+    #[arg(id = "subject", short = 'u', long = "user", value_name = "USER")]
     user: String,
     #[command(flatten)]
     operator: OperatorArgs,
@@ -67,7 +67,7 @@ pub(crate) struct GetArgs {
 #[derive(Args, Debug, Clone)]
 pub(crate) struct DeleteArgs {
     /// Whose key it is
-    #[arg(id = "subject", short, long = "user", value_name = "USER")]
+    #[arg(id = "subject", short = 'u', long = "user", value_name = "USER")]
     user: String,
     /// What it is called
     #[arg(short, long, env = "MINERVA_NAME")]

@@ -198,7 +198,7 @@ fn parse_host(text: &str) -> Result<IpAddr, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Command, CommandFactory};
+    use clap::{Arg, Command, CommandFactory, Parser};
 
     use super::*;
     use crate::Cli;
@@ -241,6 +241,13 @@ mod tests {
     #[test]
     fn every_flag_has_its_environment_variable() {
         fn walk(command: &Command) {
+            let mut letters: Vec<char> = command.get_arguments().filter_map(Arg::get_short).collect();
+            letters.sort_unstable();
+            assert!(
+                letters.windows(2).all(|pair| pair[0] != pair[1]),
+                "{}: {letters:?}",
+                command.get_name()
+            );
             for argument in command.get_arguments() {
                 let Some(flag) = argument.get_long() else { continue };
                 let id = argument.get_id().as_str();
@@ -262,7 +269,37 @@ mod tests {
         }
         let mut command = Cli::command();
         command.build();
-        command.clone().debug_assert();
         walk(&command);
+    }
+
+    #[test]
+    fn commands_are_read_as_the_manual_writes_them() {
+        for line in [
+            "demo --once",
+            "serve --resources a --resources b --data d --workers 0 --flight-port 0 --insecure",
+            "worker --coordinator http://127.0.0.1:7435",
+            "sql -e x -u jane --output-format csv --timing",
+            "sql -f -",
+            "check a b.yaml",
+            "user apikey create -u jane -d 24h -n laptop",
+            "user apikey get -u jane --login admin",
+            "user apikey delete -u jane -n laptop",
+            "policy explain --user jane --table c.s.t",
+            "policy explain -u jane -s x",
+        ] {
+            let read = Cli::try_parse_from(["minerva"].into_iter().chain(line.split(' ')));
+            assert!(read.is_ok(), "{line}: {}", read.unwrap_err());
+        }
+        for line in [
+            "",
+            "sql -e x -f y",
+            "sql --output-format xml",
+            "check",
+            "user apikey create -u jane",
+            "serve --tls-cert c",
+        ] {
+            let read = Cli::try_parse_from(["minerva"].into_iter().chain(line.split_whitespace()));
+            assert_eq!(read.unwrap_err().exit_code(), 2, "{line}");
+        }
     }
 }

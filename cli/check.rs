@@ -1,7 +1,7 @@
 //! `minerva check`: reads manifests offline and tells everything that is wrong with them.
 //!
-//! In: files and folders. Out: one line for each problem, `file:line: message`, its help below, and a summary. Deliberately absent: reaching any
-//! depot; what is checked is what is written.
+//! In: files and folders. Out: one line for each problem, `file:line: message`, its help below, and a summary; where there is none, advice in
+//! the same form. Deliberately absent: reaching any depot; what is checked is what is written.
 
 use std::{
     collections::BTreeSet,
@@ -40,10 +40,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
 
 fn write_problems(problems: &[Problem], out: &mut impl Write) -> io::Result<()> {
     for problem in problems {
-        writeln!(out, "{}: {}", problem.location, problem.message)?;
-        if let Some(help) = &problem.help {
-            writeln!(out, "  help: {help}")?;
-        }
+        write_problem(problem, "", out)?;
     }
     let files: BTreeSet<_> = problems.iter().map(|problem| &problem.location.file).collect();
     writeln!(
@@ -54,7 +51,19 @@ fn write_problems(problems: &[Problem], out: &mut impl Write) -> io::Result<()> 
     )
 }
 
+/// Writes `file:line: message` and the help below it.
+fn write_problem(problem: &Problem, prefix: &str, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}: {prefix}{}", problem.location, problem.message)?;
+    match &problem.help {
+        Some(help) => writeln!(out, "  help: {help}"),
+        None => Ok(()),
+    }
+}
+
 fn write_summary(set: &ResourceSet, out: &mut impl Write) -> io::Result<()> {
+    for advice in minerva_policy::advise(set) {
+        write_problem(&advice, "advice: ", out)?;
+    }
     let kinds = [
         (set.depots().count(), "depot"),
         (set.secrets().count(), "secret"),
@@ -82,5 +91,51 @@ fn counted(count: usize, noun: &str) -> String {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{count} {stem}ies"),
         (_, None) => format!("{count} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use minerva_resources::Location;
+
+    use super::*;
+
+    #[test]
+    fn every_problem_is_a_line_with_its_place() {
+        let place = |line| Location::new(Path::new("depots/sales.yaml"), line);
+        let problems = [
+            Problem::new(place(7), "depot `sales`: unknown setting `hots`").help("did you mean `host`?"),
+            Problem::new(place(9), "secret `crm` does not exist"),
+        ];
+        let mut out = Vec::new();
+        write_problems(&problems, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "depots/sales.yaml:7: depot `sales`: unknown setting `hots`\n  help: did you mean `host`?\n\
+             depots/sales.yaml:9: secret `crm` does not exist\n2 problems in 1 file\n"
+        );
+    }
+
+    #[test]
+    fn a_good_folder_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(
+            folder.path().join("m.yaml"),
+            "name: m\nversion: v2alpha\ntype: depot\ndepot:\n  type: memory\n  memory: {}\n",
+        )
+        .unwrap();
+        let set = minerva_resources::load(
+            &[folder.path().to_owned()],
+            &[minerva_connectors::check, minerva_policy::check],
+        );
+        let mut out = Vec::new();
+        write_summary(&set.unwrap(), &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "no problems: 1 depot\n");
+        assert_eq!(
+            (counted(2, "access policy"), counted(1, "data policy")),
+            ("2 access policies".to_owned(), "1 data policy".to_owned())
+        );
     }
 }

@@ -34,7 +34,7 @@ const FILES: &[(&str, &[u8])] = &[
     ("policies.yaml", include_bytes!("../examples/flights/policies.yaml")),
     ("secrets.yaml", include_bytes!("../examples/flights/secrets.yaml")),
     ("users.yaml", include_bytes!("../examples/flights/users.yaml")),
-    ("data/fleet.db", include_bytes!("../examples/flights/data/fleet.db")),
+    ("fleet.db", include_bytes!("../examples/flights/fleet.db")),
     (
         "data/nyc/flights.parquet",
         include_bytes!("../examples/flights/data/nyc/flights.parquet"),
@@ -86,6 +86,8 @@ async fn serve(args: &DemoArgs, data: &Path) -> Result<(), String> {
     config.host = args.doors.host;
     config.flight_port = args.doors.flight_port;
     config.cluster_port = args.doors.cluster_port;
+    // The example is small: at the usual size of a task all of it would stay on one worker, and there would be nothing to see.
+    config.bytes_per_task = 1 << 20;
     let bound = start(config, args.workers).await?;
     let flight = flight_address(&bound)?;
     let (leave, left) = tokio::sync::oneshot::channel::<()>();

@@ -17,7 +17,7 @@ use crate::{args::OperatorArgs, client::call_once, failure::Failure};
 #[derive(Args, Debug, Clone)]
 pub(crate) struct ExplainArgs {
     /// The user to explain
-    #[arg(id = "subject", short, long = "user", value_name = "USER")]
+    #[arg(id = "subject", short = 'u', long = "user", value_name = "USER")]
     user: String,
     /// A table, as catalog.schema.table or dataos://depot:collection/dataset; all of the user's tables if neither is given
     #[arg(short, long, env = "MINERVA_TABLE", value_name = "TABLE", conflicts_with = "sql")]

@@ -86,7 +86,8 @@ pub(crate) struct SqlArgs {
 /// Runs the command.
 pub(crate) fn run(args: &SqlArgs) -> ExitCode {
     if args.output_format.is_binary() && io::stdout().is_terminal() {
-        return Failure::Usage("this format is no text; send it to a file, like `> result.parquet`".to_owned()).report();
+        return Failure::Usage("this format is no text; send it to a file, like `> result.parquet`".to_owned())
+            .report();
     }
     let sink = BufWriter::new(io::stdout());
     match block_on(async { run_statements(args, sink, Interrupt::listen()).await }) {
@@ -95,11 +96,19 @@ pub(crate) fn run(args: &SqlArgs) -> ExitCode {
     }
 }
 
-async fn run_statements<W: Write + Send + 'static>(args: &SqlArgs, sink: W, mut interrupt: Interrupt) -> Result<(), Failure> {
+async fn run_statements<W: Write + Send + 'static>(
+    args: &SqlArgs,
+    sink: W,
+    mut interrupt: Interrupt,
+) -> Result<(), Failure> {
     let text = read_statements(args)?;
     let statements = split(&text);
     let mut connection = interrupt.or(open(args)).await??;
-    let mut results = Results { format: args.output_format, sink, result_sets: 0 };
+    let mut results = Results {
+        format: args.output_format,
+        sink,
+        result_sets: 0,
+    };
     for statement in &statements {
         let start = Instant::now();
         let rows = run_statement(&mut connection, statement, &mut results, &mut interrupt).await?;

@@ -82,16 +82,31 @@ pub async fn check(subject: &Subject) -> Vec<Failure> {
 /// Everything is listed once and in order, and what is not there is said not to be there.
 async fn names(subject: &Subject) -> Check {
     let source = subject.source().await?;
-    expect(sorted_once(&source.collections().await?), "collections are not sorted and unique")?;
-    expect(source.collections().await?.contains(&subject.collection), "the collection is not listed")?;
+    expect(
+        sorted_once(&source.collections().await?),
+        "collections are not sorted and unique",
+    )?;
+    expect(
+        source.collections().await?.contains(&subject.collection),
+        "the collection is not listed",
+    )?;
     let datasets = source.datasets(&subject.collection).await?;
     expect(sorted_once(&datasets), "datasets are not sorted and unique")?;
     for sample in &subject.samples {
-        expect(datasets.contains(&sample.name), &format!("`{}` is not listed", sample.name))?;
+        expect(
+            datasets.contains(&sample.name),
+            &format!("`{}` is not listed", sample.name),
+        )?;
     }
-    expect(source.datasets("no such collection").await?.is_empty(), "a collection that is not there has datasets")?;
+    expect(
+        source.datasets("no such collection").await?.is_empty(),
+        "a collection that is not there has datasets",
+    )?;
     let session = subject.session();
-    for (collection, dataset) in [(subject.collection.as_str(), "no such \"table\""), ("no such collection", "x")] {
+    for (collection, dataset) in [
+        (subject.collection.as_str(), "no such \"table\""),
+        ("no such collection", "x"),
+    ] {
         let found = source.dataset(collection, dataset, &session).await?;
         expect(found.is_none(), "a dataset that is not there was found")?;
     }
@@ -104,28 +119,56 @@ async fn writes(subject: &Subject) -> Check {
     let (collection, dataset) = (subject.collection.as_str(), "conformance writes");
     let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
     let rows = sample::numbers(&schema, 3)?;
-    let created = source.create(collection, dataset, Arc::clone(&schema), vec![rows.clone()]).await;
+    let created = source
+        .create(collection, dataset, Arc::clone(&schema), vec![rows.clone()])
+        .await;
     if !subject.writes {
         let appended = source.append(collection, dataset, vec![rows]).await;
         let removed = source.remove(collection, dataset).await;
         for refusal in [created.err(), appended.err(), removed.err()] {
             let refusal = refusal.ok_or_else(|| Failure("a write that is not supported was not refused".to_owned()))?;
-            expect(refusal.kind == ErrorKind::Unsupported, &format!("the refusal has another kind: {refusal}"))?;
-            let names_the_type = refusal.message.contains(&format!("depot type `{}`", source.depot_type()));
-            expect(names_the_type, &format!("the refusal does not name the depot type: {refusal}"))?;
+            expect(
+                refusal.kind == ErrorKind::Unsupported,
+                &format!("the refusal has another kind: {refusal}"),
+            )?;
+            let names_the_type = refusal
+                .message
+                .contains(&format!("depot type `{}`", source.depot_type()));
+            expect(
+                names_the_type,
+                &format!("the refusal does not name the depot type: {refusal}"),
+            )?;
         }
         return Ok(());
     }
     expect(created? == 3, "CREATE TABLE does not count its rows")?;
-    let again = source.create(collection, dataset, Arc::clone(&schema), Vec::new()).await;
-    expect(again.is_err_and(|error| error.kind == ErrorKind::AlreadyExists), "a table was made twice")?;
-    expect(source.append(collection, dataset, vec![rows]).await? == 3, "INSERT does not count its rows")?;
-    let written = Sample { name: dataset.to_owned(), key: "id".to_owned(), rows: sample::repeated(&schema, 3)? };
+    let again = source
+        .create(collection, dataset, Arc::clone(&schema), Vec::new())
+        .await;
+    expect(
+        again.is_err_and(|error| error.kind == ErrorKind::AlreadyExists),
+        "a table was made twice",
+    )?;
+    expect(
+        source.append(collection, dataset, vec![rows]).await? == 3,
+        "INSERT does not count its rows",
+    )?;
+    let written = Sample {
+        name: dataset.to_owned(),
+        key: "id".to_owned(),
+        rows: sample::repeated(&schema, 3)?,
+    };
     reads_all_rows(subject, &written).await?;
-    expect(source.remove(collection, dataset).await?, "a table that was there was not removed")?;
+    expect(
+        source.remove(collection, dataset).await?,
+        "a table that was there was not removed",
+    )?;
     expect(!source.remove(collection, dataset).await?, "a table was removed twice")?;
     let gone = source.append(collection, dataset, Vec::new()).await;
-    expect(gone.is_err_and(|error| error.kind == ErrorKind::NotFound), "rows were added to a table that is gone")
+    expect(
+        gone.is_err_and(|error| error.kind == ErrorKind::NotFound),
+        "rows were added to a table that is gone",
+    )
 }
 
 async fn reads_all_rows(subject: &Subject, sample: &Sample) -> Check {
@@ -136,10 +179,17 @@ async fn reads_all_rows(subject: &Subject, sample: &Sample) -> Check {
 async fn projections(subject: &Subject, sample: &Sample) -> Check {
     let columns = sample.rows.num_columns();
     for projection in [vec![0], (0..columns).rev().collect(), vec![columns - 1, 0], Vec::new()] {
-        let plan = subject.table(&sample.name).await?.scan(&subject.session(), Some(&projection), &[], None).await?;
+        let plan = subject
+            .table(&sample.name)
+            .await?
+            .scan(&subject.session(), Some(&projection), &[], None)
+            .await?;
         let found = subject.collect(plan).await?;
         let expected = sample.rows.project(&projection)?;
-        expect(found.num_rows() == expected.num_rows(), &format!("columns {projection:?} have another number of rows"))?;
+        expect(
+            found.num_rows() == expected.num_rows(),
+            &format!("columns {projection:?} have another number of rows"),
+        )?;
         if expected.column_by_name(&sample.key).is_some() {
             same_rows(&sample.key, &expected, &found, &format!("columns {projection:?}"))?;
         }
@@ -152,40 +202,68 @@ async fn limits(subject: &Subject, sample: &Sample) -> Check {
         let table = subject.table(&sample.name).await?;
         let found = subject.run(table, None, &[], Some(limit)).await?.num_rows();
         let expected = sample.rows.num_rows().min(limit);
-        expect(found == expected, &format!("LIMIT {limit} gives {found} rows, expected {expected}"))?;
+        expect(
+            found == expected,
+            &format!("LIMIT {limit} gives {found} rows, expected {expected}"),
+        )?;
     }
     Ok(())
 }
 
 async fn filters(subject: &Subject, sample: &Sample) -> Check {
-    let reference: Arc<dyn TableProvider> =
-        Arc::new(MemTable::try_new(sample.rows.schema(), vec![vec![sample.rows.clone()]])?);
+    let reference: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(
+        sample.rows.schema(),
+        vec![vec![sample.rows.clone()]],
+    )?);
     for filter in predicates(&sample.rows.schema(), &sample.key) {
-        let expected = subject.run(Arc::clone(&reference), None, std::slice::from_ref(&filter), None).await?;
+        let expected = subject
+            .run(Arc::clone(&reference), None, std::slice::from_ref(&filter), None)
+            .await?;
         let table = subject.table(&sample.name).await?;
-        let found = subject.run(Arc::clone(&table), None, std::slice::from_ref(&filter), None).await?;
+        let found = subject
+            .run(Arc::clone(&table), None, std::slice::from_ref(&filter), None)
+            .await?;
         same_rows(&sample.key, &expected, &found, &format!("rows with {filter}"))?;
-        let few = subject.run(table, None, std::slice::from_ref(&filter), Some(2)).await?.num_rows();
-        expect(few == expected.num_rows().min(2), &format!("LIMIT 2 with {filter} gives {few} rows"))?;
+        let few = subject
+            .run(table, None, std::slice::from_ref(&filter), Some(2))
+            .await?
+            .num_rows();
+        expect(
+            few == expected.num_rows().min(2),
+            &format!("LIMIT 2 with {filter} gives {few} rows"),
+        )?;
     }
     Ok(())
 }
 
 async fn statistics(subject: &Subject, sample: &Sample) -> Check {
-    let rows = subject.table(&sample.name).await?.statistics().map(|statistics| statistics.num_rows);
+    let rows = subject
+        .table(&sample.name)
+        .await?
+        .statistics()
+        .map(|statistics| statistics.num_rows);
     if let Some(datafusion::common::stats::Precision::Exact(rows)) = rows {
-        expect(rows == sample.rows.num_rows(), &format!("{rows} rows are claimed to be exact"))?;
+        expect(
+            rows == sample.rows.num_rows(),
+            &format!("{rows} rows are claimed to be exact"),
+        )?;
     }
     Ok(())
 }
 
 /// The leaves of its plans lead back to its address, so that policies can be checked on finished plans.
 async fn leaves_are_traced(subject: &Subject, sample: &Sample) -> Check {
-    let plan = subject.table(&sample.name).await?.scan(&subject.session(), None, &[], None).await?;
+    let plan = subject
+        .table(&sample.name)
+        .await?
+        .scan(&subject.session(), None, &[], None)
+        .await?;
     let address = Address::new(&subject.depot, &subject.collection, &sample.name);
     for leaf in leaves(&plan) {
         match leaf_addresses(leaf.as_ref(), &subject.depots) {
-            LeafSource::Dataset(addresses) => expect(addresses.contains(&address), &format!("traced to {addresses:?}"))?,
+            LeafSource::Dataset(addresses) => {
+                expect(addresses.contains(&address), &format!("traced to {addresses:?}"))?
+            }
             LeafSource::NoData if sample.rows.num_rows() == 0 => {}
             other => return Err(Failure(format!("its leaf {} is traced to {other:?}", leaf.name()))),
         }
@@ -195,16 +273,27 @@ async fn leaves_are_traced(subject: &Subject, sample: &Sample) -> Check {
 
 /// Dealt to workers and sent over the wire, every row is read once.
 async fn splits(subject: &Subject, sample: &Sample) -> Check {
-    let plan = subject.table(&sample.name).await?.scan(&subject.session(), None, &[], None).await?;
+    let plan = subject
+        .table(&sample.name)
+        .await?
+        .scan(&subject.session(), None, &[], None)
+        .await?;
     for leaf in leaves(&plan) {
-        let Some(scan) = leaf.downcast_ref::<ScanExec>() else { continue };
+        let Some(scan) = leaf.downcast_ref::<ScanExec>() else {
+            continue;
+        };
         for tasks in [1, 3] {
             let mut batches = Vec::new();
             for variant in split(scan, tasks) {
                 let received: Arc<dyn ExecutionPlan> = Arc::new(decode_scan(&encode_scan(&variant)?)?);
                 batches.push(subject.collect(received).await?);
             }
-            same_rows(&sample.key, &sample.rows, &concat_batches(&scan.schema(), &batches)?, &format!("{tasks} tasks"))?;
+            same_rows(
+                &sample.key,
+                &sample.rows,
+                &concat_batches(&scan.schema(), &batches)?,
+                &format!("{tasks} tasks"),
+            )?;
         }
     }
     Ok(())
@@ -213,7 +302,11 @@ async fn splits(subject: &Subject, sample: &Sample) -> Check {
 /// A reader may leave at any time, and the next one gets everything.
 async fn stopping(subject: &Subject, sample: &Sample) -> Check {
     let session = subject.session();
-    let plan = subject.table(&sample.name).await?.scan(&session, None, &[], None).await?;
+    let plan = subject
+        .table(&sample.name)
+        .await?
+        .scan(&session, None, &[], None)
+        .await?;
     let mut stream = execute_stream(Arc::clone(&plan), session.task_ctx())?;
     if let Some(batch) = stream.next().await {
         batch?;
@@ -238,9 +331,18 @@ fn predicates(schema: &Schema, key: &str) -> Vec<Expr> {
                     predicates.push(column.clone().lt(lit(value)));
                     predicates.push(column.clone().gt_eq(lit(value)));
                 }
-                predicates.push(column.clone().in_list(vec![lit(1_i64), lit(2_i64), lit(3_i64), lit(-9_i64)], false));
+                predicates.push(
+                    column
+                        .clone()
+                        .in_list(vec![lit(1_i64), lit(2_i64), lit(3_i64), lit(-9_i64)], false),
+                );
                 predicates.push(column.clone().in_list(vec![lit(1_i64), lit(2_i64)], true));
-                predicates.push(column.clone().between(lit(2_i64), lit(5_i64)).or(column.clone().is_null()));
+                predicates.push(
+                    column
+                        .clone()
+                        .between(lit(2_i64), lit(5_i64))
+                        .or(column.clone().is_null()),
+                );
                 predicates.push((column % lit(2_i64)).eq(lit(1_i64)).and(ident(key).gt(lit(3_i64))));
             }
             DataType::Float64 => {
@@ -271,13 +373,22 @@ impl Subject {
     }
 
     async fn table(&self, dataset: &str) -> Result<Arc<dyn TableProvider>, Failure> {
-        let found = self.source().await?.dataset(&self.collection, dataset, &self.session()).await?;
+        let found = self
+            .source()
+            .await?
+            .dataset(&self.collection, dataset, &self.session())
+            .await?;
         found.ok_or_else(|| Failure(format!("there is no dataset `{dataset}`")))
     }
 
     fn session(&self) -> SessionState {
-        let config = SessionConfig::new().with_target_partitions(2).with_extension(Arc::clone(&self.depots));
-        SessionStateBuilder::new().with_default_features().with_config(config).build()
+        let config = SessionConfig::new()
+            .with_target_partitions(2)
+            .with_extension(Arc::clone(&self.depots));
+        SessionStateBuilder::new()
+            .with_default_features()
+            .with_config(config)
+            .build()
     }
 
     /// Plans as queries are planned, so that whatever the table accepts is pushed into it.
@@ -317,17 +428,26 @@ fn leaves(plan: &Arc<dyn ExecutionPlan>) -> Vec<Arc<dyn ExecutionPlan>> {
 
 /// Whether two sets of rows are the same, whatever their order and whatever type of text or number holds a value.
 fn same_rows(key: &str, expected: &RecordBatch, found: &RecordBatch, what: &str) -> Check {
-    expect(expected.num_columns() == found.num_columns(), &format!("{what}: another number of columns"))?;
+    expect(
+        expected.num_columns() == found.num_columns(),
+        &format!("{what}: another number of columns"),
+    )?;
     expect(
         expected.num_rows() == found.num_rows(),
         &format!("{what}: {} rows, expected {}", found.num_rows(), expected.num_rows()),
     )?;
     let expected = in_order(key, expected)?;
     let found = in_order(key, &alike(found, &expected.schema())?)?;
-    for (field, (expected, found)) in
-        expected.schema().fields().iter().zip(expected.columns().iter().zip(found.columns()))
+    for (field, (expected, found)) in expected
+        .schema()
+        .fields()
+        .iter()
+        .zip(expected.columns().iter().zip(found.columns()))
     {
-        expect(expected == found, &format!("{what}: column `{}` has other values", field.name()))?;
+        expect(
+            expected == found,
+            &format!("{what}: column `{}` has other values", field.name()),
+        )?;
     }
     Ok(())
 }
@@ -344,7 +464,9 @@ fn alike(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Failure>
 }
 
 fn in_order(key: &str, rows: &RecordBatch) -> Result<RecordBatch, Failure> {
-    let key = rows.column_by_name(key).ok_or_else(|| Failure(format!("there is no column `{key}`")))?;
+    let key = rows
+        .column_by_name(key)
+        .ok_or_else(|| Failure(format!("there is no column `{key}`")))?;
     Ok(take_record_batch(rows, &sort_to_indices(key, None, None)?)?)
 }
 
@@ -353,12 +475,19 @@ fn sorted_once(names: &[String]) -> bool {
 }
 
 fn expect(holds: bool, otherwise: &str) -> Check {
-    if holds { Ok(()) } else { Err(Failure(otherwise.to_owned())) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Failure(otherwise.to_owned()))
+    }
 }
 
 impl Failure {
     /// All failures as one text.
     pub fn all(failures: &[Failure]) -> String {
-        failures.iter().map(|Failure(message)| format!("- {message}\n")).collect()
+        failures
+            .iter()
+            .map(|Failure(message)| format!("- {message}\n"))
+            .collect()
     }
 }

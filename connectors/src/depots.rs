@@ -37,7 +37,13 @@ struct Entry {
 impl Depots {
     /// The depots of a resource set, none of them open yet.
     pub fn new(resources: Arc<ResourceSet>) -> Depots {
-        Depots { state: Mutex::new(State { resources, open: HashMap::new(), next_attempt: 0 }) }
+        Depots {
+            state: Mutex::new(State {
+                resources,
+                open: HashMap::new(),
+                next_attempt: 0,
+            }),
+        }
     }
 
     /// Takes a new resource set. Depots whose manifest did not change stay open; the others are closed once the queries
@@ -45,7 +51,9 @@ impl Depots {
     pub fn update(&self, resources: Arc<ResourceSet>) {
         let mut state = self.state();
         state.open.retain(|name, entry| {
-            resources.depot(name).is_some_and(|depot| depot.fingerprint == entry.fingerprint)
+            resources
+                .depot(name)
+                .is_some_and(|depot| depot.fingerprint == entry.fingerprint)
         });
         state.resources = resources;
     }
@@ -70,14 +78,25 @@ impl Depots {
         let Some(depot) = state.resources.depot(name).cloned() else {
             return Err(unknown_depot(name));
         };
-        if let Some(entry) = state.open.get(name).filter(|entry| entry.fingerprint == depot.fingerprint) {
+        if let Some(entry) = state
+            .open
+            .get(name)
+            .filter(|entry| entry.fingerprint == depot.fingerprint)
+        {
             return Ok((entry.attempt, entry.opening.clone()));
         }
         let attempt = state.next_attempt;
         state.next_attempt += 1;
         let fingerprint = depot.fingerprint.clone();
         let opening = start(depot)?;
-        state.open.insert(name.to_owned(), Entry { fingerprint, attempt, opening: opening.clone() });
+        state.open.insert(
+            name.to_owned(),
+            Entry {
+                fingerprint,
+                attempt,
+                opening: opening.clone(),
+            },
+        );
         Ok((attempt, opening))
     }
 
@@ -129,7 +148,9 @@ mod tests {
     use crate::testing;
 
     fn manifest(name: &str, depot_type: &str, block: &str) -> String {
-        format!("---\nname: {name}\nversion: v2alpha\ntype: depot\ndepot:\n  type: {depot_type}\n  {depot_type}: {block}\n")
+        format!(
+            "---\nname: {name}\nversion: v2alpha\ntype: depot\ndepot:\n  type: {depot_type}\n  {depot_type}: {block}\n"
+        )
     }
 
     #[tokio::test]
@@ -151,7 +172,10 @@ mod tests {
         std::fs::write(&file, manifest("left", "memory", "{}")).unwrap();
         depots.update(Arc::new(testing::resources(&file).unwrap()));
         let gone = depots.open("right").await.unwrap_err();
-        assert_eq!((gone.kind, gone.to_string().as_str()), (ErrorKind::NotFound, "depot `right`: there is no depot of this name"));
+        assert_eq!(
+            (gone.kind, gone.to_string().as_str()),
+            (ErrorKind::NotFound, "depot `right`: there is no depot of this name")
+        );
     }
 
     #[tokio::test]

@@ -21,8 +21,12 @@ fn pages_agree_with_the_code() {
         let name = connector.depot_type();
         let expected = generated(*connector);
         let text = fs::read_to_string(&path).unwrap_or_else(|_| format!("# Depots of type `{name}`\n\n{BEGIN}{END}"));
-        let (before, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{path:?} has no begin mark"));
-        let (found, after) = rest.split_once(END).unwrap_or_else(|| panic!("{path:?} has no end mark"));
+        let (before, rest) = text
+            .split_once(BEGIN)
+            .unwrap_or_else(|| panic!("{path:?} has no begin mark"));
+        let (found, after) = rest
+            .split_once(END)
+            .unwrap_or_else(|| panic!("{path:?} has no end mark"));
         if found == expected && path.exists() {
             continue;
         }
@@ -51,7 +55,9 @@ fn connectors_are_in_order_and_their_examples_load() {
 
 fn page(connector: &dyn Connector) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    root.join("docs").join("depots").join(format!("{}.md", connector.depot_type()))
+    root.join("docs")
+        .join("depots")
+        .join(format!("{}.md", connector.depot_type()))
 }
 
 fn generated(connector: &dyn Connector) -> String {
@@ -69,7 +75,12 @@ fn generated(connector: &dyn Connector) -> String {
         };
         let place = if parameter.secret { " (in a secret)" } else { "" };
         let kind = kind(parameter.kind);
-        writeln!(text, "| `{}`{place} | {kind} | {default} | {} |", parameter.name, parameter.description).unwrap();
+        writeln!(
+            text,
+            "| `{}`{place} | {kind} | {default} | {} |",
+            parameter.name, parameter.description
+        )
+        .unwrap();
     }
     text
 }

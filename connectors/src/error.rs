@@ -48,12 +48,20 @@ pub struct Error {
 impl Error {
     /// An error about a depot as a whole.
     pub fn new(depot: &str, kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { depot: depot.to_owned(), object: None, kind, message: message.into() }
+        Error {
+            depot: depot.to_owned(),
+            object: None,
+            kind,
+            message: message.into(),
+        }
     }
 
     /// The same error, about one object of the depot.
     pub fn about(self, object: impl Into<String>) -> Error {
-        Error { object: Some(object.into()), ..self }
+        Error {
+            object: Some(object.into()),
+            ..self
+        }
     }
 
     /// The same error, about one dataset of the depot.

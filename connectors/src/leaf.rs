@@ -40,7 +40,11 @@ pub fn leaf_addresses(leaf: &dyn ExecutionPlan, depots: &Depots) -> LeafSource {
         || leaf.is::<ExplainExec>()
         || leaf.is::<LazyMemoryExec>()
         || leaf.is::<WorkTableExec>();
-    if makes_its_rows { LeafSource::NoData } else { LeafSource::Unknown(leaf.name().to_owned()) }
+    if makes_its_rows {
+        LeafSource::NoData
+    } else {
+        LeafSource::Unknown(leaf.name().to_owned())
+    }
 }
 
 fn data_source(leaf: &DataSourceExec, depots: &Depots) -> LeafSource {
@@ -55,8 +59,12 @@ fn data_source(leaf: &DataSourceExec, depots: &Depots) -> LeafSource {
 }
 
 fn file_scan(scan: &FileScanConfig, depots: &Depots) -> LeafSource {
-    let files: Vec<&Path> =
-        scan.file_groups.iter().flat_map(|group| group.iter()).map(|file| &file.object_meta.location).collect();
+    let files: Vec<&Path> = scan
+        .file_groups
+        .iter()
+        .flat_map(|group| group.iter())
+        .map(|file| &file.object_meta.location)
+        .collect();
     let Some(first) = files.first() else {
         return LeafSource::NoData;
     };

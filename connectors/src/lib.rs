@@ -97,8 +97,12 @@ pub trait Source: Debug + Send + Sync {
 
     /// Reads one split of a scan whose leaf is a [`ScanExec`]. Sources that make other leaves need not say anything.
     fn read(&self, scan: &Scan, _split: &Split, _context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        Err(Error::new(&scan.address.depot, ErrorKind::Internal, "this depot is not read through `ScanExec`")
-            .about_dataset(&scan.address.collection, &scan.address.dataset))
+        Err(Error::new(
+            &scan.address.depot,
+            ErrorKind::Internal,
+            "this depot is not read through `ScanExec`",
+        )
+        .about_dataset(&scan.address.collection, &scan.address.dataset))
     }
 
     /// Whether workers can read it. When false, a query that touches it runs on the coordinator alone.
@@ -141,12 +145,19 @@ pub trait Source: Debug + Send + Sync {
 }
 
 /// Every type of depot, in alphabetical order.
-pub const CONNECTORS: &[&dyn Connector] =
-    &[&files::FileConnector, &memory::MemoryConnector, &sqlite::SqliteConnector, &tpch::TpchConnector];
+pub const CONNECTORS: &[&dyn Connector] = &[
+    &files::FileConnector,
+    &memory::MemoryConnector,
+    &sqlite::SqliteConnector,
+    &tpch::TpchConnector,
+];
 
 /// The connector for a type of depot.
 pub fn connector(depot_type: &str) -> Option<&'static dyn Connector> {
-    CONNECTORS.iter().copied().find(|connector| connector.depot_type() == depot_type)
+    CONNECTORS
+        .iter()
+        .copied()
+        .find(|connector| connector.depot_type() == depot_type)
 }
 
 /// Checks the depots of a resource set: known types, known and well-formed settings.

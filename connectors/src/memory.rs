@@ -43,7 +43,10 @@ impl Connector for MemoryConnector {
     }
 
     async fn open(&self, depot: &Arc<Depot>) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(MemorySource { depot: depot.meta.name.clone(), tables: RwLock::default() }))
+        Ok(Arc::new(MemorySource {
+            depot: depot.meta.name.clone(),
+            tables: RwLock::default(),
+        }))
     }
 }
 
@@ -88,8 +91,11 @@ impl MemorySource {
         let mut conformed = Vec::with_capacity(rows.len());
         for batch in rows.into_iter().filter(|batch| batch.num_rows() > 0) {
             if batch.num_columns() != schema.fields().len() {
-                let message =
-                    format!("expected {} columns, found {}", schema.fields().len(), batch.num_columns());
+                let message = format!(
+                    "expected {} columns, found {}",
+                    schema.fields().len(),
+                    batch.num_columns()
+                );
                 return Err(error(ErrorKind::Unsupported, message));
             }
             for (field, column) in schema.fields().iter().zip(batch.columns()) {
@@ -132,7 +138,11 @@ impl Source for MemorySource {
 
     async fn datasets(&self, collection: &str) -> Result<Vec<String>> {
         let tables = self.read_tables();
-        Ok(tables.keys().filter(|(name, _)| name == collection).map(|(_, dataset)| dataset.clone()).collect())
+        Ok(tables
+            .keys()
+            .filter(|(name, _)| name == collection)
+            .map(|(_, dataset)| dataset.clone())
+            .collect())
     }
 
     async fn dataset(
@@ -142,7 +152,9 @@ impl Source for MemorySource {
         _session: &dyn Session,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
         let tables = self.read_tables();
-        let Some(table) = tables.get(&(collection.to_owned(), dataset.to_owned())) else { return Ok(None) };
+        let Some(table) = tables.get(&(collection.to_owned(), dataset.to_owned())) else {
+            return Ok(None);
+        };
         let address = Address {
             depot: self.depot.clone(),
             collection: collection.to_owned(),
@@ -156,8 +168,17 @@ impl Source for MemorySource {
     }
 
     fn read(&self, scan: &Scan, split: &Split, _context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let Address { collection, dataset, .. } = &scan.address;
-        let changed = || self.error(collection, dataset, ErrorKind::Changed, "it was replaced while the query ran; run it again");
+        let Address {
+            collection, dataset, ..
+        } = &scan.address;
+        let changed = || {
+            self.error(
+                collection,
+                dataset,
+                ErrorKind::Changed,
+                "it was replaced while the query ran; run it again",
+            )
+        };
         let tables = self.read_tables();
         let table = tables.get(&(collection.clone(), dataset.clone())).ok_or_else(changed)?;
         let Split::Range { from, to } = *split else {
@@ -169,7 +190,12 @@ impl Source for MemorySource {
             .schema
             .fields()
             .iter()
-            .map(|wanted| table.schema.column_with_name(wanted.name()).filter(|(_, found)| *found == wanted.as_ref()))
+            .map(|wanted| {
+                table
+                    .schema
+                    .column_with_name(wanted.name())
+                    .filter(|(_, found)| *found == wanted.as_ref())
+            })
             .map(|found| found.map(|(position, _)| position))
             .collect();
         let columns = columns.ok_or_else(changed)?;
@@ -182,13 +208,7 @@ impl Source for MemorySource {
         false
     }
 
-    async fn create(
-        &self,
-        collection: &str,
-        dataset: &str,
-        schema: SchemaRef,
-        rows: Vec<RecordBatch>,
-    ) -> Result<u64> {
+    async fn create(&self, collection: &str, dataset: &str, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<u64> {
         let mut names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
         names.sort();
         if let Some([name, _]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
@@ -200,7 +220,12 @@ impl Source for MemorySource {
         let mut tables = self.write_tables();
         let key = (collection.to_owned(), dataset.to_owned());
         if tables.contains_key(&key) {
-            return Err(self.error(collection, dataset, ErrorKind::AlreadyExists, "there is a table of this name already"));
+            return Err(self.error(
+                collection,
+                dataset,
+                ErrorKind::AlreadyExists,
+                "there is a table of this name already",
+            ));
         }
         tables.insert(key, Table { schema, batches });
         Ok(count)
@@ -209,7 +234,12 @@ impl Source for MemorySource {
     async fn append(&self, collection: &str, dataset: &str, rows: Vec<RecordBatch>) -> Result<u64> {
         let mut tables = self.write_tables();
         let Some(table) = tables.get_mut(&(collection.to_owned(), dataset.to_owned())) else {
-            return Err(self.error(collection, dataset, ErrorKind::NotFound, "there is no table of this name"));
+            return Err(self.error(
+                collection,
+                dataset,
+                ErrorKind::NotFound,
+                "there is no table of this name",
+            ));
         };
         let batches = self.conform((collection, dataset), &table.schema, rows)?;
         let count = count(&batches);
@@ -218,7 +248,10 @@ impl Source for MemorySource {
     }
 
     async fn remove(&self, collection: &str, dataset: &str) -> Result<bool> {
-        Ok(self.write_tables().remove(&(collection.to_owned(), dataset.to_owned())).is_some())
+        Ok(self
+            .write_tables()
+            .remove(&(collection.to_owned(), dataset.to_owned()))
+            .is_some())
     }
 }
 
@@ -230,7 +263,12 @@ fn count(batches: &[RecordBatch]) -> u64 {
 fn splits(batches: usize) -> Vec<Split> {
     let pieces = batches.clamp(1, MOST_SPLITS);
     let edge = |piece: usize| (batches * piece / pieces) as u64;
-    (0..pieces).map(|piece| Split::Range { from: edge(piece), to: edge(piece + 1) }).collect()
+    (0..pieces)
+        .map(|piece| Split::Range {
+            from: edge(piece),
+            to: edge(piece + 1),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -253,11 +291,23 @@ mod tests {
         for sample in &samples {
             let half = sample.rows.num_rows() / 2;
             let (schema, rest) = (sample.rows.schema(), sample.rows.num_rows() - half);
-            source.create("public", &sample.name, schema, vec![sample.rows.slice(0, half)]).await.unwrap();
-            source.append("public", &sample.name, vec![sample.rows.slice(half, rest)]).await.unwrap();
+            source
+                .create("public", &sample.name, schema, vec![sample.rows.slice(0, half)])
+                .await
+                .unwrap();
+            source
+                .append("public", &sample.name, vec![sample.rows.slice(half, rest)])
+                .await
+                .unwrap();
         }
         let (depot, collection) = ("scratch".to_owned(), "public".to_owned());
-        let subject = Subject { depots, depot, collection, samples, writes: true };
+        let subject = Subject {
+            depots,
+            depot,
+            collection,
+            samples,
+            writes: true,
+        };
         let failures = conformance::check(&subject).await;
         assert!(failures.is_empty(), "{}", Failure::all(&failures));
     }
@@ -272,20 +322,34 @@ mod tests {
             let nullable = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
             vec![RecordBatch::try_new(nullable, vec![Arc::new(Int64Array::from(values))]).unwrap()]
         };
-        source.create("new", "t", Arc::clone(&schema), rows(vec![Some(1), Some(2)])).await.unwrap();
+        source
+            .create("new", "t", Arc::clone(&schema), rows(vec![Some(1), Some(2)]))
+            .await
+            .unwrap();
         assert_eq!(source.collections().await.unwrap(), ["new", "public"]);
         assert!(!source.distributable());
 
         let session = session(&depots);
-        let plan = table(&depots, "scratch", "new", "t").await.scan(&session, None, &[], None).await.unwrap();
+        let plan = table(&depots, "scratch", "new", "t")
+            .await
+            .scan(&session, None, &[], None)
+            .await
+            .unwrap();
         source.append("new", "t", rows(vec![Some(3)])).await.unwrap();
-        let found = datafusion::physical_plan::collect(Arc::clone(&plan), session.task_ctx()).await.unwrap();
+        let found = datafusion::physical_plan::collect(Arc::clone(&plan), session.task_ctx())
+            .await
+            .unwrap();
         assert_eq!(count(&found), 2);
 
         let refused = source.append("new", "t", rows(vec![Some(4), None])).await.unwrap_err();
-        assert_eq!(refused.to_string(), "depot `scratch`: `new.t`: column `id` does not take NULL");
+        assert_eq!(
+            refused.to_string(),
+            "depot `scratch`: `new.t`: column `id` does not take NULL"
+        );
         assert!(source.remove("new", "t").await.unwrap());
-        let gone = datafusion::physical_plan::collect(plan, session.task_ctx()).await.unwrap_err();
+        let gone = datafusion::physical_plan::collect(plan, session.task_ctx())
+            .await
+            .unwrap_err();
         assert_eq!(Error::find(&gone).unwrap().kind, ErrorKind::Changed);
     }
 }

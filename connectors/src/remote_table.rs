@@ -61,7 +61,10 @@ impl RemoteTable {
 
     /// Which comparisons and NULL tests the source decides exactly as DataFusion would.
     pub fn with_filters(self, accepts: impl Fn(&ScanFilter) -> bool + Send + Sync + 'static) -> RemoteTable {
-        RemoteTable { accepts: Box::new(accepts), ..self }
+        RemoteTable {
+            accepts: Box::new(accepts),
+            ..self
+        }
     }
 
     fn filter(&self, expr: &Expr) -> Option<ScanFilter> {
@@ -71,7 +74,9 @@ impl RemoteTable {
 
 impl fmt::Debug for RemoteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteTable").field("address", &self.address.to_string()).finish_non_exhaustive()
+        f.debug_struct("RemoteTable")
+            .field("address", &self.address.to_string())
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +116,12 @@ impl TableProvider for RemoteTable {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),
         };
-        let scan = Scan { address: self.address.clone(), schema, filters: accepted, limit };
+        let scan = Scan {
+            address: self.address.clone(),
+            schema,
+            filters: accepted,
+            limit,
+        };
         let partitions = session.config().target_partitions().min(self.splits.len()).max(1);
         Ok(Arc::new(ScanExec::new(scan, deal(&self.splits, partitions), self.rows)))
     }

@@ -117,7 +117,9 @@ impl ScanFilter {
 
     fn size(&self) -> usize {
         match self {
-            ScanFilter::All(filters) | ScanFilter::Any(filters) => 1 + filters.iter().map(ScanFilter::size).sum::<usize>(),
+            ScanFilter::All(filters) | ScanFilter::Any(filters) => {
+                1 + filters.iter().map(ScanFilter::size).sum::<usize>()
+            }
             ScanFilter::OneOf { values, .. } => values.len(),
             ScanFilter::Compare { .. } | ScanFilter::IsNull(_) | ScanFilter::IsNotNull(_) => 1,
         }
@@ -126,12 +128,16 @@ impl ScanFilter {
 
 fn translate(expr: &Expr, schema: &Schema) -> Option<ScanFilter> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-            Some(join(translate(left, schema)?, translate(right, schema)?, true))
-        }
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
-            Some(join(translate(left, schema)?, translate(right, schema)?, false))
-        }
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::And,
+            right,
+        }) => Some(join(translate(left, schema)?, translate(right, schema)?, true)),
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Or,
+            right,
+        }) => Some(join(translate(left, schema)?, translate(right, schema)?, false)),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let comparison = Comparison::from_operator(*op)?;
             if let Some(column) = column(left, schema) {
@@ -140,15 +146,27 @@ fn translate(expr: &Expr, schema: &Schema) -> Option<ScanFilter> {
                 compare(column(right, schema)?, comparison.swapped(), left, schema)
             }
         }
-        Expr::Between(Between { expr, negated: false, low, high }) => {
+        Expr::Between(Between {
+            expr,
+            negated: false,
+            low,
+            high,
+        }) => {
             let column = column(expr, schema)?;
             let low = compare(column, Comparison::GreaterOrEqual, low, schema)?;
             Some(join(low, compare(column, Comparison::LessOrEqual, high, schema)?, true))
         }
-        Expr::InList(InList { expr, list, negated: false }) => {
+        Expr::InList(InList {
+            expr,
+            list,
+            negated: false,
+        }) => {
             let column = column(expr, schema)?;
             let values: Option<Vec<ScalarValue>> = list.iter().map(|value| literal(value, column, schema)).collect();
-            Some(ScanFilter::OneOf { column: column.to_owned(), values: values? })
+            Some(ScanFilter::OneOf {
+                column: column.to_owned(),
+                values: values?,
+            })
         }
         Expr::IsNull(expr) => Some(ScanFilter::IsNull(column(expr, schema)?.to_owned())),
         Expr::IsNotNull(expr) => Some(ScanFilter::IsNotNull(column(expr, schema)?.to_owned())),
@@ -165,7 +183,11 @@ fn join(left: ScanFilter, right: ScanFilter, all: bool) -> ScanFilter {
             (side, _) => filters.push(side),
         }
     }
-    if all { ScanFilter::All(filters) } else { ScanFilter::Any(filters) }
+    if all {
+        ScanFilter::All(filters)
+    } else {
+        ScanFilter::Any(filters)
+    }
 }
 
 fn column<'a>(expr: &'a Expr, schema: &Schema) -> Option<&'a str> {
@@ -177,7 +199,11 @@ fn column<'a>(expr: &'a Expr, schema: &Schema) -> Option<&'a str> {
 
 fn compare(column: &str, comparison: Comparison, value: &Expr, schema: &Schema) -> Option<ScanFilter> {
     let value = literal(value, column, schema)?;
-    Some(ScanFilter::Compare { column: column.to_owned(), comparison, value })
+    Some(ScanFilter::Compare {
+        column: column.to_owned(),
+        comparison,
+        value,
+    })
 }
 
 /// The value of a literal of the column's type. The three spellings of text are one type here.
@@ -240,7 +266,11 @@ impl Comparison {
 impl fmt::Display for ScanFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ScanFilter::Compare { column, comparison, value } => write!(f, "{column} {} {value}", comparison.sql()),
+            ScanFilter::Compare {
+                column,
+                comparison,
+                value,
+            } => write!(f, "{column} {} {value}", comparison.sql()),
             ScanFilter::OneOf { column, values } => {
                 write!(f, "{column} IN (")?;
                 list(f, values, ", ")?;
@@ -295,19 +325,31 @@ mod tests {
         check(lit(3_i64).gt(col("id")), Some("id < 3"));
         check(col("name").eq(lit("a")), Some("name = a"));
         check(
-            col("id").eq(lit(1_i64)).or(col("id").eq(lit(2_i64))).or(col("name").is_null()),
+            col("id")
+                .eq(lit(1_i64))
+                .or(col("id").eq(lit(2_i64)))
+                .or(col("name").is_null()),
             Some("(id = 1 OR id = 2 OR name IS NULL)"),
         );
         check(col("id").between(lit(1_i64), lit(2_i64)), Some("(id >= 1 AND id <= 2)"));
-        check(col("id").in_list(vec![lit(1_i64), lit(2_i64)], false), Some("id IN (1, 2)"));
+        check(
+            col("id").in_list(vec![lit(1_i64), lit(2_i64)], false),
+            Some("id IN (1, 2)"),
+        );
 
         check(col("id").in_list(vec![lit(1_i64)], true), None);
-        check(col("id").in_list(vec![lit(1_i64), lit(ScalarValue::Int64(None))], false), None);
+        check(
+            col("id").in_list(vec![lit(1_i64), lit(ScalarValue::Int64(None))], false),
+            None,
+        );
         check(col("id").eq(lit(1_i32)), None);
         check(col("id").eq(col("other")), None);
         check(col("gone").is_null(), None);
         check(cast(col("name"), DataType::Int64).eq(lit(1_i64)), None);
-        check(col("id").eq(lit(1_i64)).and((col("id") + lit(1_i64)).eq(lit(2_i64))), None);
+        check(
+            col("id").eq(lit(1_i64)).and((col("id") + lit(1_i64)).eq(lit(2_i64))),
+            None,
+        );
         check(col("id").in_list((0..501_i64).map(lit).collect(), false), None);
     }
 }

@@ -107,7 +107,11 @@ pub fn encode_scan(exec: &ScanExec) -> Result<Vec<u8>> {
         schema: Some(scan.schema.as_ref().try_into()?),
         filters: scan.filters.iter().map(encode_filter).collect::<Result<_>>()?,
         limit: scan.limit.map(|limit| limit as u64),
-        partitions: exec.partitions().iter().map(|splits| encode_partition(splits)).collect(),
+        partitions: exec
+            .partitions()
+            .iter()
+            .map(|splits| encode_partition(splits))
+            .collect(),
         rows,
         rows_are_exact,
     };
@@ -117,9 +121,17 @@ pub fn encode_scan(exec: &ScanExec) -> Result<Vec<u8>> {
 /// The scan that [`encode_scan`] wrote.
 pub fn decode_scan(bytes: &[u8]) -> Result<ScanExec> {
     let message = ScanMessage::decode(bytes).map_err(|error| malformed(&error.to_string()))?;
-    let schema: Schema = message.schema.as_ref().ok_or_else(|| malformed("it has no schema"))?.try_into()?;
+    let schema: Schema = message
+        .schema
+        .as_ref()
+        .ok_or_else(|| malformed("it has no schema"))?
+        .try_into()?;
     let scan = Scan {
-        address: Address { depot: message.depot, collection: message.collection, dataset: message.dataset },
+        address: Address {
+            depot: message.depot,
+            collection: message.collection,
+            dataset: message.dataset,
+        },
         schema: Arc::new(schema),
         filters: message.filters.iter().map(decode_filter).collect::<Result<_>>()?,
         limit: message.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
@@ -136,18 +148,37 @@ pub fn decode_scan(bytes: &[u8]) -> Result<ScanExec> {
 fn encode_partition(splits: &[Split]) -> PartitionMessage {
     let encode = |split: &Split| match *split {
         Split::Whole => SplitKind::Whole(true),
-        Split::Part { index, of } => SplitKind::Part(PairMessage { first: u64::from(index), second: u64::from(of) }),
-        Split::Range { from, to } => SplitKind::Range(PairMessage { first: from, second: to }),
+        Split::Part { index, of } => SplitKind::Part(PairMessage {
+            first: u64::from(index),
+            second: u64::from(of),
+        }),
+        Split::Range { from, to } => SplitKind::Range(PairMessage {
+            first: from,
+            second: to,
+        }),
     };
-    PartitionMessage { splits: splits.iter().map(|split| SplitMessage { kind: Some(encode(split)) }).collect() }
+    PartitionMessage {
+        splits: splits
+            .iter()
+            .map(|split| SplitMessage {
+                kind: Some(encode(split)),
+            })
+            .collect(),
+    }
 }
 
 fn decode_partition(message: &PartitionMessage) -> Result<Vec<Split>> {
     let number = |number: u64| u32::try_from(number).map_err(|_| malformed("a split has too large a number"));
     let decode = |split: &SplitMessage| match &split.kind {
         Some(SplitKind::Whole(_)) => Ok(Split::Whole),
-        Some(SplitKind::Part(pair)) => Ok(Split::Part { index: number(pair.first)?, of: number(pair.second)? }),
-        Some(SplitKind::Range(pair)) => Ok(Split::Range { from: pair.first, to: pair.second }),
+        Some(SplitKind::Part(pair)) => Ok(Split::Part {
+            index: number(pair.first)?,
+            of: number(pair.second)?,
+        }),
+        Some(SplitKind::Range(pair)) => Ok(Split::Range {
+            from: pair.first,
+            to: pair.second,
+        }),
         None => Err(malformed("a split has no kind")),
     };
     message.splits.iter().map(decode).collect()
@@ -155,16 +186,36 @@ fn decode_partition(message: &PartitionMessage) -> Result<Vec<Split>> {
 
 fn encode_filter(filter: &ScanFilter) -> Result<FilterMessage> {
     let leaf = |kind: u32, column: &str, values: &[ScalarValue]| {
-        let values = values.iter().map(|value| Ok(value.try_into()?)).collect::<Result<_>>()?;
-        Ok(FilterMessage { kind, column: column.to_owned(), values, inner: Vec::new() })
+        let values = values
+            .iter()
+            .map(|value| Ok(value.try_into()?))
+            .collect::<Result<_>>()?;
+        Ok(FilterMessage {
+            kind,
+            column: column.to_owned(),
+            values,
+            inner: Vec::new(),
+        })
     };
     let branch = |kind: u32, filters: &[ScanFilter]| {
         let inner = filters.iter().map(encode_filter).collect::<Result<_>>()?;
-        Ok(FilterMessage { kind, column: String::new(), values: Vec::new(), inner })
+        Ok(FilterMessage {
+            kind,
+            column: String::new(),
+            values: Vec::new(),
+            inner,
+        })
     };
     match filter {
-        ScanFilter::Compare { column, comparison, value } => {
-            let kind = COMPARISONS.iter().find(|(_, known)| known == comparison).map_or(0, |(kind, _)| *kind);
+        ScanFilter::Compare {
+            column,
+            comparison,
+            value,
+        } => {
+            let kind = COMPARISONS
+                .iter()
+                .find(|(_, known)| known == comparison)
+                .map_or(0, |(kind, _)| *kind);
             leaf(kind, column, std::slice::from_ref(value))
         }
         ScanFilter::OneOf { column, values } => leaf(KIND_ONE_OF, column, values),
@@ -177,10 +228,25 @@ fn encode_filter(filter: &ScanFilter) -> Result<FilterMessage> {
 
 fn decode_filter(message: &FilterMessage) -> Result<ScanFilter> {
     let column = message.column.clone();
-    let values = || message.values.iter().map(|value| Ok(value.try_into()?)).collect::<Result<Vec<ScalarValue>>>();
-    let inner = || message.inner.iter().map(decode_filter).collect::<Result<Vec<ScanFilter>>>();
+    let values = || {
+        message
+            .values
+            .iter()
+            .map(|value| Ok(value.try_into()?))
+            .collect::<Result<Vec<ScalarValue>>>()
+    };
+    let inner = || {
+        message
+            .inner
+            .iter()
+            .map(decode_filter)
+            .collect::<Result<Vec<ScanFilter>>>()
+    };
     match message.kind {
-        KIND_ONE_OF => Ok(ScanFilter::OneOf { column, values: values()? }),
+        KIND_ONE_OF => Ok(ScanFilter::OneOf {
+            column,
+            values: values()?,
+        }),
         KIND_IS_NULL => Ok(ScanFilter::IsNull(column)),
         KIND_IS_NOT_NULL => Ok(ScanFilter::IsNotNull(column)),
         KIND_ALL => Ok(ScanFilter::All(inner()?)),
@@ -189,7 +255,11 @@ fn decode_filter(message: &FilterMessage) -> Result<ScanFilter> {
             let known = COMPARISONS.iter().find(|(number, _)| *number == kind);
             let (_, comparison) = known.ok_or_else(|| malformed("a filter has an unknown kind"))?;
             let value = values()?.pop().ok_or_else(|| malformed("a comparison has no value"))?;
-            Ok(ScanFilter::Compare { column, comparison: *comparison, value })
+            Ok(ScanFilter::Compare {
+                column,
+                comparison: *comparison,
+                value,
+            })
         }
     }
 }
@@ -219,13 +289,29 @@ mod tests {
             ScanFilter::Any(vec![compare(0.1 + 0.2), ScanFilter::IsNull("id".to_owned())]),
             ScanFilter::OneOf {
                 column: "a \"name\"".to_owned(),
-                values: vec![ScalarValue::Utf8View(Some("x'y".to_owned())), ScalarValue::Utf8View(Some(String::new()))],
+                values: vec![
+                    ScalarValue::Utf8View(Some("x'y".to_owned())),
+                    ScalarValue::Utf8View(Some(String::new())),
+                ],
             },
         ];
-        let address = Address { depot: "d".to_owned(), collection: "c".to_owned(), dataset: "t".to_owned() };
+        let address = Address {
+            depot: "d".to_owned(),
+            collection: "c".to_owned(),
+            dataset: "t".to_owned(),
+        };
         let splits = (0..5).map(|index| Split::Part { index, of: 5 }).collect();
-        let scan = Scan { address, schema, filters, limit: Some(7) };
-        ScanExec::new(scan, vec![splits, vec![Split::Whole, Split::Range { from: 3, to: 9 }]], Precision::Inexact(70))
+        let scan = Scan {
+            address,
+            schema,
+            filters,
+            limit: Some(7),
+        };
+        ScanExec::new(
+            scan,
+            vec![splits, vec![Split::Whole, Split::Range { from: 3, to: 9 }]],
+            Precision::Inexact(70),
+        )
     }
 
     #[test]
@@ -247,7 +333,10 @@ mod tests {
             assert_eq!(variants.len(), tasks);
             let partitions: Vec<usize> = variants.iter().map(|variant| variant.partitions().len()).collect();
             assert!(partitions.iter().all(|count| *count == partitions[0]), "{partitions:?}");
-            let dealt: Vec<Split> = variants.iter().flat_map(|variant| variant.partitions().concat()).collect();
+            let dealt: Vec<Split> = variants
+                .iter()
+                .flat_map(|variant| variant.partitions().concat())
+                .collect();
             assert_eq!(dealt, exec.partitions().concat());
         }
     }

@@ -47,7 +47,13 @@ impl ScanExec {
             )
             .with_scheduling_type(SchedulingType::Cooperative),
         );
-        ScanExec { scan: Arc::new(scan), partitions, rows, properties, metrics: ExecutionPlanMetricsSet::new() }
+        ScanExec {
+            scan: Arc::new(scan),
+            partitions,
+            rows,
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 
     /// What is read.
@@ -70,8 +76,14 @@ impl ScanExec {
         if partition.is_some() && self.partitions.len() != 1 {
             return Ok(unknown);
         }
-        let rows = if self.scan.filters.is_empty() { self.rows } else { self.rows.to_inexact() };
-        unknown.with_num_rows(rows).with_fetch(self.scan.limit, 0, self.partitions.len())
+        let rows = if self.scan.filters.is_empty() {
+            self.rows
+        } else {
+            self.rows.to_inexact()
+        };
+        unknown
+            .with_num_rows(rows)
+            .with_fetch(self.scan.limit, 0, self.partitions.len())
     }
 }
 
@@ -125,8 +137,19 @@ impl DisplayAs for ScanExec {
             }
             DisplayFormatType::TreeRender => "\n",
         };
-        let columns: Vec<&str> = self.scan.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        write!(f, "address={}{separator}columns=[{}]", self.scan.address, columns.join(", "))?;
+        let columns: Vec<&str> = self
+            .scan
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        write!(
+            f,
+            "address={}{separator}columns=[{}]",
+            self.scan.address,
+            columns.join(", ")
+        )?;
         if !self.scan.filters.is_empty() {
             let filters: Vec<String> = self.scan.filters.iter().map(ToString::to_string).collect();
             write!(f, "{separator}filters=[{}]", filters.join(", "))?;
@@ -166,13 +189,14 @@ impl ExecutionPlan for ScanExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if children.is_empty() { Ok(self) } else { internal_err!("`ScanExec` is a leaf") }
+        if children.is_empty() {
+            Ok(self)
+        } else {
+            internal_err!("`ScanExec` is a leaf")
+        }
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
@@ -187,7 +211,9 @@ impl ExecutionPlan for ScanExec {
             batch.record_output(&metrics);
         });
         let schema = Arc::clone(&self.scan.schema);
-        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, batches))))
+        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(
+            schema, batches,
+        ))))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -203,7 +229,10 @@ impl ExecutionPlan for ScanExec {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        let scan = Scan { limit, ..Scan::clone(&self.scan) };
+        let scan = Scan {
+            limit,
+            ..Scan::clone(&self.scan)
+        };
         Some(Arc::new(ScanExec::new(scan, self.partitions.clone(), self.rows)))
     }
 
@@ -220,8 +249,17 @@ fn read(
     context: Arc<TaskContext>,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
     let rows_left = scan.limit.unwrap_or(usize::MAX);
-    let reading = Reading { depots, scan, context, splits: splits.into_iter(), current: None, rows_left };
-    stream::try_unfold(reading, |mut reading| async move { Ok(reading.next().await?.map(|batch| (batch, reading))) })
+    let reading = Reading {
+        depots,
+        scan,
+        context,
+        splits: splits.into_iter(),
+        current: None,
+        rows_left,
+    };
+    stream::try_unfold(reading, |mut reading| async move {
+        Ok(reading.next().await?.map(|batch| (batch, reading)))
+    })
 }
 
 struct Reading {
@@ -237,8 +275,15 @@ impl Reading {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         while self.rows_left > 0 {
             let Some(current) = &mut self.current else {
-                let Some(split) = self.splits.next() else { return Ok(None) };
-                let opened = open(Arc::clone(&self.depots), Arc::clone(&self.scan), Arc::clone(&self.context), split);
+                let Some(split) = self.splits.next() else {
+                    return Ok(None);
+                };
+                let opened = open(
+                    Arc::clone(&self.depots),
+                    Arc::clone(&self.scan),
+                    Arc::clone(&self.context),
+                    split,
+                );
                 self.current = Some(opened.await?);
                 continue;
             };
@@ -270,7 +315,10 @@ async fn open(
     let source = depots.open(&scan.address.depot).await?;
     let batches = source.read(&scan, &split, &context)?;
     if batches.schema() != scan.schema {
-        return internal_err!("the source of {} returns other columns than were asked for", scan.address);
+        return internal_err!(
+            "the source of {} returns other columns than were asked for",
+            scan.address
+        );
     }
     Ok(batches)
 }

@@ -58,7 +58,9 @@ impl Connector for SqliteConnector {
         let path = path.ok_or_else(|| Error::new(name, ErrorKind::Settings, "the setting `path` is missing"))?;
         let database = Arc::new(Database::new(name, absolute(&path)));
         // The first statement is what tells a database from any other file.
-        database.run(COLLECTION, |connection| table::names(connection).map(drop)).await?;
+        database
+            .run(COLLECTION, |connection| table::names(connection).map(drop))
+            .await?;
         Ok(Arc::new(SqliteSource { database }))
     }
 }
@@ -100,14 +102,20 @@ impl Source for SqliteSource {
         }
         let name = dataset.to_owned();
         let object = format!("{collection}.{dataset}");
-        let found = self.database.run(&object, move |connection| table::find(connection, &name)).await?;
+        let found = self
+            .database
+            .run(&object, move |connection| table::find(connection, &name))
+            .await?;
         let Some(info) = found else { return Ok(None) };
         let address = Address {
             depot: self.database.depot.clone(),
             collection: collection.to_owned(),
             dataset: dataset.to_owned(),
         };
-        let rows = info.rows.and_then(|rows| usize::try_from(rows).ok()).map_or(Precision::Absent, Precision::Inexact);
+        let rows = info
+            .rows
+            .and_then(|rows| usize::try_from(rows).ok())
+            .map_or(Precision::Absent, Precision::Inexact);
         let comparable = info.comparable;
         let provider = RemoteTable::new(address, info.schema)
             .with_rows(rows)

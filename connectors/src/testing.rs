@@ -25,14 +25,28 @@ pub(crate) fn resources(file: &Path) -> Result<minerva_resources::ResourceSet, S
 
 /// A session over the depots, with two partitions.
 pub(crate) fn session(depots: &Arc<Depots>) -> SessionState {
-    let config = SessionConfig::new().with_target_partitions(2).with_extension(Arc::clone(depots));
-    SessionStateBuilder::new().with_default_features().with_config(config).build()
+    let config = SessionConfig::new()
+        .with_target_partitions(2)
+        .with_extension(Arc::clone(depots));
+    SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(config)
+        .build()
 }
 
 /// The table of a dataset that is there.
-pub(crate) async fn table(depots: &Arc<Depots>, depot: &str, collection: &str, dataset: &str) -> Arc<dyn TableProvider> {
+pub(crate) async fn table(
+    depots: &Arc<Depots>,
+    depot: &str,
+    collection: &str,
+    dataset: &str,
+) -> Arc<dyn TableProvider> {
     let source = depots.open(depot).await.unwrap();
-    source.dataset(collection, dataset, &session(depots)).await.unwrap().unwrap()
+    source
+        .dataset(collection, dataset, &session(depots))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 /// All rows of a dataset.
@@ -43,6 +57,8 @@ pub(crate) async fn rows(
     dataset: &str,
 ) -> datafusion::error::Result<Vec<RecordBatch>> {
     let session = session(depots);
-    let plan = table(depots, depot, collection, dataset).await.scan(&session, None, &[], None).await?;
+    let source = depots.open(depot).await?;
+    let table = source.dataset(collection, dataset, &session).await?.unwrap();
+    let plan = table.scan(&session, None, &[], None).await?;
     collect(plan, session.task_ctx()).await
 }

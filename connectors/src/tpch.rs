@@ -65,7 +65,10 @@ impl Connector for TpchConnector {
 
     async fn open(&self, depot: &Arc<Depot>) -> Result<Arc<dyn Source>> {
         let scale = scale(depot).map_err(|message| Error::new(&depot.meta.name, ErrorKind::Settings, message))?;
-        Ok(Arc::new(TpchSource { depot: depot.meta.name.clone(), scale }))
+        Ok(Arc::new(TpchSource {
+            depot: depot.meta.name.clone(),
+            scale,
+        }))
     }
 
     fn check(&self, depot: &Depot) -> Vec<Problem> {
@@ -83,7 +86,9 @@ fn scale(depot: &Depot) -> Result<f64, String> {
     if (SMALLEST_SCALE..=LARGEST_SCALE).contains(&scale) {
         return Ok(scale);
     }
-    Err(format!("expected `scale` from {SMALLEST_SCALE} to {LARGEST_SCALE}, found {scale}"))
+    Err(format!(
+        "expected `scale` from {SMALLEST_SCALE} to {LARGEST_SCALE}, found {scale}"
+    ))
 }
 
 #[derive(Debug)]
@@ -119,7 +124,9 @@ impl Source for TpchSource {
         dataset: &str,
         _session: &dyn Session,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
-        let Some(table) = table(collection, dataset) else { return Ok(None) };
+        let Some(table) = table(collection, dataset) else {
+            return Ok(None);
+        };
         let address = Address {
             depot: self.depot.clone(),
             collection: collection.to_owned(),
@@ -132,18 +139,31 @@ impl Source for TpchSource {
     }
 
     fn read(&self, scan: &Scan, split: &Split, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let Address { collection, dataset, .. } = &scan.address;
+        let Address {
+            collection, dataset, ..
+        } = &scan.address;
         let error = |kind, message: &str| Error::new(&self.depot, kind, message).about_dataset(collection, dataset);
-        let table = table(collection, dataset).ok_or_else(|| error(ErrorKind::NotFound, "there is no table of this name"))?;
+        let table =
+            table(collection, dataset).ok_or_else(|| error(ErrorKind::NotFound, "there is no table of this name"))?;
         let (part, parts) = match *split {
             Split::Whole => (1, 1),
             Split::Part { index, of } if index < of && of as u64 <= MOST_PARTS => (index as i32 + 1, of as i32),
-            Split::Part { .. } | Split::Range { .. } => return Err(error(ErrorKind::Internal, "there is no such part of it")),
+            Split::Part { .. } | Split::Range { .. } => {
+                return Err(error(ErrorKind::Internal, "there is no such part of it"));
+            }
         };
-        let piece = Piece { scale: self.scale, part, parts, batch_size: context.session_config().batch_size() };
+        let piece = Piece {
+            scale: self.scale,
+            part,
+            parts,
+            batch_size: context.session_config().batch_size(),
+        };
         let open = table.open;
         let wanted = Arc::clone(&scan.schema);
-        let changed = error(ErrorKind::Changed, "it no longer has the columns that the query was planned with");
+        let changed = error(
+            ErrorKind::Changed,
+            "it no longer has the columns that the query was planned with",
+        );
         let batches = stream::once(async move {
             let batches = open(text().await?, piece);
             let columns = columns(batches.schema(), &wanted).ok_or(changed)?;
@@ -151,7 +171,10 @@ impl Source for TpchSource {
             Ok::<_, DataFusionError>(stream::iter(batches.map(project)))
         })
         .try_flatten();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&scan.schema), batches.boxed())))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            Arc::clone(&scan.schema),
+            batches.boxed(),
+        )))
     }
 }
 
@@ -166,7 +189,11 @@ async fn text() -> Result<&'static TextPool, DataFusionError> {
 
 fn columns(found: &SchemaRef, wanted: &SchemaRef) -> Option<Vec<usize>> {
     let position = |name: &String| found.column_with_name(name).map(|(position, _)| position);
-    let columns: Vec<usize> = wanted.fields().iter().map(|field| position(field.name())).collect::<Option<_>>()?;
+    let columns: Vec<usize> = wanted
+        .fields()
+        .iter()
+        .map(|field| position(field.name()))
+        .collect::<Option<_>>()?;
     let projected = found.project(&columns).ok()?;
     (projected == **wanted).then_some(columns)
 }
@@ -196,7 +223,12 @@ impl TpchTable {
     fn schema(&self) -> SchemaRef {
         // Nothing is generated, so any text does.
         static NO_TEXT: LazyLock<TextPool> = LazyLock::new(|| TextPool::new(1, Distributions::static_default()));
-        let piece = Piece { scale: SMALLEST_SCALE, part: 1, parts: 1, batch_size: 1 };
+        let piece = Piece {
+            scale: SMALLEST_SCALE,
+            part: 1,
+            parts: 1,
+            batch_size: 1,
+        };
         Arc::clone((self.open)(&NO_TEXT, piece).schema())
     }
 
@@ -206,19 +238,27 @@ impl TpchTable {
 
     fn rows(&self, scale: f64) -> Precision<usize> {
         let rows = (self.entities(scale).unwrap_or(1) * self.rows_per_entity) as usize;
-        if self.rows_are_exact { Precision::Exact(rows) } else { Precision::Inexact(rows) }
+        if self.rows_are_exact {
+            Precision::Exact(rows)
+        } else {
+            Precision::Inexact(rows)
+        }
     }
 
     fn splits(&self, scale: f64) -> Vec<Split> {
         // Tables of fixed size are generated whole whatever part is asked for.
-        let Some(entities) = self.entities(scale) else { return vec![Split::Whole] };
+        let Some(entities) = self.entities(scale) else {
+            return vec![Split::Whole];
+        };
         let of = entities.div_ceil(ENTITIES_PER_PART).clamp(1, MOST_PARTS) as u32;
         (0..of).map(|index| Split::Part { index, of }).collect()
     }
 }
 
 fn table(collection: &str, dataset: &str) -> Option<&'static TpchTable> {
-    TABLES.iter().find(|table| collection == COLLECTION && table.name == dataset)
+    TABLES
+        .iter()
+        .find(|table| collection == COLLECTION && table.name == dataset)
 }
 
 /// The opener of a table: the generator of one part, as batches.
@@ -323,15 +363,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let depots = depots(folder.path(), &manifest("0.4"));
         let session = session(&depots);
-        let plan = table(&depots, "bench", COLLECTION, "customer").await.scan(&session, None, &[], None).await.unwrap();
+        let plan = table(&depots, "bench", COLLECTION, "customer")
+            .await
+            .scan(&session, None, &[], None)
+            .await
+            .unwrap();
         assert_eq!(plan.properties().partitioning.partition_count(), 2);
         let rows = concat_batches(&plan.schema(), &collect(plan, session.task_ctx()).await.unwrap()).unwrap();
-        let whole = CustomerArrow::new(CustomerGenerator::new(0.4, 1, 1)).with_batch_size(60_000).next().unwrap();
+        let whole = CustomerArrow::new(CustomerGenerator::new(0.4, 1, 1))
+            .with_batch_size(60_000)
+            .next()
+            .unwrap();
         let subject = Subject {
             depots,
             depot: "bench".to_owned(),
             collection: COLLECTION.to_owned(),
-            samples: vec![Sample { name: "customer".to_owned(), key: "c_custkey".to_owned(), rows: whole.clone() }],
+            samples: vec![Sample {
+                name: "customer".to_owned(),
+                key: "c_custkey".to_owned(),
+                rows: whole.clone(),
+            }],
             writes: false,
         };
         assert_eq!(rows.num_rows(), whole.num_rows());
@@ -348,7 +399,12 @@ mod tests {
             let provider = table(&depots, "bench", COLLECTION, &name).await;
             let claimed = provider.statistics().unwrap().num_rows;
             let plan = provider.scan(&session, Some(&vec![0]), &[], None).await.unwrap();
-            let found: usize = collect(plan, session.task_ctx()).await.unwrap().iter().map(RecordBatch::num_rows).sum();
+            let found: usize = collect(plan, session.task_ctx())
+                .await
+                .unwrap()
+                .iter()
+                .map(RecordBatch::num_rows)
+                .sum();
             match claimed {
                 Precision::Exact(rows) => assert_eq!(rows, found, "{name}"),
                 Precision::Inexact(rows) => assert!(rows.abs_diff(found) < rows / 50, "{name}: {rows}, {found}"),
@@ -380,8 +436,17 @@ mod tests {
             let problems = resources(&file).unwrap_err();
             assert!(problems.contains("expected `scale` from 0.01 to 100"), "{problems}");
         }
-        std::fs::write(&file, manifest("1").replace("type: tpch", "type: tpc").replace("  tpch:", "  tpc:")).unwrap();
+        std::fs::write(
+            &file,
+            manifest("1")
+                .replace("type: tpch", "type: tpc")
+                .replace("  tpch:", "  tpc:"),
+        )
+        .unwrap();
         let problems = resources(&file).unwrap_err();
-        assert!(problems.contains("unknown depot type `tpc`") && problems.contains("did you mean `tpch`?"), "{problems}");
+        assert!(
+            problems.contains("unknown depot type `tpc`") && problems.contains("did you mean `tpch`?"),
+            "{problems}"
+        );
     }
 }

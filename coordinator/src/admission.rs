@@ -68,12 +68,19 @@ impl Admission {
     ///
     /// # Errors
     /// `PERMISSION_DENIED` when the user may not use the cluster; `QUERY_QUEUE_FULL` when too many wait already.
-    pub(crate) async fn admit(&self, set: &ResourceSet, rules: &Rules, principal: &Principal, cluster: &str) -> Result<Permit> {
+    pub(crate) async fn admit(
+        &self,
+        set: &ResourceSet,
+        rules: &Rules,
+        principal: &Principal,
+        cluster: &str,
+    ) -> Result<Permit> {
         let declared = set.cluster(cluster);
         if declared.is_some() && !rules.may_use_cluster(principal, cluster).allowed {
             let message = format!("user `{}` may not run queries on cluster `{cluster}`", principal.id);
-            return Err(QueryError::new(Code::PermissionDenied, message)
-                .with_hint(format!("an access policy must allow `read` on `dataos:resource:cluster:{cluster}`")));
+            return Err(QueryError::new(Code::PermissionDenied, message).with_hint(format!(
+                "an access policy must allow `read` on `dataos:resource:cluster:{cluster}`"
+            )));
         }
         let limits = declared.map(|cluster| cluster.limits.clone()).unwrap_or_default();
         let slot = match Arc::clone(&self.slots).try_acquire_owned() {
@@ -88,7 +95,8 @@ impl Admission {
         let _waiting = Waiting(&self.waiting);
         if ahead >= self.max_waiting {
             let message = format!("{} queries run and {ahead} wait already", self.concurrent);
-            return Err(QueryError::new(Code::QueryQueueFull, message).with_hint("try again later, or raise `query.max-queued` of the cluster"));
+            return Err(QueryError::new(Code::QueryQueueFull, message)
+                .with_hint("try again later, or raise `query.max-queued` of the cluster"));
         }
         Arc::clone(&self.slots)
             .acquire_owned()

@@ -3,16 +3,15 @@
 //! In: names of a statement, the principal, the resources of the moment. Out: governed tables and what the verifier must find in the plan.
 //! What a user may not select does not exist for them: the same text and code as for a name that nobody has.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-};
+mod listing;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::SchemaRef,
     catalog::{
-        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, TableProvider,
-        view::ViewTable,
+        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+        SchemaProvider, TableProvider, view::ViewTable,
     },
     common::TableReference,
     execution::SessionState,
@@ -26,6 +25,8 @@ use futures::future::BoxFuture;
 use minerva_connectors::Source;
 use minerva_policy::{Explanation, Grant, Grants, Object, Principal, Verdict, decide, protect};
 use minerva_resources::Address;
+
+pub(crate) use listing::like;
 
 use crate::{
     engine::{Engine, Snapshot},
@@ -106,7 +107,13 @@ struct Opened {
 impl<'a> Catalog<'a> {
     pub(crate) fn of(session: &'a Session, snapshot: &'a Snapshot) -> Self {
         let current = (session.catalog_name(), session.schema_name());
-        Self { session, current, engine: session.engine(), snapshot, principal: session.principal() }
+        Self {
+            session,
+            current,
+            engine: session.engine(),
+            snapshot,
+            principal: session.principal(),
+        }
     }
 
     /// Turns every name of a query into a governed table, and puts these, and no others, into the state.
@@ -122,7 +129,13 @@ impl<'a> Catalog<'a> {
         Ok(names)
     }
 
-    fn resolve_into<'b>(&'b self, query: QueryAst, state: &'b SessionState, names: &'b mut Names, depth: usize) -> BoxFuture<'b, Result<()>> {
+    fn resolve_into<'b>(
+        &'b self,
+        query: QueryAst,
+        state: &'b SessionState,
+        names: &'b mut Names,
+        depth: usize,
+    ) -> BoxFuture<'b, Result<()>> {
         Box::pin(async move {
             let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
             for reference in state.resolve_table_references(&statement)? {
@@ -144,7 +157,14 @@ impl<'a> Catalog<'a> {
     }
 
     /// Plans a view's text for the one who uses it, each time: nothing of its creator is kept.
-    async fn open_view(&self, name: &str, view: View, state: &SessionState, names: &mut Names, depth: usize) -> Result<Opened> {
+    async fn open_view(
+        &self,
+        name: &str,
+        view: View,
+        state: &SessionState,
+        names: &mut Names,
+        depth: usize,
+    ) -> Result<Opened> {
         if depth >= MAX_VIEW_DEPTH {
             let message = format!("view `{name}` is built on more than {MAX_VIEW_DEPTH} views, or on itself");
             return Err(QueryError::new(Code::NotSupported, message));
@@ -153,23 +173,44 @@ impl<'a> Catalog<'a> {
         let options = own_state.config_mut().options_mut();
         options.catalog.default_catalog = view.catalog.clone().unwrap_or_else(|| NOWHERE.to_owned());
         options.catalog.default_schema = view.schema.clone().unwrap_or_else(|| NOWHERE.to_owned());
-        let inside = Self { current: (view.catalog.clone(), view.schema.clone()), ..self.clone() };
-        let mut own = Names { list: Arc::new(MemoryCatalogProviderList::new()), grants: Grants::default(), addresses: BTreeSet::new(), distributable: true };
-        inside.resolve_into(view.query.as_ref().clone(), &own_state, &mut own, depth + 1).await?;
+        let inside = Self {
+            current: (view.catalog.clone(), view.schema.clone()),
+            ..self.clone()
+        };
+        let mut own = Names {
+            list: Arc::new(MemoryCatalogProviderList::new()),
+            grants: Grants::default(),
+            addresses: BTreeSet::new(),
+            distributable: true,
+        };
+        inside
+            .resolve_into(view.query.as_ref().clone(), &own_state, &mut own, depth + 1)
+            .await?;
         own_state.register_catalog_list(Arc::clone(&own.list) as Arc<dyn CatalogProviderList>);
         let statement = ParsedStatement::Statement(Box::new(Statement::Query(view.query)));
         let mut plan = own_state.statement_to_plan(statement).await?;
         if !view.columns.is_empty() {
             let fields = plan.schema().columns();
             if fields.len() != view.columns.len() {
-                let message = format!("view `{name}` names {} columns, its query has {}", view.columns.len(), fields.len());
+                let message = format!(
+                    "view `{name}` names {} columns, its query has {}",
+                    view.columns.len(),
+                    fields.len()
+                );
                 return Err(QueryError::new(Code::TypeMismatch, message));
             }
-            let renamed = fields.into_iter().zip(&view.columns).map(|(column, alias)| col(column).alias(alias));
+            let renamed = fields
+                .into_iter()
+                .zip(&view.columns)
+                .map(|(column, alias)| col(column).alias(alias));
             plan = LogicalPlanBuilder::from(plan).project(renamed)?.build()?;
         }
         names.absorb(own);
-        Ok(Opened { table: Arc::new(ViewTable::new(plan, None)), distributable: true, granted: None })
+        Ok(Opened {
+            table: Arc::new(ViewTable::new(plan, None)),
+            distributable: true,
+            granted: None,
+        })
     }
 
     async fn open_name(&self, reference: &TableReference) -> Result<Opened> {
@@ -183,15 +224,26 @@ impl<'a> Catalog<'a> {
     /// Fills in the session's catalog and schema; an address (`dataos://d:c/t`) is a whole name.
     fn complete(&self, reference: &TableReference) -> Result<(String, String, String)> {
         let no_catalog = || {
-            QueryError::new(Code::MissingCatalogName, format!("table `{reference}` names no catalog and schema, and the session has none"))
-                .with_hint("write catalog.schema.table, or USE catalog.schema first")
+            QueryError::new(
+                Code::MissingCatalogName,
+                format!("table `{reference}` names no catalog and schema, and the session has none"),
+            )
+            .with_hint("write catalog.schema.table, or USE catalog.schema first")
         };
         match reference {
             TableReference::Bare { table } => match table.starts_with("dataos://").then(|| table.parse::<Address>()) {
                 Some(Ok(address)) => Ok((address.depot, address.collection, address.dataset)),
-                Some(Err(reason)) => Err(QueryError::new(Code::TableNotFound, format!("`{table}` is no address of a dataset: {reason}"))),
+                Some(Err(reason)) => Err(QueryError::new(
+                    Code::TableNotFound,
+                    format!("`{table}` is no address of a dataset: {reason}"),
+                )),
                 None => {
-                    let (catalog, schema) = self.current.0.clone().zip(self.current.1.clone()).ok_or_else(no_catalog)?;
+                    let (catalog, schema) = self
+                        .current
+                        .0
+                        .clone()
+                        .zip(self.current.1.clone())
+                        .ok_or_else(no_catalog)?;
                     Ok((catalog, schema, table.to_string()))
                 }
             },
@@ -204,7 +256,9 @@ impl<'a> Catalog<'a> {
                 };
                 Ok((catalog, schema.to_string(), table.to_string()))
             }
-            TableReference::Full { catalog, schema, table } => Ok((catalog.to_string(), schema.to_string(), table.to_string())),
+            TableReference::Full { catalog, schema, table } => {
+                Ok((catalog.to_string(), schema.to_string(), table.to_string()))
+            }
         }
     }
 
@@ -214,7 +268,11 @@ impl<'a> Catalog<'a> {
                 return Ok(None);
             }
             let found = system::open(self, catalog, schema, table).await?;
-            return Ok(found.map(|table| Opened { table, distributable: false, granted: None }));
+            return Ok(found.map(|table| Opened {
+                table,
+                distributable: false,
+                granted: None,
+            }));
         }
         let address = Address::new(catalog, schema, table);
         Ok(self.governed(&address).await?.map(|(opened, _)| opened))
@@ -222,12 +280,22 @@ impl<'a> Catalog<'a> {
 
     /// The governed table of an address, and its depot; `None` when there is none or the user may not know of it.
     async fn governed(&self, address: &Address) -> Result<Option<(Opened, Arc<dyn Source>)>> {
-        if self.snapshot.set.depot(&address.depot).is_none() || !self.snapshot.rules.may_select(self.principal, address).allowed {
+        if self.snapshot.set.depot(&address.depot).is_none()
+            || !self.snapshot.rules.may_select(self.principal, address).allowed
+        {
             return Ok(None);
         }
-        let source = self.engine.depots.open(&address.depot).await.map_err(datafusion::error::DataFusionError::from)?;
+        let source = self
+            .engine
+            .depots
+            .open(&address.depot)
+            .await
+            .map_err(datafusion::error::DataFusionError::from)?;
         let state = self.session.state(self.snapshot, false);
-        let found = source.dataset(&address.collection, &address.dataset, &state).await.map_err(datafusion::error::DataFusionError::from)?;
+        let found = source
+            .dataset(&address.collection, &address.dataset, &state)
+            .await
+            .map_err(datafusion::error::DataFusionError::from)?;
         let Some(raw) = found else { return Ok(None) };
         match decide(&self.snapshot.rules, self.principal, address, &raw.schema()) {
             Verdict::Deny(_) => Ok(None),
@@ -235,7 +303,11 @@ impl<'a> Catalog<'a> {
             Verdict::Allow(governance) => {
                 let fingerprint = (!governance.is_open()).then(|| governance.fingerprint.clone());
                 let table = protect(address, &governance, raw)?;
-                let opened = Opened { table, distributable: source.distributable(), granted: Some((address.clone(), fingerprint)) };
+                let opened = Opened {
+                    table,
+                    distributable: source.distributable(),
+                    granted: Some((address.clone(), fingerprint)),
+                };
                 Ok(Some((opened, source)))
             }
         }
@@ -246,7 +318,11 @@ impl<'a> Catalog<'a> {
         let detail = match self.principal.is_operator() {
             true => closed.message.clone(),
             false => {
-                let policies: Vec<_> = closed.because.iter().map(|policy| format!("`{}`", policy.name)).collect();
+                let policies: Vec<_> = closed
+                    .because
+                    .iter()
+                    .map(|policy| format!("`{}`", policy.name))
+                    .collect();
                 format!("policy {} cannot be applied to it", policies.join(", "))
             }
         };
@@ -261,10 +337,22 @@ impl<'a> Catalog<'a> {
             return QueryError::new(Code::CatalogNotFound, format!("catalog `{catalog}` does not exist"))
                 .suggest(catalog, catalogs.iter().map(String::as_str));
         }
-        let error = QueryError::new(Code::TableNotFound, format!("table `{catalog}.{schema}.{table}` does not exist"));
-        let request = TableRequest { catalog: Some(catalog.to_owned()), ..TableRequest::default() };
-        let Ok(tables) = self.tables(&request).await else { return error };
-        let same_schema: Vec<&str> = tables.iter().filter(|entry| entry.schema == schema).map(|entry| entry.name.as_str()).collect();
+        let error = QueryError::new(
+            Code::TableNotFound,
+            format!("table `{catalog}.{schema}.{table}` does not exist"),
+        );
+        let request = TableRequest {
+            catalog: Some(catalog.to_owned()),
+            ..TableRequest::default()
+        };
+        let Ok(tables) = self.tables(&request).await else {
+            return error;
+        };
+        let same_schema: Vec<&str> = tables
+            .iter()
+            .filter(|entry| entry.schema == schema)
+            .map(|entry| entry.name.as_str())
+            .collect();
         if same_schema.is_empty() {
             let schemas: BTreeSet<&str> = tables.iter().map(|entry| entry.schema.as_str()).collect();
             return error.suggest(schema, schemas);
@@ -272,136 +360,8 @@ impl<'a> Catalog<'a> {
         error.suggest(table, same_schema)
     }
 
-    pub(crate) async fn expect_catalog(&self, name: &str) -> Result<()> {
-        let catalogs = self.catalogs();
-        match catalogs.iter().any(|known| known == name) {
-            true => Ok(()),
-            false => {
-                let error = QueryError::new(Code::CatalogNotFound, format!("catalog `{name}` does not exist"));
-                Err(error.suggest(name, catalogs.iter().map(String::as_str)))
-            }
-        }
-    }
-
-    pub(crate) async fn expect_schema(&self, catalog: Option<&str>, name: &str) -> Result<()> {
-        let Some(catalog) = catalog else {
-            return Err(QueryError::new(Code::MissingCatalogName, format!("schema `{name}` needs a catalog, and the session has none"))
-                .with_hint("USE catalog.schema"));
-        };
-        let schemas = self.schemas(Some(catalog)).await?;
-        match schemas.iter().any(|(_, schema)| schema == name) {
-            true => Ok(()),
-            false => {
-                let error = QueryError::new(Code::SchemaNotFound, format!("schema `{catalog}.{name}` does not exist"));
-                Err(error.suggest(name, schemas.iter().map(|(_, schema)| schema.as_str())))
-            }
-        }
-    }
-
     pub(crate) fn session(&self) -> &'a Session {
         self.session
-    }
-
-    /// The catalogs that the user may see, `system` among them.
-    pub(crate) fn catalogs(&self) -> Vec<String> {
-        let visible = self.snapshot.set.depots().filter(|depot| self.snapshot.rules.may_see_depot(self.principal, &depot.meta.name));
-        let mut names: Vec<String> = visible.map(|depot| depot.meta.name.clone()).collect();
-        names.push(SYSTEM.to_owned());
-        names.sort();
-        names
-    }
-
-    /// The schemas of one catalog or of all. A depot that cannot be reached is an error only when it is named.
-    pub(crate) async fn schemas(&self, catalog: Option<&str>) -> Result<Vec<(String, String)>> {
-        let mut found = Vec::new();
-        for name in self.catalogs().into_iter().filter(|name| catalog.is_none_or(|wanted| wanted == name)) {
-            found.push((name.clone(), INFORMATION_SCHEMA.to_owned()));
-            if name == SYSTEM {
-                found.extend(system::schemas().into_iter().map(|schema| (name.clone(), schema.to_owned())));
-                continue;
-            }
-            match self.visible_tables(&name).await {
-                Ok(tables) => {
-                    let schemas: BTreeSet<String> = tables.into_iter().map(|address| address.collection).collect();
-                    found.extend(schemas.into_iter().map(|schema| (name.clone(), schema)));
-                }
-                Err(error) if catalog.is_some() => return Err(error),
-                Err(error) => tracing::warn!(depot = name, %error, "left out of a listing"),
-            }
-        }
-        found.sort();
-        Ok(found)
-    }
-
-    /// The datasets of a depot that the user may select.
-    async fn visible_tables(&self, depot: &str) -> Result<Vec<Address>> {
-        let source = self.engine.depots.open(depot).await.map_err(datafusion::error::DataFusionError::from)?;
-        let mut found = Vec::new();
-        for collection in source.collections().await.map_err(datafusion::error::DataFusionError::from)? {
-            if !self.snapshot.rules.may_see_collection(self.principal, depot, &collection) {
-                continue;
-            }
-            for dataset in source.datasets(&collection).await.map_err(datafusion::error::DataFusionError::from)? {
-                let address = Address::new(depot, &collection, dataset);
-                if self.snapshot.rules.may_select(self.principal, &address).allowed {
-                    found.push(address);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// The tables that the user may see.
-    pub(crate) async fn tables(&self, request: &TableRequest) -> Result<Vec<TableEntry>> {
-        let wanted = |kind: &str| request.kinds.is_empty() || request.kinds.iter().any(|known| known == kind || (known == "TABLE" && kind == "BASE TABLE"));
-        let schema_matches = |schema: &str| request.schema_pattern.as_deref().is_none_or(|pattern| like(pattern, schema));
-        let table_matches = |table: &str| request.table_pattern.as_deref().is_none_or(|pattern| like(pattern, table));
-        let mut found = Vec::new();
-        for catalog in self.catalogs().into_iter().filter(|name| request.catalog.as_ref().is_none_or(|wanted| wanted == name)) {
-            if wanted("SYSTEM TABLE") {
-                for (schema, name, arrow) in system::tables_of(&catalog) {
-                    if schema_matches(schema) && table_matches(name) {
-                        let arrow = request.with_schema.then_some(arrow);
-                        let description = String::new();
-                        let (schema, name) = (schema.to_owned(), name.to_owned());
-                        found.push(TableEntry { catalog: catalog.clone(), schema, name, kind: "SYSTEM TABLE", arrow, description });
-                    }
-                }
-            }
-            if catalog == SYSTEM || !wanted("BASE TABLE") {
-                continue;
-            }
-            let visible = match self.visible_tables(&catalog).await {
-                Ok(visible) => visible,
-                Err(error) if request.catalog.is_some() => return Err(error),
-                Err(error) => {
-                    tracing::warn!(depot = catalog, %error, "left out of a listing");
-                    continue;
-                }
-            };
-            for address in visible.into_iter().filter(|address| schema_matches(&address.collection) && table_matches(&address.dataset)) {
-                found.extend(self.entry(address, request.with_schema).await);
-            }
-        }
-        found.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));
-        Ok(found)
-    }
-
-    /// One line of a listing. A table that cannot be read is listed without columns, so that one broken file does not hide the others.
-    async fn entry(&self, address: Address, with_schema: bool) -> Option<TableEntry> {
-        let description = self.snapshot.set.dataset(&address).map(|dataset| dataset.description.clone()).unwrap_or_default();
-        let arrow = match with_schema {
-            false => None,
-            true => match self.governed(&address).await {
-                Ok(Some((opened, _))) => Some(opened.table.schema()),
-                Ok(None) => return None,
-                Err(error) => {
-                    tracing::warn!(%address, %error, "listed without columns");
-                    None
-                }
-            },
-        };
-        Some(TableEntry { catalog: address.depot, schema: address.collection, name: address.dataset, kind: "BASE TABLE", arrow, description })
     }
 
     /// Who sees what of a table and why, for operators: the raw table's columns are needed, and they are found nowhere else.
@@ -410,9 +370,17 @@ impl<'a> Catalog<'a> {
         if self.snapshot.set.depot(&address.depot).is_none() {
             return Err(unknown());
         }
-        let source = self.engine.depots.open(&address.depot).await.map_err(datafusion::error::DataFusionError::from)?;
+        let source = self
+            .engine
+            .depots
+            .open(&address.depot)
+            .await
+            .map_err(datafusion::error::DataFusionError::from)?;
         let state = self.session.state(self.snapshot, false);
-        let found = source.dataset(&address.collection, &address.dataset, &state).await.map_err(datafusion::error::DataFusionError::from)?;
+        let found = source
+            .dataset(&address.collection, &address.dataset, &state)
+            .await
+            .map_err(datafusion::error::DataFusionError::from)?;
         let schema = found.ok_or_else(unknown)?.schema();
         Ok(minerva_policy::explain(&self.snapshot.rules, user, address, &schema))
     }
@@ -421,7 +389,11 @@ impl<'a> Catalog<'a> {
     pub(crate) fn addresses_of(&self, query: &QueryAst) -> Result<BTreeSet<Address>> {
         let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query.clone()))));
         let mut found = BTreeSet::new();
-        for reference in self.session.state(self.snapshot, false).resolve_table_references(&statement)? {
+        for reference in self
+            .session
+            .state(self.snapshot, false)
+            .resolve_table_references(&statement)?
+        {
             if self.view_of(&reference).is_some() {
                 continue;
             }
@@ -439,28 +411,56 @@ impl<'a> Catalog<'a> {
             [table] => TableReference::bare(table.as_str()),
             [schema, table] => TableReference::partial(schema.as_str(), table.as_str()),
             [catalog, schema, table] => TableReference::full(catalog.as_str(), schema.as_str(), table.as_str()),
-            _ => return Err(QueryError::new(Code::SyntaxError, format!("`{}` is no name of a table", name.join(".")))),
+            _ => {
+                return Err(QueryError::new(
+                    Code::SyntaxError,
+                    format!("`{}` is no name of a table", name.join(".")),
+                ));
+            }
         };
         let (catalog, schema, table) = self.complete(&reference)?;
         let address = Address::new(catalog, schema, table);
         if self.snapshot.set.depot(&address.depot).is_none() || !self.catalogs().contains(&address.depot) {
-            return Err(self.not_found(&address.depot, &address.collection, &address.dataset).await);
+            return Err(self
+                .not_found(&address.depot, &address.collection, &address.dataset)
+                .await);
         }
-        let object = Object { paths: vec![address.to_string()], tags: Vec::new() };
+        let object = Object {
+            paths: vec![address.to_string()],
+            tags: Vec::new(),
+        };
         if !self.snapshot.rules.authorize(self.principal, "write", &object).allowed {
             let message = format!("user `{}` may not write `{address}`", self.principal.id);
-            return Err(QueryError::new(Code::PermissionDenied, message).with_hint("an access policy must allow `write` on the dataset's address"));
+            return Err(QueryError::new(Code::PermissionDenied, message)
+                .with_hint("an access policy must allow `write` on the dataset's address"));
         }
-        let source = self.engine.depots.open(&address.depot).await.map_err(datafusion::error::DataFusionError::from)?;
+        let source = self
+            .engine
+            .depots
+            .open(&address.depot)
+            .await
+            .map_err(datafusion::error::DataFusionError::from)?;
         Ok((address, source))
     }
 
     /// The governed table that rows are added to.
     pub(crate) async fn existing(&self, address: &Address) -> Result<Arc<dyn TableProvider>> {
         match self.governed(address).await? {
-            Some((opened, _)) if opened.granted.as_ref().is_some_and(|(_, fingerprint)| fingerprint.is_none()) => Ok(opened.table),
-            Some(_) => Err(QueryError::new(Code::NotSupported, format!("dataset `{address}` is masked or filtered for you and takes no rows"))),
-            None => Err(self.not_found(&address.depot, &address.collection, &address.dataset).await),
+            Some((opened, _))
+                if opened
+                    .granted
+                    .as_ref()
+                    .is_some_and(|(_, fingerprint)| fingerprint.is_none()) =>
+            {
+                Ok(opened.table)
+            }
+            Some(_) => Err(QueryError::new(
+                Code::NotSupported,
+                format!("dataset `{address}` is masked or filtered for you and takes no rows"),
+            )),
+            None => Err(self
+                .not_found(&address.depot, &address.collection, &address.dataset)
+                .await),
         }
     }
 }
@@ -469,12 +469,15 @@ impl Names {
     /// Puts a table where the planner looks for this reference.
     fn add(&mut self, reference: &TableReference, state: &SessionState, opened: Opened) -> Result<()> {
         let defaults = &state.config_options().catalog;
-        let resolved = reference.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
+        let resolved = reference
+            .clone()
+            .resolve(&defaults.default_catalog, &defaults.default_schema);
         let catalog = match self.list.catalog(&resolved.catalog) {
             Some(catalog) => catalog,
             None => {
                 let catalog: Arc<dyn CatalogProvider> = Arc::new(MemoryCatalogProvider::new());
-                self.list.register_catalog(resolved.catalog.to_string(), Arc::clone(&catalog));
+                self.list
+                    .register_catalog(resolved.catalog.to_string(), Arc::clone(&catalog));
                 catalog
             }
         };
@@ -488,7 +491,8 @@ impl Names {
         };
         self.distributable &= opened.distributable;
         if let Some((address, fingerprint)) = opened.granted {
-            self.grants.add(address.clone(), fingerprint.as_deref().unwrap_or_default());
+            self.grants
+                .add(address.clone(), fingerprint.as_deref().unwrap_or_default());
             self.addresses.insert(address);
         }
         if !schema.table_exist(&resolved.table) {
@@ -508,47 +512,5 @@ impl Names {
         }
         self.addresses.extend(view.addresses);
         self.distributable &= view.distributable;
-    }
-}
-
-/// SQL's LIKE with `%`, `_` and the escape `\`, as drivers use it for names.
-pub(crate) fn like(pattern: &str, text: &str) -> bool {
-    fn go(pattern: &[char], text: &[char]) -> bool {
-        match (pattern, text) {
-            ([], []) => true,
-            (['%', rest @ ..], _) => (0..=text.len()).any(|skipped| text.get(skipped..).is_some_and(|tail| go(rest, tail))),
-            (['\\', escaped, rest @ ..], [first, tail @ ..]) => escaped == first && go(rest, tail),
-            (['_', rest @ ..], [_, tail @ ..]) => go(rest, tail),
-            ([wanted, rest @ ..], [first, tail @ ..]) => wanted == first && go(rest, tail),
-            _ => false,
-        }
-    }
-    // A run of `%` means the same as one; without it the search stays short for every pattern that a person writes.
-    let mut letters: Vec<char> = Vec::with_capacity(pattern.len());
-    for letter in pattern.chars() {
-        if !(letter == '%' && letters.last() == Some(&'%')) {
-            letters.push(letter);
-        }
-    }
-    go(&letters, &text.chars().collect::<Vec<_>>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::like;
-
-    #[test]
-    fn like_is_sqls() {
-        for (pattern, text, expected) in [
-            ("%", "", true),
-            ("fl%", "flights", true),
-            ("_lights", "flights", true),
-            ("flight", "flights", false),
-            (r"a\_b", "a_b", true),
-            (r"a\_b", "axb", false),
-            ("%%%%%%%%%%%%%%%%x", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
-        ] {
-            assert_eq!(like(pattern, text), expected, "{pattern} {text}");
-        }
     }
 }

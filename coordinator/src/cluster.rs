@@ -3,12 +3,7 @@
 //! In: a [`Config`]. Out: the bound addresses, a place to add workers of this process, and service. Deliberately absent: the worker's own
 //! code, which this crate never sees: workers are handed in, or join over the cluster port.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
 use datafusion_distributed::Worker;
 use minerva_cluster::{Channels, ClusterPort, Members, Membership, Tls, TlsFiles, Token, Wire};
@@ -39,7 +34,9 @@ pub struct Bound {
 
 impl std::fmt::Debug for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bound").field("addresses", &self.addresses()).finish_non_exhaustive()
+        f.debug_struct("Bound")
+            .field("addresses", &self.addresses())
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,34 +53,63 @@ pub async fn bind(config: Config) -> Result<Bound, String> {
     };
     let token = token.map_err(|error| error.to_string())?;
     let door_tls = match &config.tls {
-        Some(files) => Some(Arc::new(gateway::Tls::read(&files.cert, &files.key).map_err(|error| error.to_string())?)),
+        Some(files) => Some(Arc::new(
+            gateway::Tls::read(&files.cert, &files.key).map_err(|error| error.to_string())?,
+        )),
         None => None,
     };
-    let listen = Listen { host: config.host, ports: BTreeMap::from([("flight", config.flight_port)]), tls: door_tls };
+    let listen = Listen {
+        host: config.host,
+        ports: BTreeMap::from([("flight", config.flight_port)]),
+        tls: door_tls,
+    };
     let gateway = gateway::bind(&listen).await.map_err(|error| error.to_string())?;
     let address = SocketAddr::new(config.host, config.cluster_port);
-    let failed = |error| format!("door `cluster` cannot listen on `{address}`: {error}; choose another port with --cluster-port, or 0 for a free one");
+    let failed = |error| {
+        format!(
+            "door `cluster` cannot listen on `{address}`: {error}; choose another port with --cluster-port, or 0 for a free one"
+        )
+    };
     let cluster = TcpListener::bind(address).await.map_err(failed)?;
     let cluster_addr = cluster.local_addr().map_err(failed)?;
     let channels = Channels::new(token.clone(), tls.clone());
     let members = Members::new("coordinator", cluster_url(cluster_addr, tls.is_some())?);
     let set = prepared.resources.current();
-    let keys: Arc<KeyRing> = Arc::clone(Rules::compile(&set).map_err(|problems| Problems(problems).to_string())?.keys());
+    let keys: Arc<KeyRing> = Arc::clone(
+        Rules::compile(&set)
+            .map_err(|problems| Problems(problems).to_string())?
+            .keys(),
+    );
     let wire = Wire::new(Arc::new(Depots::new(set)), &keys, channels.clone());
     let first = prepared.first.clone();
     let engine = Engine::new(config, prepared, members, wire)?;
-    Ok(Bound { engine, first, gateway, cluster, cluster_addr, channels, token, tls, worker: None })
+    Ok(Bound {
+        engine,
+        first,
+        gateway,
+        cluster,
+        cluster_addr,
+        channels,
+        token,
+        tls,
+        worker: None,
+    })
 }
 
 fn cluster_tls(config: &Config) -> Result<Option<Tls>, String> {
     let Some(files) = &config.tls else { return Ok(None) };
-    let files = TlsFiles { cert: Some(files.cert.clone()), key: Some(files.key.clone()), ca: files.ca.clone() };
+    let files = TlsFiles {
+        cert: Some(files.cert.clone()),
+        key: Some(files.key.clone()),
+        ca: files.ca.clone(),
+    };
     Tls::read(&files).map_err(|error| error.to_string())
 }
 
 fn cluster_url(address: SocketAddr, tls: bool) -> Result<Url, String> {
     let scheme = if tls { "https" } else { "http" };
-    Url::parse(&format!("{scheme}://{address}")).map_err(|error| format!("`{address}` is no address of a coordinator: {error}"))
+    Url::parse(&format!("{scheme}://{address}"))
+        .map_err(|error| format!("`{address}` is no address of a coordinator: {error}"))
 }
 
 impl Bound {
@@ -99,7 +125,10 @@ impl Bound {
 
     /// The name and address of each bound port.
     pub fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
-        self.gateway.addresses().chain([("cluster", self.cluster_addr)]).collect()
+        self.gateway
+            .addresses()
+            .chain([("cluster", self.cluster_addr)])
+            .collect()
     }
 
     /// The data folder.
@@ -113,7 +142,11 @@ impl Bound {
     /// None for any number that fits a URL.
     pub fn add_workers(&mut self, count: usize, worker: &Worker) -> Result<(), String> {
         for number in 0..count {
-            let url = self.engine.members.add_in_process(number, 0).map_err(|error| error.to_string())?;
+            let url = self
+                .engine
+                .members
+                .add_in_process(number, 0)
+                .map_err(|error| error.to_string())?;
             self.channels.add_in_process(url, worker.clone());
         }
         self.worker = (count > 0).then(|| worker.clone());
@@ -125,13 +158,23 @@ impl Bound {
     /// # Errors
     /// When a port fails for good.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), String> {
-        let membership = Arc::new(Coordinator { engine: Arc::clone(&self.engine), channels: self.channels });
-        let port = ClusterPort { membership, worker: self.worker, token: self.token, tls: self.tls };
+        let membership = Arc::new(Coordinator {
+            engine: Arc::clone(&self.engine),
+            channels: self.channels,
+        });
+        let port = ClusterPort {
+            membership,
+            worker: self.worker,
+            token: self.token,
+            tls: self.tls,
+        };
         let doors = self.gateway.serve(Arc::clone(&self.engine), shutdown.clone());
         let cluster = port.serve(self.cluster, shutdown.clone());
         let serving = async {
             let (doors, cluster) = tokio::join!(doors, cluster);
-            doors.map_err(|error| error.to_string()).and(cluster.map_err(|error| error.to_string()))
+            doors
+                .map_err(|error| error.to_string())
+                .and(cluster.map_err(|error| error.to_string()))
         };
         tokio::select! {
             served = serving => served,

@@ -38,6 +38,8 @@ pub struct Config {
     pub cluster: String,
     /// Threads that one process gives to a query; 0 means one for each core.
     pub parallelism: usize,
+    /// How many bytes of files are worth a task of their own on a worker: less stays on one.
+    pub bytes_per_task: usize,
     /// Memory of all queries of this process, in bytes; none means three quarters of the machine's.
     pub max_memory_bytes: Option<u64>,
 }
@@ -56,6 +58,7 @@ impl Config {
             join_token_file: None,
             cluster: "minerva".to_owned(),
             parallelism: 0,
+            bytes_per_task: 16 << 20,
             max_memory_bytes: None,
         }
     }
@@ -72,7 +75,10 @@ impl Config {
             ));
         }
         if let Some(missing) = self.resources.iter().find(|path| !path.exists()) {
-            return Err(format!("resources folder `{}` does not exist; create it or name another with --resources", missing.display()));
+            return Err(format!(
+                "resources folder `{}` does not exist; create it or name another with --resources",
+                missing.display()
+            ));
         }
         Ok(())
     }

@@ -53,10 +53,14 @@ impl Dialect for MinervaDialect {
             parser.next_token();
         }
         let left = Box::new(left.clone());
-        Some(parser.parse_subexpr(self.prec_value(Precedence::Is)).map(|right| match negated {
-            false => Expr::IsDistinctFrom(left, Box::new(right)),
-            true => Expr::IsNotDistinctFrom(left, Box::new(right)),
-        }))
+        Some(
+            parser
+                .parse_subexpr(self.prec_value(Precedence::Is))
+                .map(|right| match negated {
+                    false => Expr::IsDistinctFrom(left, Box::new(right)),
+                    true => Expr::IsNotDistinctFrom(left, Box::new(right)),
+                }),
+        )
     }
 
     as_generic! {

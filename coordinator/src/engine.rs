@@ -109,10 +109,15 @@ impl Engine {
     /// # Errors
     /// A sentence that names what is wrong: a setting, a manifest, the data folder.
     pub(crate) fn new(config: Config, prepared: Prepared, members: Members, wire: Wire) -> Result<Arc<Self>, String> {
-        let Prepared { resources, store, lock, .. } = prepared;
+        let Prepared {
+            resources, store, lock, ..
+        } = prepared;
         let set = resources.current();
         let runtime = runtime(&config)?;
-        let limits = set.cluster(&config.cluster).map(|cluster| cluster.limits.clone()).unwrap_or_default();
+        let limits = set
+            .cluster(&config.cluster)
+            .map(|cluster| cluster.limits.clone())
+            .unwrap_or_default();
         let snapshot = make_snapshot(set, &config, &wire, &members, &runtime)?;
         Ok(Arc::new(Self {
             queries: Arc::new(Queries::new()),
@@ -184,7 +189,15 @@ impl Engine {
     /// # Errors
     /// `INVALID_CREDENTIALS`; there is no anonymous user.
     pub fn authenticate(&self, credentials: &Credentials) -> Result<Arc<Principal>> {
-        auth::authenticate(&self.snapshot().set, &self.store, credentials)
+        auth::authenticate(&self.snapshot().set, &self.store, &self.config.cluster, credentials)
+    }
+
+    /// Whether a client that asks for a cluster is at the right door.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for any cluster but the one that this coordinator serves.
+    pub fn serves(&self, cluster: &str) -> Result<()> {
+        auth::expect_cluster(cluster, &self.config.cluster)
     }
 
     /// A session of an authenticated user.
@@ -198,7 +211,9 @@ impl Engine {
     /// None today; a queue that cannot be reached is one.
     pub fn cancel(&self, principal: &Principal, query_id: &str) -> Result<bool> {
         let owner = (!principal.is_operator()).then_some(principal.id.as_str());
-        Ok(self.queries.cancel(owner, query_id, &format!("canceled by `{}`", principal.id)))
+        Ok(self
+            .queries
+            .cancel(owner, query_id, &format!("canceled by `{}`", principal.id)))
     }
 
     /// Makes an API key and keeps its hash.
@@ -208,20 +223,39 @@ impl Engine {
     pub fn create_api_key(&self, principal: &Principal, wanted: &CreateKey) -> Result<CreatedKey> {
         self.may_manage_keys(principal, &wanted.user)?;
         if self.snapshot().set.user(&wanted.user).is_none() {
-            return Err(QueryError::new(Code::InvalidArgument, format!("user `{}` is not declared", wanted.user)).with_hint("apply a `user` manifest first"));
+            return Err(
+                QueryError::new(Code::InvalidArgument, format!("user `{}` is not declared", wanted.user))
+                    .with_hint("apply a `user` manifest first"),
+            );
         }
         if wanted.name.is_empty() || wanted.name.len() > 48 {
-            return Err(QueryError::new(Code::InvalidArgument, "an API key's name has 1 to 48 characters"));
+            return Err(QueryError::new(
+                Code::InvalidArgument,
+                "an API key's name has 1 to 48 characters",
+            ));
         }
         if !(1..=MAX_KEY_SECONDS).contains(&wanted.lifetime_seconds) {
-            let message = format!("an API key lives 1 to {MAX_KEY_SECONDS} seconds, not {}", wanted.lifetime_seconds);
+            let message = format!(
+                "an API key lives 1 to {MAX_KEY_SECONDS} seconds, not {}",
+                wanted.lifetime_seconds
+            );
             return Err(QueryError::new(Code::InvalidArgument, message));
         }
         let key = auth::new_key();
         let created = auth::now();
-        let stored = StoredKey { user: wanted.user.clone(), name: wanted.name.clone(), created, expires: created + wanted.lifetime_seconds };
+        let stored = StoredKey {
+            user: wanted.user.clone(),
+            name: wanted.name.clone(),
+            created,
+            expires: created + wanted.lifetime_seconds,
+        };
         self.store.add_key(&stored, &auth::hash_key(&key))?;
-        Ok(CreatedKey { user: stored.user, name: stored.name, key, expires: stored.expires })
+        Ok(CreatedKey {
+            user: stored.user,
+            name: stored.name,
+            key,
+            expires: stored.expires,
+        })
     }
 
     /// The API keys of a user, or of all; without the keys themselves, which are not kept.
@@ -237,10 +271,20 @@ impl Engine {
             self.may_manage_keys(principal, user)?;
         }
         let mut keys = self.store.keys(user)?;
-        for declared in self.snapshot().set.users().filter(|declared| user.is_none_or(|user| user == declared.id)) {
+        for declared in self
+            .snapshot()
+            .set
+            .users()
+            .filter(|declared| user.is_none_or(|user| user == declared.id))
+        {
             for key in &declared.apikeys {
                 let expires = key.expires.unwrap_or(i64::MAX);
-                keys.push(StoredKey { user: declared.id.clone(), name: key.name.clone(), created: 0, expires });
+                keys.push(StoredKey {
+                    user: declared.id.clone(),
+                    name: key.name.clone(),
+                    created: 0,
+                    expires,
+                });
             }
         }
         Ok(keys)
@@ -258,8 +302,11 @@ impl Engine {
     fn may_manage_keys(&self, principal: &Principal, user: &str) -> Result<()> {
         match principal.is_operator() || principal.id == user {
             true => Ok(()),
-            false => Err(QueryError::new(Code::PermissionDenied, format!("user `{}` may not manage the API keys of `{user}`", principal.id))
-                .with_hint("ask an operator")),
+            false => Err(QueryError::new(
+                Code::PermissionDenied,
+                format!("user `{}` may not manage the API keys of `{user}`", principal.id),
+            )
+            .with_hint("ask an operator")),
         }
     }
 }
@@ -285,21 +332,38 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, String> {
     let mut resources = Resources::open(folders.clone(), checks.clone()).map_err(|problems| describe(&problems))?;
     let set = resources.current();
     let mut first = FirstStart::default();
-    let somebody_can_log_in =
-        set.users().any(|user| !user.apikeys.is_empty()) || !store.keys(None).map_err(|error| error.message)?.is_empty();
+    let somebody_can_log_in = set.users().any(|user| !user.apikeys.is_empty())
+        || !store.keys(None).map_err(|error| error.message)?.is_empty();
     if !somebody_can_log_in {
         first.admin_key = Some(declare_admin(&config.data, &own_folder, &set)?);
         resources = Resources::open(folders, checks).map_err(|problems| describe(&problems))?;
     }
-    Ok(Prepared { resources, first, store, lock })
+    Ok(Prepared {
+        resources,
+        first,
+        store,
+        lock,
+    })
 }
 
-fn make_snapshot(set: Arc<ResourceSet>, config: &Config, wire: &Wire, members: &Members, runtime: &Arc<RuntimeEnv>) -> Result<Snapshot, String> {
+fn make_snapshot(
+    set: Arc<ResourceSet>,
+    config: &Config,
+    wire: &Wire,
+    members: &Members,
+    runtime: &Arc<RuntimeEnv>,
+) -> Result<Snapshot, String> {
     let rules = Rules::compile(&set).map_err(|problems| describe(&Problems(problems)))?;
     let for_workers = Arc::new(minerva_cluster::Resources::new(&set, rules.keys()).map_err(|error| error.to_string())?);
     let settings = SessionConfig::new().with_target_partitions(config.partitions());
-    let templates = Templates::new(settings, wire, members, runtime);
-    Ok(Snapshot { set, rules, templates, for_workers })
+    let templates =
+        Templates::new(settings, config.bytes_per_task, wire, members, runtime).map_err(|error| error.to_string())?;
+    Ok(Snapshot {
+        set,
+        rules,
+        templates,
+        for_workers,
+    })
 }
 
 fn describe(problems: &Problems) -> String {
@@ -311,7 +375,12 @@ fn make_folder(path: &Path) -> Result<(), String> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|error| format!("data folder `{}` cannot be made: {error}; name another with --data", path.display()))
+        .map_err(|error| {
+            format!(
+                "data folder `{}` cannot be made: {error}; name another with --data",
+                path.display()
+            )
+        })
 }
 
 /// Takes the data folder for this process; two coordinators on one would lose each other's state.
@@ -324,9 +393,18 @@ fn lock_data_folder(data: &Path) -> Result<fs::File, String> {
         .write(true)
         .mode(0o600)
         .open(&path)
-        .map_err(|error| format!("data folder `{}` is not writable: {error}; name another with --data", data.display()))?;
-    file.try_lock()
-        .map_err(|_| format!("data folder `{}` is in use by another coordinator; stop it, or name another with --data", data.display()))?;
+        .map_err(|error| {
+            format!(
+                "data folder `{}` is not writable: {error}; name another with --data",
+                data.display()
+            )
+        })?;
+    file.try_lock().map_err(|_| {
+        format!(
+            "data folder `{}` is in use by another coordinator; stop it, or name another with --data",
+            data.display()
+        )
+    })?;
     Ok(file)
 }
 
@@ -349,7 +427,12 @@ fn declare_admin(data: &Path, resources: &Path, set: &ResourceSet) -> Result<Str
 
 fn write_private(path: &Path, text: &str) -> Result<(), String> {
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
@@ -358,7 +441,9 @@ fn write_private(path: &Path, text: &str) -> Result<(), String> {
 
 /// Memory and temporary files of all queries of this process.
 fn runtime(config: &Config) -> Result<Arc<RuntimeEnv>, String> {
-    let bytes = config.max_memory_bytes.unwrap_or_else(|| machine_memory_bytes() / 4 * 3);
+    let bytes = config
+        .max_memory_bytes
+        .unwrap_or_else(|| machine_memory_bytes() / 4 * 3);
     let pool = GreedyMemoryPool::new(usize::try_from(bytes).unwrap_or(usize::MAX));
     let top = std::num::NonZeroUsize::new(3).unwrap_or(std::num::NonZeroUsize::MIN);
     RuntimeEnvBuilder::new()

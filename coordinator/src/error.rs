@@ -143,7 +143,13 @@ pub type Result<T, E = QueryError> = std::result::Result<T, E>;
 impl QueryError {
     /// An error with a code and a sentence.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, position: None, query_id: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            position: None,
+            query_id: None,
+        }
     }
 
     /// Adds what to do about it.
@@ -242,9 +248,10 @@ fn classify(error: &DataFusionError) -> QueryError {
         DataFusionError::Execution(text) => from_execution(text),
         DataFusionError::ExecutionJoin(inner) => QueryError::new(Code::GenericInternalError, clean(&inner.to_string())),
         DataFusionError::External(inner) => from_source(inner.as_ref()),
-        DataFusionError::Internal(text) => {
-            QueryError::new(Code::GenericInternalError, clean(text.split("\nThis issue was likely").next().unwrap_or(text)))
-        }
+        DataFusionError::Internal(text) => QueryError::new(
+            Code::GenericInternalError,
+            clean(text.split("\nThis issue was likely").next().unwrap_or(text)),
+        ),
         other => QueryError::new(Code::GenericInternalError, clean(&other.to_string())),
     }
 }
@@ -265,9 +272,10 @@ fn from_source(error: &(dyn Error + Send + Sync + 'static)) -> QueryError {
     }
     if let Some(status) = error.downcast_ref::<tonic::Status>() {
         return match status.code() {
-            tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => {
-                worker_lost(status.message())
-            }
+            tonic::Code::Unavailable
+            | tonic::Code::Unknown
+            | tonic::Code::Cancelled
+            | tonic::Code::DeadlineExceeded => worker_lost(status.message()),
             _ => from_execution(status.message()),
         };
     }
@@ -282,8 +290,11 @@ fn from_source(error: &(dyn Error + Send + Sync + 'static)) -> QueryError {
 }
 
 fn worker_lost(detail: &str) -> QueryError {
-    QueryError::new(Code::WorkerLost, format!("a worker was lost while the query ran: {}", clean(detail)))
-        .with_hint("run the query again; `SELECT * FROM system.runtime.nodes` shows which workers are alive")
+    QueryError::new(
+        Code::WorkerLost,
+        format!("a worker was lost while the query ran: {}", clean(detail)),
+    )
+    .with_hint("run the query again; `SELECT * FROM system.runtime.nodes` shows which workers are alive")
 }
 
 fn from_connector(kind: ErrorKind) -> Code {
@@ -305,12 +316,17 @@ fn from_arrow(error: &ArrowError) -> QueryError {
         ArrowError::CastError(text) => QueryError::new(Code::InvalidCastArgument, clean(text)),
         ArrowError::ArithmeticOverflow(text) => QueryError::new(Code::NumericValueOutOfRange, clean(text)),
         ArrowError::ParseError(text) => QueryError::new(Code::InvalidCastArgument, clean(text)),
-        ArrowError::CsvError(text) | ArrowError::JsonError(text) | ArrowError::ParquetError(text) | ArrowError::IpcError(text) => {
-            QueryError::new(Code::CorruptData, clean(text))
-        }
+        ArrowError::CsvError(text)
+        | ArrowError::JsonError(text)
+        | ArrowError::ParquetError(text)
+        | ArrowError::IpcError(text) => QueryError::new(Code::CorruptData, clean(text)),
         ArrowError::IoError(text, inner) => {
             let found = from_io(inner);
-            if found.code == Code::GenericInternalError { QueryError::new(found.code, clean(text)) } else { found }
+            if found.code == Code::GenericInternalError {
+                QueryError::new(found.code, clean(text))
+            } else {
+                found
+            }
         }
         ArrowError::NotYetImplemented(text) => QueryError::new(Code::NotSupported, clean(text)),
         ArrowError::InvalidArgumentError(text) => QueryError::new(Code::InvalidArgument, clean(text)),
@@ -337,7 +353,8 @@ fn from_io(error: &std::io::Error) -> QueryError {
 fn from_object_store(error: &datafusion::object_store::Error) -> QueryError {
     match error {
         datafusion::object_store::Error::NotFound { path, .. } => {
-            QueryError::new(Code::CorruptData, format!("file `{path}` vanished while it was read")).with_hint("run the query again")
+            QueryError::new(Code::CorruptData, format!("file `{path}` vanished while it was read"))
+                .with_hint("run the query again")
         }
         other => QueryError::new(Code::DepotUnreachable, clean(&other.to_string())),
     }
@@ -349,16 +366,19 @@ fn from_parser(error: &ParserError) -> QueryError {
             let (text, position) = split_position(text);
             QueryError::new(Code::SyntaxError, clean(text)).with_position(position)
         }
-        ParserError::RecursionLimitExceeded => {
-            QueryError::new(Code::SyntaxError, "the statement is nested too deeply").with_hint("use fewer nested expressions or subqueries")
-        }
+        ParserError::RecursionLimitExceeded => QueryError::new(Code::SyntaxError, "the statement is nested too deeply")
+            .with_hint("use fewer nested expressions or subqueries"),
     }
 }
 
 /// Takes `... at Line: 1, Column: 8` off a parser's message.
 fn split_position(text: &str) -> (&str, Option<(u64, u64)>) {
-    let Some((head, tail)) = text.rsplit_once(" at Line: ") else { return (text, None) };
-    let Some((line, column)) = tail.split_once(", Column: ") else { return (text, None) };
+    let Some((head, tail)) = text.rsplit_once(" at Line: ") else {
+        return (text, None);
+    };
+    let Some((line, column)) = tail.split_once(", Column: ") else {
+        return (text, None);
+    };
     match (line.trim().parse(), column.trim().parse()) {
         (Ok(line), Ok(column)) => (head, Some((line, column))),
         _ => (text, None),
@@ -368,18 +388,27 @@ fn split_position(text: &str) -> (&str, Option<(u64, u64)>) {
 fn from_schema(error: &SchemaError) -> QueryError {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let found = QueryError::new(Code::ColumnNotFound, format!("column `{}` does not exist", field.flat_name()));
+            let found = QueryError::new(
+                Code::ColumnNotFound,
+                format!("column `{}` does not exist", field.flat_name()),
+            );
             found.suggest(&field.name, valid_fields.iter().map(|column| column.name.as_str()))
         }
         SchemaError::AmbiguousReference { field } => {
-            QueryError::new(Code::AmbiguousName, format!("column `{}` is ambiguous", field.name)).with_hint("qualify it with a table's name or alias")
+            QueryError::new(Code::AmbiguousName, format!("column `{}` is ambiguous", field.name))
+                .with_hint("qualify it with a table's name or alias")
         }
         SchemaError::DuplicateQualifiedField { qualifier, name } => {
             let table: &TableReference = qualifier;
-            QueryError::new(Code::AmbiguousName, format!("column `{name}` of `{table}` appears twice")).with_hint("give one of the tables an alias")
+            QueryError::new(
+                Code::AmbiguousName,
+                format!("column `{name}` of `{table}` appears twice"),
+            )
+            .with_hint("give one of the tables an alias")
         }
         SchemaError::DuplicateUnqualifiedField { name } => {
-            QueryError::new(Code::AmbiguousName, format!("column `{name}` appears twice")).with_hint("give one of the columns an alias")
+            QueryError::new(Code::AmbiguousName, format!("column `{name}` appears twice"))
+                .with_hint("give one of the columns an alias")
         }
     }
 }
@@ -387,7 +416,10 @@ fn from_schema(error: &SchemaError) -> QueryError {
 fn from_plan(text: &str) -> QueryError {
     let text = clean(text);
     let lower = text.to_lowercase();
-    let code = if lower.starts_with("invalid function") || lower.contains("no function matches") || lower.contains("does not support zero arguments") {
+    let code = if lower.starts_with("invalid function")
+        || lower.contains("no function matches")
+        || lower.contains("does not support zero arguments")
+    {
         Code::FunctionNotFound
     } else if lower.starts_with("table '") && lower.ends_with("not found") {
         Code::TableNotFound
@@ -403,7 +435,8 @@ fn from_exhausted(text: &str) -> QueryError {
     if text.to_lowercase().contains("no space left") || text.to_lowercase().contains("disk") {
         return QueryError::new(Code::InsufficientDisk, clean(text));
     }
-    QueryError::new(Code::ExceededMemoryLimit, clean(text)).with_hint("select fewer columns or rows, or raise `query.max-memory` of the cluster")
+    QueryError::new(Code::ExceededMemoryLimit, clean(text))
+        .with_hint("select fewer columns or rows, or raise `query.max-memory` of the cluster")
 }
 
 fn from_execution(text: &str) -> QueryError {
@@ -413,7 +446,12 @@ fn from_execution(text: &str) -> QueryError {
         return QueryError::new(Code::DivisionByZero, "division by zero");
     } else if is("no space left on device") {
         Code::InsufficientDisk
-    } else if is("error connecting to") || is("transport error") || is("timed-out while waiting for the plan") || is("connection refused") || is("broken pipe") {
+    } else if is("error connecting to")
+        || is("transport error")
+        || is("timed-out while waiting for the plan")
+        || is("connection refused")
+        || is("broken pipe")
+    {
         return worker_lost(text);
     } else if is("cast error") || is("cannot cast") {
         Code::InvalidCastArgument
@@ -432,9 +470,20 @@ fn from_execution(text: &str) -> QueryError {
 /// One line, without the prefixes that only name our libraries' types.
 fn clean(text: &str) -> String {
     const PREFIXES: [&str; 14] = [
-        "sql parser error: ", "Error during planning: ", "Execution error: ", "External error: ", "Arrow error: ", "Parser error: ", "Cast error: ",
-        "Compute error: ", "Invalid argument error: ", "This feature is not implemented: ", "type_coercion\ncaused by\n", "Schema error: ",
-        "Optimizer rule ", "Arithmetic overflow: ",
+        "sql parser error: ",
+        "Error during planning: ",
+        "Execution error: ",
+        "External error: ",
+        "Arrow error: ",
+        "Parser error: ",
+        "Cast error: ",
+        "Compute error: ",
+        "Invalid argument error: ",
+        "This feature is not implemented: ",
+        "type_coercion\ncaused by\n",
+        "Schema error: ",
+        "Optimizer rule ",
+        "Arithmetic overflow: ",
     ];
     let mut text = text.trim();
     while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
@@ -450,7 +499,9 @@ mod tests {
 
     #[test]
     fn a_parsers_position_becomes_the_errors() {
-        let error = from_parser(&ParserError::ParserError("Expected: an expression, found: FROM at Line: 2, Column: 8".into()));
+        let error = from_parser(&ParserError::ParserError(
+            "Expected: an expression, found: FROM at Line: 2, Column: 8".into(),
+        ));
         assert_eq!((error.code, error.position), (Code::SyntaxError, Some((2, 8))));
         assert_eq!(error.message, "Expected: an expression, found: FROM");
     }

@@ -47,7 +47,11 @@ pub(crate) async fn run(
     let text = match options.kind {
         ExplainKind::Validate => "valid".to_owned(),
         ExplainKind::Logical => {
-            let logical = if sees_all { planned.logical.clone() } else { minerva_policy::redact_logical_plan(planned.logical.clone())? };
+            let logical = if sees_all {
+                planned.logical.clone()
+            } else {
+                minerva_policy::redact_logical_plan(planned.logical.clone())?
+            };
             match options.format {
                 ExplainFormat::Text => logical.display_indent().to_string(),
                 ExplainFormat::Graphviz => logical.display_graphviz().to_string(),
@@ -57,16 +61,22 @@ pub(crate) async fn run(
         ExplainKind::Distributed => {
             let physical = match options.analyze {
                 true => {
-                    let mut rows = planned.execute(snapshot, tracked)?;
+                    let mut rows = planned.execute(session, snapshot, tracked)?;
                     tracked.running();
                     while let Some(batch) = rows.try_next().await? {
                         tracked.produced(batch.num_rows(), batch.get_array_memory_size());
                     }
-                    metrics_within(&planned.physical, DistributedMetricsFormat::Aggregated, METRICS_WITHIN).await?.unwrap_or(planned.physical)
+                    metrics_within(&planned.physical, DistributedMetricsFormat::Aggregated, METRICS_WITHIN)
+                        .await?
+                        .unwrap_or(planned.physical)
                 }
                 false => planned.physical,
             };
-            let physical = if sees_all { physical } else { minerva_policy::redact_plan(&physical)? };
+            let physical = if sees_all {
+                physical
+            } else {
+                minerva_policy::redact_plan(&physical)?
+            };
             physical_text(&physical, options)?
         }
     };
@@ -78,8 +88,12 @@ fn physical_text(plan: &Arc<dyn ExecutionPlan>, options: ExplainOptions) -> Resu
     match options.format {
         ExplainFormat::Text => Ok(text(plan, options.analyze)),
         ExplainFormat::Graphviz => Ok(DisplayableExecutionPlan::new(plan.as_ref()).graphviz().to_string()),
-        ExplainFormat::Json => serde_json::to_string_pretty(&json(plan, options.analyze))
-            .map_err(|error| QueryError::new(Code::GenericInternalError, format!("the plan cannot be written as JSON: {error}"))),
+        ExplainFormat::Json => serde_json::to_string_pretty(&json(plan, options.analyze)).map_err(|error| {
+            QueryError::new(
+                Code::GenericInternalError,
+                format!("the plan cannot be written as JSON: {error}"),
+            )
+        }),
     }
 }
 
@@ -89,7 +103,9 @@ fn text(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> String {
         return display_plan_ascii(plan.as_ref(), with_metrics);
     }
     match with_metrics {
-        true => DisplayableExecutionPlan::with_metrics(plan.as_ref()).indent(true).to_string(),
+        true => DisplayableExecutionPlan::with_metrics(plan.as_ref())
+            .indent(true)
+            .to_string(),
         false => DisplayableExecutionPlan::new(plan.as_ref()).indent(true).to_string(),
     }
 }
@@ -101,11 +117,18 @@ fn is_distributed(plan: &Arc<dyn ExecutionPlan>) -> bool {
 /// A plan as a document: what each part is, what it did, and its inputs.
 fn json(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> serde_json::Value {
     let one_line = DisplayableExecutionPlan::new(plan.as_ref()).one_line().to_string();
-    let children: Vec<serde_json::Value> = plan.children().into_iter().map(|child| json(child, with_metrics)).collect();
+    let children: Vec<serde_json::Value> = plan
+        .children()
+        .into_iter()
+        .map(|child| json(child, with_metrics))
+        .collect();
     let mut node = serde_json::json!({ "name": plan.name(), "details": one_line.trim(), "children": children });
     if let (true, Some(metrics), Some(map)) = (with_metrics, plan.metrics(), node.as_object_mut()) {
-        let values: serde_json::Map<_, _> =
-            metrics.aggregate_by_name().iter().map(|metric| (metric.value().name().to_owned(), metric.value().to_string().into())).collect();
+        let values: serde_json::Map<_, _> = metrics
+            .aggregate_by_name()
+            .iter()
+            .map(|metric| (metric.value().name().to_owned(), metric.value().to_string().into()))
+            .collect();
         map.insert("metrics".to_owned(), values.into());
     }
     node

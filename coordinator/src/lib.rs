@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod explain;
 pub mod gateway;
+mod memory;
 mod optimizer;
 mod parse;
 mod queries;
@@ -22,8 +23,8 @@ mod store;
 mod system;
 
 pub use catalog::{TableEntry, TableRequest};
-pub use config::{Config, TlsFiles};
 pub use cluster::{Bound, bind};
+pub use config::{Config, TlsFiles};
 pub use engine::{CreateKey, CreatedKey, Engine, FirstStart, admin_key_file};
 pub use error::{Code, QueryError, Result};
 pub use gateway::{

@@ -30,13 +30,26 @@ pub(crate) enum Request {
     /// The plan of a query.
     Explain { query: Box<Query>, options: ExplainOptions },
     /// A session's own view: its text is planned anew for whoever uses it, each time.
-    CreateView { name: Vec<String>, columns: Vec<String>, query: Box<Query>, or_replace: bool },
+    CreateView {
+        name: Vec<String>,
+        columns: Vec<String>,
+        query: Box<Query>,
+        or_replace: bool,
+    },
     /// Forgets a session's view.
     DropView { name: Vec<String>, if_exists: bool },
     /// A new dataset from a query.
-    CreateTableAs { name: Vec<String>, query: Box<Query>, if_not_exists: bool },
+    CreateTableAs {
+        name: Vec<String>,
+        query: Box<Query>,
+        if_not_exists: bool,
+    },
     /// More rows for a dataset.
-    Insert { name: Vec<String>, columns: Vec<String>, query: Box<Query> },
+    Insert {
+        name: Vec<String>,
+        columns: Vec<String>,
+        query: Box<Query>,
+    },
     /// Removes a dataset.
     DropTable { name: Vec<String>, if_exists: bool },
     /// Sets the session's catalog and schema.
@@ -44,7 +57,10 @@ pub(crate) enum Request {
     /// `SHOW CATALOGS`.
     ShowCatalogs { like: Option<String> },
     /// `SHOW SCHEMAS [FROM catalog]`.
-    ShowSchemas { catalog: Option<String>, like: Option<String> },
+    ShowSchemas {
+        catalog: Option<String>,
+        like: Option<String>,
+    },
     /// `SHOW TABLES [FROM [catalog.]schema]`.
     ShowTables { schema: Vec<String>, like: Option<String> },
     /// `SHOW COLUMNS FROM table`, `DESCRIBE table`.
@@ -96,15 +112,33 @@ pub(crate) enum ExplainFormat {
 /// `SYNTAX_ERROR` with the position; `NOT_SUPPORTED` for what is no request of the allow-list, several statements among them.
 pub(crate) fn one_statement(sql: &str) -> Result<Request> {
     if sql.len() > MAX_SQL_BYTES {
-        let message = format!("the statement has {} bytes; at most {MAX_SQL_BYTES} are read", sql.len());
+        let message = format!(
+            "the statement has {} bytes; at most {MAX_SQL_BYTES} are read",
+            sql.len()
+        );
         return Err(QueryError::new(Code::SyntaxError, message));
     }
     let dialect = MinervaDialect::default();
-    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| {
-        let position = (error.location.line, error.location.column);
-        QueryError::new(Code::SyntaxError, error.message).with_position(Some(position))
-    })?;
-    let tokens = numbered(tokens);
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| {
+            let position = (error.location.line, error.location.column);
+            QueryError::new(Code::SyntaxError, error.message).with_position(Some(position))
+        })?;
+    // A statement that ends too early has its error at its end.
+    let end = tokens
+        .iter()
+        .rev()
+        .find(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
+        .map(|token| token.span.end);
+    let end = end.map(|end| (end.line, end.column));
+    request(numbered(tokens)).map_err(|error| match error.code {
+        Code::SyntaxError => error.with_position(end),
+        _ => error,
+    })
+}
+
+fn request(tokens: Vec<TokenWithSpan>) -> Result<Request> {
     let words = significant(&tokens);
     match words.first().map(|word| word.to_uppercase()).as_deref() {
         None => Err(QueryError::new(Code::SyntaxError, "the statement is empty")),
@@ -117,7 +151,9 @@ pub(crate) fn one_statement(sql: &str) -> Result<Request> {
 
 /// Numbers the parameters that are written as `?`, as drivers write them: `$1`, `$2`, ...
 fn numbered(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let unnumbered = tokens.iter_mut().filter(|token| token.token == Token::Placeholder("?".to_owned()));
+    let unnumbered = tokens
+        .iter_mut()
+        .filter(|token| token.token == Token::Placeholder("?".to_owned()));
     for (number, token) in (1..).zip(unnumbered) {
         token.token = Token::Placeholder(format!("${number}"));
     }
@@ -126,23 +162,32 @@ fn numbered(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 
 /// The statement's tokens as text, without white space and comments.
 fn significant(tokens: &[TokenWithSpan]) -> Vec<String> {
-    tokens.iter().map(|token| &token.token).filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF)).map(ToString::to_string).collect()
+    tokens
+        .iter()
+        .map(|token| &token.token)
+        .filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF))
+        .map(ToString::to_string)
+        .collect()
 }
 
 fn parse(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let dialect = MinervaDialect::default();
-    let mut parser = DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(RECURSION_LIMIT).build()?;
+    let mut parser = DFParserBuilder::new(tokens)
+        .with_dialect(&dialect)
+        .with_recursion_limit(RECURSION_LIMIT)
+        .build()?;
     let mut statements = parser.parse_statements()?;
-    let first = statements.pop_front().ok_or_else(|| QueryError::new(Code::SyntaxError, "the statement is empty"))?;
+    let first = statements
+        .pop_front()
+        .ok_or_else(|| QueryError::new(Code::SyntaxError, "the statement is empty"))?;
     if !statements.is_empty() {
         return Err(not_supported("several statements in one text").with_hint("send them one at a time"));
     }
     match first {
         ParsedStatement::Statement(statement) => Ok(*statement),
         ParsedStatement::CopyTo(_) => Err(not_supported("COPY")),
-        ParsedStatement::CreateExternalTable(_) => {
-            Err(not_supported("CREATE EXTERNAL TABLE").with_hint("declare a depot and apply it; its datasets are tables at once"))
-        }
+        ParsedStatement::CreateExternalTable(_) => Err(not_supported("CREATE EXTERNAL TABLE")
+            .with_hint("declare a depot and apply it; its datasets are tables at once")),
         ParsedStatement::Explain(_) => Err(not_supported("EXPLAIN inside a statement")),
         ParsedStatement::Reset(_) => Err(not_supported("RESET")),
     }
@@ -173,32 +218,58 @@ fn from_statement(verb: &str, statement: Statement) -> Result<Request> {
             if !table.columns.is_empty() || table.or_replace || table.external || table.temporary {
                 return Err(not_supported("this form of CREATE TABLE").with_hint("use CREATE TABLE name AS SELECT ..."));
             }
-            Request::CreateTableAs { name: parts(&table.name)?, query: read_only(query)?, if_not_exists: table.if_not_exists }
+            Request::CreateTableAs {
+                name: parts(&table.name)?,
+                query: read_only(query)?,
+                if_not_exists: table.if_not_exists,
+            }
         }
         Statement::Insert(insert) => {
             let ast::TableObject::TableName(name) = &insert.table else {
                 return Err(not_supported("INSERT into anything but a table"));
             };
             if insert.overwrite || insert.on.is_some() || insert.returning.is_some() || insert.partitioned.is_some() {
-                return Err(not_supported("this form of INSERT").with_hint("use INSERT INTO name [(columns)] SELECT ... or VALUES ..."));
+                return Err(not_supported("this form of INSERT")
+                    .with_hint("use INSERT INTO name [(columns)] SELECT ... or VALUES ..."));
             }
-            let Some(query) = insert.source else { return Err(not_supported("INSERT without rows")) };
+            let Some(query) = insert.source else {
+                return Err(not_supported("INSERT without rows"));
+            };
             let mut columns = Vec::with_capacity(insert.columns.len());
             for column in &insert.columns {
                 columns.push(parts(column)?.pop().unwrap_or_default());
             }
-            Request::Insert { name: parts(name)?, columns, query: read_only(query)? }
+            Request::Insert {
+                name: parts(name)?,
+                columns,
+                query: read_only(query)?,
+            }
         }
-        Statement::Drop { object_type, if_exists, names, .. } => {
-            let [name] = names.as_slice() else { return Err(not_supported("DROP of several things")) };
+        Statement::Drop {
+            object_type,
+            if_exists,
+            names,
+            ..
+        } => {
+            let [name] = names.as_slice() else {
+                return Err(not_supported("DROP of several things"));
+            };
             match object_type {
-                ast::ObjectType::Table => Request::DropTable { name: parts(name)?, if_exists },
-                ast::ObjectType::View => Request::DropView { name: parts(name)?, if_exists },
+                ast::ObjectType::Table => Request::DropTable {
+                    name: parts(name)?,
+                    if_exists,
+                },
+                ast::ObjectType::View => Request::DropView {
+                    name: parts(name)?,
+                    if_exists,
+                },
                 other => return Err(not_supported(&format!("DROP {other}"))),
             }
         }
         Statement::Use(target) => use_target(&target)?,
-        Statement::ExplainTable { table_name, .. } => Request::ShowColumns { table: parts(&table_name)? },
+        Statement::ExplainTable { table_name, .. } => Request::ShowColumns {
+            table: parts(&table_name)?,
+        },
         _ => return Err(not_supported(verb)),
     })
 }
@@ -207,7 +278,9 @@ fn from_statement(verb: &str, statement: Statement) -> Result<Request> {
 fn read_only(query: Box<Query>) -> Result<Box<Query>> {
     fn body(set: &ast::SetExpr) -> Result<()> {
         match set {
-            ast::SetExpr::Select(select) if select.into.is_some() => Err(not_supported("SELECT INTO").with_hint("use CREATE TABLE ... AS")),
+            ast::SetExpr::Select(select) if select.into.is_some() => {
+                Err(not_supported("SELECT INTO").with_hint("use CREATE TABLE ... AS"))
+            }
             ast::SetExpr::Select(_) | ast::SetExpr::Values(_) | ast::SetExpr::Table(_) => Ok(()),
             ast::SetExpr::Query(query) => whole(query),
             ast::SetExpr::SetOperation { left, right, .. } => body(left).and_then(|()| body(right)),
@@ -229,9 +302,14 @@ fn read_only(query: Box<Query>) -> Result<Box<Query>> {
 /// `EXPLAIN [ANALYZE] [VERBOSE] [(TYPE .., FORMAT ..)] query`, Trino's and PostgreSQL's spellings.
 fn explain(tokens: Vec<TokenWithSpan>) -> Result<Request> {
     let dialect = MinervaDialect::default();
-    let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
+    let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(RECURSION_LIMIT)
+        .with_tokens_with_locations(tokens);
     parser.next_token();
-    let mut options = ExplainOptions { analyze: take_word(&mut parser, "ANALYZE"), ..ExplainOptions::default() };
+    let mut options = ExplainOptions {
+        analyze: take_word(&mut parser, "ANALYZE"),
+        ..ExplainOptions::default()
+    };
     take_word(&mut parser, "VERBOSE");
     if parser.peek_token().token == Token::LParen && is_option_list(&parser) {
         parser.next_token();
@@ -245,7 +323,12 @@ fn explain(tokens: Vec<TokenWithSpan>) -> Result<Request> {
             match parser.next_token().token {
                 Token::Comma => {}
                 Token::RParen => break,
-                other => return Err(QueryError::new(Code::SyntaxError, format!("expected `,` or `)` in EXPLAIN's options, found `{other}`"))),
+                other => {
+                    return Err(QueryError::new(
+                        Code::SyntaxError,
+                        format!("expected `,` or `)` in EXPLAIN's options, found `{other}`"),
+                    ));
+                }
             }
         }
     }
@@ -255,17 +338,28 @@ fn explain(tokens: Vec<TokenWithSpan>) -> Result<Request> {
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
         let position = Some((rest.span.start.line, rest.span.start.column));
-        return Err(QueryError::new(Code::SyntaxError, format!("expected the end of the statement, found `{}`", rest.token)).with_position(position));
+        return Err(QueryError::new(
+            Code::SyntaxError,
+            format!("expected the end of the statement, found `{}`", rest.token),
+        )
+        .with_position(position));
     }
     match statement {
-        Statement::Query(query) => Ok(Request::Explain { query: read_only(query)?, options }),
+        Statement::Query(query) => Ok(Request::Explain {
+            query: read_only(query)?,
+            options,
+        }),
         _ => Err(not_supported("EXPLAIN of anything but a query")),
     }
 }
 
 fn is_option_list(parser: &Parser<'_>) -> bool {
     match parser.peek_nth_token(1).token {
-        Token::Word(Word { value, quote_style: None, .. }) => {
+        Token::Word(Word {
+            value,
+            quote_style: None,
+            ..
+        }) => {
             matches!(value.to_uppercase().as_str(), "TYPE" | "FORMAT" | "ANALYZE" | "VERBOSE")
         }
         _ => false,
@@ -283,8 +377,11 @@ fn option(options: &mut ExplainOptions, name: &str, value: &str) -> Result<()> {
         ("ANALYZE", "" | "TRUE") => options.analyze = true,
         ("VERBOSE", "" | "TRUE" | "FALSE") | ("ANALYZE", "FALSE") => {}
         _ => {
-            return Err(QueryError::new(Code::InvalidArgument, format!("unknown option `{name} {value}` of EXPLAIN"))
-                .with_hint("use TYPE DISTRIBUTED, LOGICAL or VALIDATE and FORMAT TEXT, GRAPHVIZ or JSON"));
+            return Err(QueryError::new(
+                Code::InvalidArgument,
+                format!("unknown option `{name} {value}` of EXPLAIN"),
+            )
+            .with_hint("use TYPE DISTRIBUTED, LOGICAL or VALIDATE and FORMAT TEXT, GRAPHVIZ or JSON"));
         }
     }
     Ok(())
@@ -301,7 +398,10 @@ fn take_word(parser: &mut Parser<'_>, wanted: &str) -> bool {
 fn any_word(parser: &mut Parser<'_>) -> Result<String> {
     match parser.next_token().token {
         Token::Word(word) => Ok(word.value.to_uppercase()),
-        other => Err(QueryError::new(Code::SyntaxError, format!("expected an option of EXPLAIN, found `{other}`"))),
+        other => Err(QueryError::new(
+            Code::SyntaxError,
+            format!("expected an option of EXPLAIN, found `{other}`"),
+        )),
     }
 }
 
@@ -317,7 +417,10 @@ fn show(words: &[String]) -> Result<Request> {
     };
     match upper.get(1).map(String::as_str) {
         Some("CATALOGS" | "DEPOTS") => Ok(Request::ShowCatalogs { like }),
-        Some("SCHEMAS" | "COLLECTIONS") => Ok(Request::ShowSchemas { catalog: from(2)?.pop(), like }),
+        Some("SCHEMAS" | "COLLECTIONS") => Ok(Request::ShowSchemas {
+            catalog: from(2)?.pop(),
+            like,
+        }),
         Some("TABLES" | "DATASETS") => Ok(Request::ShowTables { schema: from(2)?, like }),
         Some("COLUMNS") => {
             let table = from(2)?;
@@ -333,26 +436,47 @@ fn show(words: &[String]) -> Result<Request> {
 }
 
 fn like_pattern(upper: &[String], words: &[String]) -> Result<Option<String>> {
-    let Some(at) = upper.iter().position(|word| word == "LIKE") else { return Ok(None) };
-    match words.get(at + 1).and_then(|text| text.strip_prefix('\'')?.strip_suffix('\'')) {
+    let Some(at) = upper.iter().position(|word| word == "LIKE") else {
+        return Ok(None);
+    };
+    match words
+        .get(at + 1)
+        .and_then(|text| text.strip_prefix('\'')?.strip_suffix('\''))
+    {
         Some(pattern) => Ok(Some(pattern.replace("''", "'"))),
-        None => Err(QueryError::new(Code::SyntaxError, "expected a quoted pattern after LIKE")),
+        None => Err(QueryError::new(
+            Code::SyntaxError,
+            "expected a quoted pattern after LIKE",
+        )),
     }
 }
 
 /// Reads the dotted name that starts at a token.
 fn name_after(words: &[String], start: usize) -> Result<Vec<String>> {
-    let text: String = words.iter().skip(start).take_while(|word| !word.eq_ignore_ascii_case("LIKE") && *word != ";").map(String::as_str).collect();
+    let text: String = words
+        .iter()
+        .skip(start)
+        .take_while(|word| !word.eq_ignore_ascii_case("LIKE") && *word != ";")
+        .map(String::as_str)
+        .collect();
     let dialect = MinervaDialect::default();
-    let name = Parser::new(&dialect).try_with_sql(&text).and_then(|mut parser| parser.parse_object_name(false)).map_err(parser_error)?;
+    let name = Parser::new(&dialect)
+        .try_with_sql(&text)
+        .and_then(|mut parser| parser.parse_object_name(false))
+        .map_err(parser_error)?;
     parts(&name)
 }
 
 fn call(tokens: Vec<TokenWithSpan>) -> Result<Request> {
-    let Statement::Call(function) = parse(tokens)? else { return Err(not_supported("this CALL")) };
+    let Statement::Call(function) = parse(tokens)? else {
+        return Err(not_supported("this CALL"));
+    };
     let name = parts(&function.name)?.join(".");
     if name != "system.runtime.kill_query" {
-        return Err(QueryError::new(Code::NotSupported, format!("procedure `{name}` does not exist")).with_hint("the one procedure is system.runtime.kill_query"));
+        return Err(
+            QueryError::new(Code::NotSupported, format!("procedure `{name}` does not exist"))
+                .with_hint("the one procedure is system.runtime.kill_query"),
+        );
     }
     let (mut query_id, mut message) = (None, None);
     if let ast::FunctionArguments::List(list) = &function.args {
@@ -363,15 +487,26 @@ fn call(tokens: Vec<TokenWithSpan>) -> Result<Request> {
                 ast::FunctionArg::ExprNamed { .. } => return Err(not_supported("this form of argument")),
             };
             let ast::FunctionArgExpr::Expr(ast::Expr::Value(value)) = value else {
-                return Err(QueryError::new(Code::InvalidArgument, format!("argument `{key}` is no string")));
+                return Err(QueryError::new(
+                    Code::InvalidArgument,
+                    format!("argument `{key}` is no string"),
+                ));
             };
             let Some(text) = value.value.clone().into_string() else {
-                return Err(QueryError::new(Code::InvalidArgument, format!("argument `{key}` is no string")));
+                return Err(QueryError::new(
+                    Code::InvalidArgument,
+                    format!("argument `{key}` is no string"),
+                ));
             };
             match key.as_str() {
                 "query_id" => query_id = Some(text),
                 "message" => message = Some(text),
-                other => return Err(QueryError::new(Code::InvalidArgument, format!("unknown argument `{other}`")).with_hint("use query_id and message")),
+                other => {
+                    return Err(
+                        QueryError::new(Code::InvalidArgument, format!("unknown argument `{other}`"))
+                            .with_hint("use query_id and message"),
+                    );
+                }
             }
         }
     }
@@ -381,14 +516,22 @@ fn call(tokens: Vec<TokenWithSpan>) -> Result<Request> {
 
 fn use_target(target: &ast::Use) -> Result<Request> {
     let name = match target {
-        ast::Use::Catalog(name) | ast::Use::Schema(name) | ast::Use::Database(name) | ast::Use::Object(name) => parts(name)?,
+        ast::Use::Catalog(name) | ast::Use::Schema(name) | ast::Use::Database(name) | ast::Use::Object(name) => {
+            parts(name)?
+        }
         _ => return Err(not_supported("this form of USE").with_hint("use USE catalog.schema or USE schema")),
     };
     match <[String; 2]>::try_from(name) {
-        Ok([catalog, schema]) => Ok(Request::Use { catalog: Some(catalog), schema }),
+        Ok([catalog, schema]) => Ok(Request::Use {
+            catalog: Some(catalog),
+            schema,
+        }),
         Err(name) => match <[String; 1]>::try_from(name) {
             Ok([schema]) => Ok(Request::Use { catalog: None, schema }),
-            Err(_) => Err(QueryError::new(Code::SyntaxError, "expected USE catalog.schema or USE schema")),
+            Err(_) => Err(QueryError::new(
+                Code::SyntaxError,
+                "expected USE catalog.schema or USE schema",
+            )),
         },
     }
 }
@@ -415,13 +558,15 @@ fn parser_error(error: datafusion::sql::sqlparser::parser::ParserError) -> Query
     QueryError::from(datafusion::error::DataFusionError::from(error))
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn code_of(sql: &str) -> Code {
-        one_statement(sql).map(|request| format!("{request:?}")).unwrap_err().code
+        one_statement(sql)
+            .map(|request| format!("{request:?}"))
+            .unwrap_err()
+            .code
     }
 
     #[test]
@@ -450,7 +595,11 @@ mod tests {
     #[test]
     fn errors_have_a_position() {
         let error = one_statement("SELECT 1\nFROM FROM t").unwrap_err();
-        assert_eq!((error.code, error.position), (Code::SyntaxError, Some((2, 6))), "{error:?}");
+        assert_eq!(
+            (error.code, error.position),
+            (Code::SyntaxError, Some((2, 6))),
+            "{error:?}"
+        );
         assert_eq!(code_of(""), Code::SyntaxError);
         assert_eq!(code_of("-- nothing"), Code::SyntaxError);
         assert_eq!(code_of("SELECT 'abc"), Code::SyntaxError);
@@ -458,24 +607,44 @@ mod tests {
 
     #[test]
     fn question_marks_become_numbered_parameters() {
-        let Request::Query(query) = one_statement("SELECT ?, '?' FROM t WHERE a = ?").unwrap() else { panic!("no query") };
+        let Request::Query(query) = one_statement("SELECT ?, '?' FROM t WHERE a = ?").unwrap() else {
+            panic!("no query")
+        };
         assert_eq!(query.to_string(), "SELECT $1, '?' FROM t WHERE a = $2");
     }
 
     #[test]
     fn explain_takes_trinos_options() {
-        let Request::Explain { options, .. } = one_statement("EXPLAIN (TYPE LOGICAL, FORMAT JSON) SELECT 1").unwrap() else { panic!("no explain") };
-        assert_eq!((options.kind, options.format, options.analyze), (ExplainKind::Logical, ExplainFormat::Json, false));
-        let Request::Explain { options, .. } = one_statement("explain analyze select 1").unwrap() else { panic!("no explain") };
+        let Request::Explain { options, .. } = one_statement("EXPLAIN (TYPE LOGICAL, FORMAT JSON) SELECT 1").unwrap()
+        else {
+            panic!("no explain")
+        };
+        assert_eq!(
+            (options.kind, options.format, options.analyze),
+            (ExplainKind::Logical, ExplainFormat::Json, false)
+        );
+        let Request::Explain { options, .. } = one_statement("explain analyze select 1").unwrap() else {
+            panic!("no explain")
+        };
         assert!(options.analyze);
-        assert!(matches!(one_statement("EXPLAIN (SELECT 1)"), Ok(Request::Explain { .. })), "a query in parentheses is no option list");
+        assert!(
+            matches!(one_statement("EXPLAIN (SELECT 1)"), Ok(Request::Explain { .. })),
+            "a query in parentheses is no option list"
+        );
         assert_eq!(code_of("EXPLAIN (TYPE IO) SELECT 1"), Code::InvalidArgument);
     }
 
     #[test]
     fn show_takes_names_and_patterns() {
-        let Request::ShowTables { schema, like } = one_statement("SHOW TABLES FROM air.\"Mixed Case\" LIKE 'fl%'").unwrap() else { panic!("no show") };
-        assert_eq!((schema, like.as_deref()), (vec!["air".to_owned(), "Mixed Case".to_owned()], Some("fl%")));
+        let Request::ShowTables { schema, like } =
+            one_statement("SHOW TABLES FROM air.\"Mixed Case\" LIKE 'fl%'").unwrap()
+        else {
+            panic!("no show")
+        };
+        assert_eq!(
+            (schema, like.as_deref()),
+            (vec!["air".to_owned(), "Mixed Case".to_owned()], Some("fl%"))
+        );
     }
 
     #[test]

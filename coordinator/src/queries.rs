@@ -117,8 +117,16 @@ impl Queries {
     pub(crate) fn new() -> Self {
         const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
         let mut random = rand::rng();
-        let letter = |_| LETTERS.get(random.random_range(0..LETTERS.len())).map_or('a', |byte| char::from(*byte));
-        Self { inner: Mutex::default(), counter: AtomicU64::new(0), suffix: (0..5).map(letter).collect() }
+        let letter = |_| {
+            LETTERS
+                .get(random.random_range(0..LETTERS.len()))
+                .map_or('a', |byte| char::from(*byte))
+        };
+        Self {
+            inner: Mutex::default(),
+            counter: AtomicU64::new(0),
+            suffix: (0..5).map(letter).collect(),
+        }
     }
 
     /// Begins a query, in state QUEUED.
@@ -151,20 +159,30 @@ impl Queries {
         while inner.newest_last.len() > KEPT {
             inner.newest_last.pop_front();
         }
-        Tracked { record, started: Instant::now(), stop }
+        Tracked {
+            record,
+            started: Instant::now(),
+            stop,
+        }
     }
 
     /// What `user` may see: their own queries, or all.
     pub(crate) fn list(&self, user: Option<&str>) -> Vec<Record> {
         let records: Vec<_> = locked(&self.inner).newest_last.iter().map(Arc::clone).collect();
-        records.iter().map(|record| locked(record).clone()).filter(|record| user.is_none_or(|user| record.user == user)).collect()
+        records
+            .iter()
+            .map(|record| locked(record).clone())
+            .filter(|record| user.is_none_or(|user| record.user == user))
+            .collect()
     }
 
     /// Asks a query to stop; false when it has ended or is none of `user`'s.
     pub(crate) fn cancel(&self, user: Option<&str>, id: &str, message: &str) -> bool {
         let inner = locked(&self.inner);
         match inner.running.get(id) {
-            Some((owner, sender)) if user.is_none_or(|user| user == owner) => sender.send(Some(message.to_owned())).is_ok(),
+            Some((owner, sender)) if user.is_none_or(|user| user == owner) => {
+                sender.send(Some(message.to_owned())).is_ok()
+            }
             _ => false,
         }
     }
@@ -239,7 +257,11 @@ mod tests {
     use super::*;
 
     fn client() -> Client {
-        Client { door: "test", address: "here".into(), source: None }
+        Client {
+            door: "test",
+            address: "here".into(),
+            source: None,
+        }
     }
 
     #[test]
@@ -252,7 +274,10 @@ mod tests {
         assert_eq!(tracked.stop_signal().borrow().as_deref(), Some("stop"));
         queries.end(&tracked, Err(QueryError::new(Code::QueryCanceled, "stop")));
         assert!(!queries.cancel(None, &id, "late"), "it has ended");
-        assert_eq!(queries.list(Some("jane")).first().map(|record| record.state), Some(State::Canceled));
+        assert_eq!(
+            queries.list(Some("jane")).first().map(|record| record.state),
+            Some(State::Canceled)
+        );
         assert!(queries.list(Some("john")).is_empty());
     }
 

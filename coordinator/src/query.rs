@@ -17,7 +17,7 @@ use datafusion::{
     },
     common::{ParamValues, ScalarValue},
     error::DataFusionError,
-    execution::{RecordBatchStream, SendableRecordBatchStream, SessionState},
+    execution::{RecordBatchStream, SendableRecordBatchStream, SessionState, TaskContext},
     logical_expr::LogicalPlan,
     physical_plan::{ExecutionPlan, common::spawn_buffered, execute_stream},
     sql::{
@@ -26,17 +26,18 @@ use datafusion::{
     },
 };
 use futures::{Stream, StreamExt, stream};
-use minerva_cluster::{QueryGrants, leaf_of};
+use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
+use minerva_policy::Grant;
 
 use crate::{
     admission::Permit,
     catalog::{Catalog, Names},
     commands,
-    engine::Snapshot,
+    engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
-    explain, parse,
+    explain, memory, parse,
     parse::Request,
-    queries::{Queries, Tracked},
+    queries::Tracked,
     session::{Description, Session},
 };
 
@@ -53,7 +54,10 @@ pub struct Query {
 
 impl std::fmt::Debug for Query {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Query").field("id", &self.id).field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("Query")
+            .field("id", &self.id)
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,7 +102,7 @@ pub(crate) enum Answer {
 pub(crate) async fn start(session: &Session, sql: &str, parameters: Vec<ScalarValue>) -> Result<Query> {
     let engine = session.engine();
     let tracked = engine.queries.begin(&session.principal().id, session.client(), sql);
-    let mut running = Running::new(tracked, Arc::clone(&engine.queries));
+    let mut running = Running::new(tracked, Arc::clone(engine));
     let id = running.tracked.id();
     let mut stop = running.tracked.stop_signal();
     let started = tokio::select! {
@@ -120,22 +124,60 @@ pub(crate) async fn start(session: &Session, sql: &str, parameters: Vec<ScalarVa
     };
     let schema = rows.schema();
     running.begin_running(permit);
-    let stream = Box::pin(Guarded { schema: Arc::clone(&schema), inner: guarded(rows, running).boxed() });
-    Ok(Query { id, schema, update_count, stream })
+    let stream = Box::pin(Guarded {
+        schema: Arc::clone(&schema),
+        inner: guarded(rows, running).boxed(),
+    });
+    Ok(Query {
+        id,
+        schema,
+        update_count,
+        stream,
+    })
 }
 
 /// The straight line.
-async fn run(session: &Session, sql: &str, parameters: Vec<ScalarValue>, tracked: &Tracked) -> Result<(Answer, Permit)> {
+async fn run(
+    session: &Session,
+    sql: &str,
+    parameters: Vec<ScalarValue>,
+    tracked: &Tracked,
+) -> Result<(Answer, Permit)> {
     let request = parse::one_statement(sql)?;
     let snapshot = session.engine().snapshot();
-    let permit = session.engine().admission.admit(&snapshot.set, &snapshot.rules, session.principal(), &session.engine().config.cluster).await?;
+    let permit = session
+        .engine()
+        .admission
+        .admit(
+            &snapshot.set,
+            &snapshot.rules,
+            session.principal(),
+            &session.engine().config.cluster,
+        )
+        .await?;
     tracked.planning();
-    let answer = match request {
-        Request::Query(query) => Answer::Rows(rows(session, &snapshot, *query, parameters, tracked).await?),
-        Request::Explain { query, options } => explain::run(session, &snapshot, *query, options, parameters, tracked).await?,
-        command => commands::run(session, &snapshot, command, tracked).await?,
-    };
+    let work = answer(session, &snapshot, request, parameters, tracked);
+    let answer = within_limit(&permit, tracked, work).await?;
     Ok((answer, permit))
+}
+
+/// Does what a request asks for, as far as it is done before its first row.
+async fn answer(
+    session: &Session,
+    snapshot: &Snapshot,
+    request: Request,
+    parameters: Vec<ScalarValue>,
+    tracked: &Tracked,
+) -> Result<Answer> {
+    match request {
+        Request::Query(query) => Ok(Answer::Rows(
+            rows(session, snapshot, *query, parameters, tracked).await?,
+        )),
+        Request::Explain { query, options } => {
+            explain::run(session, snapshot, *query, options, parameters, tracked).await
+        }
+        command => commands::run(session, snapshot, command, tracked).await,
+    }
 }
 
 /// The rows of a query: names, plan, verified plan, stream.
@@ -146,7 +188,9 @@ pub(crate) async fn rows(
     parameters: Vec<ScalarValue>,
     tracked: &Tracked,
 ) -> Result<SendableRecordBatchStream> {
-    plan(session, snapshot, query, parameters).await?.execute(snapshot, tracked)
+    plan(session, snapshot, query, parameters)
+        .await?
+        .execute(session, snapshot, tracked)
 }
 
 /// A plan that was verified.
@@ -159,28 +203,66 @@ pub(crate) struct Planned {
 
 impl Planned {
     /// Begins to run the plan; workers are told what was granted to it.
-    pub(crate) fn execute(&self, snapshot: &Snapshot, tracked: &Tracked) -> Result<SendableRecordBatchStream> {
+    pub(crate) fn execute(
+        &self,
+        session: &Session,
+        snapshot: &Snapshot,
+        tracked: &Tracked,
+    ) -> Result<SendableRecordBatchStream> {
         tracked.planned(self.names.addresses.iter().map(ToString::to_string).collect());
         let told = QueryGrants::new(&tracked.id(), snapshot.version(), &self.names.grants);
-        let rows = execute_stream(Arc::clone(&self.physical), told.into_context(&self.state.task_ctx()))?;
+        let context = match max_memory(snapshot, session) {
+            Some(limit) => {
+                let runtime = memory::bounded(self.state.runtime_env(), limit);
+                Arc::new(TaskContext::from(&self.state).with_runtime(runtime))
+            }
+            None => self.state.task_ctx(),
+        };
+        let rows = execute_stream(Arc::clone(&self.physical), told.into_context(&context))?;
         // In a task of its own, so that a deadline and a cancelling client are heard while an operator computes.
-        Ok(spawn_buffered(rows, ROWS_AHEAD))
+        let rows = spawn_buffered(rows, ROWS_AHEAD);
+        let is_governed = self
+            .names
+            .grants
+            .iter()
+            .any(|(_, grant)| matches!(grant, Grant::Governed(_)));
+        Ok(if is_governed { scrubbed(rows) } else { rows })
     }
 }
 
+/// How many bytes a query may have in this process.
+fn max_memory(snapshot: &Snapshot, session: &Session) -> Option<u64> {
+    let limits = &snapshot.set.cluster(&session.engine().config.cluster)?.limits;
+    limits.max_memory.into_iter().chain(limits.max_memory_per_node).min()
+}
+
 /// Plans a query for the session's principal under one snapshot of the policies.
-pub(crate) async fn plan(session: &Session, snapshot: &Snapshot, query: QueryAst, parameters: Vec<ScalarValue>) -> Result<Planned> {
+pub(crate) async fn plan(
+    session: &Session,
+    snapshot: &Snapshot,
+    query: QueryAst,
+    parameters: Vec<ScalarValue>,
+) -> Result<Planned> {
     let (state, names, logical) = logical(session, snapshot, query).await?;
     let logical = bind(logical, parameters)?;
     let logical = state.optimize(&logical)?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let depots = &session.engine().depots;
     minerva_policy::verify(&physical, &names.grants, &|leaf| leaf_of(leaf, depots))?;
-    Ok(Planned { state, names, logical, physical })
+    Ok(Planned {
+        state,
+        names,
+        logical,
+        physical,
+    })
 }
 
 /// The names and the logical plan of a query, not optimised yet.
-pub(crate) async fn logical(session: &Session, snapshot: &Snapshot, query: QueryAst) -> Result<(SessionState, Names, LogicalPlan)> {
+pub(crate) async fn logical(
+    session: &Session,
+    snapshot: &Snapshot,
+    query: QueryAst,
+) -> Result<(SessionState, Names, LogicalPlan)> {
     let mut state = session.state(snapshot, false);
     let names = Catalog::of(session, snapshot).resolve(&query, &mut state).await?;
     let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
@@ -197,7 +279,11 @@ fn is_distributable(plan: &LogicalPlan) -> bool {
     let mut recursive = false;
     let walked = plan.apply_with_subqueries(|node| {
         recursive |= matches!(node, LogicalPlan::RecursiveQuery(_));
-        Ok(if recursive { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(if recursive {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
     });
     walked.is_ok() && !recursive
 }
@@ -206,7 +292,10 @@ fn is_distributable(plan: &LogicalPlan) -> bool {
 fn bind(plan: LogicalPlan, parameters: Vec<ScalarValue>) -> Result<LogicalPlan> {
     let expected = plan.get_parameter_names()?.len();
     if expected != parameters.len() {
-        let message = format!("the statement has {expected} parameters, {} values were given", parameters.len());
+        let message = format!(
+            "the statement has {expected} parameters, {} values were given",
+            parameters.len()
+        );
         return Err(QueryError::new(Code::InvalidParameter, message));
     }
     match expected {
@@ -224,40 +313,76 @@ pub(crate) async fn describe(session: &Session, sql: &str) -> Result<Description
         command => return Ok(commands::describe(&command)),
     };
     let (_, _, plan) = logical(session, &snapshot, query).await?;
-    let mut parameters: Vec<(String, DataType)> =
-        plan.get_parameter_types()?.into_iter().map(|(name, data_type)| (name, data_type.unwrap_or(DataType::Utf8))).collect();
+    let mut parameters: Vec<(String, DataType)> = plan
+        .get_parameter_types()?
+        .into_iter()
+        .map(|(name, data_type)| (name, data_type.unwrap_or(DataType::Utf8)))
+        .collect();
     parameters.sort_by_key(|(name, _)| name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX));
     let schema = match explained {
         true => explain::schema(),
         false => Arc::new(plan.schema().as_arrow().clone()),
     };
-    Ok(Description { schema, parameters, is_update: false })
+    Ok(Description {
+        schema,
+        parameters,
+        is_update: false,
+    })
+}
+
+/// Leaves in each batch's buffers only what its rows show: a filtered or masked array may still carry hidden values, unseen but sent.
+fn scrubbed(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let schema = rows.schema();
+    let inner = rows
+        .map(|batch| batch.and_then(|batch| Ok(minerva_policy::scrub(&batch)?)))
+        .boxed();
+    Box::pin(Guarded { schema, inner })
 }
 
 /// One batch as a stream.
 fn once(batch: RecordBatch) -> SendableRecordBatchStream {
     let schema = batch.schema();
-    Box::pin(Guarded { schema, inner: stream::once(async move { Ok(batch) }).boxed() })
+    Box::pin(Guarded {
+        schema,
+        inner: stream::once(async move { Ok(batch) }).boxed(),
+    })
 }
 
 /// One column of text, one row for each line.
 pub(crate) fn text_table(column: &str, lines: &[String]) -> Result<RecordBatch> {
     let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
-    Ok(RecordBatch::try_new(schema, vec![Arc::new(StringArray::from_iter_values(lines))])?)
+    Ok(RecordBatch::try_new(
+        schema,
+        vec![Arc::new(StringArray::from_iter_values(lines))],
+    )?)
 }
 
 /// A query's record while it runs; dropping it ends the query.
 struct Running {
     tracked: Tracked,
-    queries: Arc<Queries>,
+    engine: Arc<Engine>,
     permit: Option<Permit>,
     deadline: Option<tokio::time::Instant>,
     ended: bool,
 }
 
 impl Running {
-    fn new(tracked: Tracked, queries: Arc<Queries>) -> Self {
-        Self { tracked, queries, permit: None, deadline: None, ended: false }
+    fn new(tracked: Tracked, engine: Arc<Engine>) -> Self {
+        Self {
+            tracked,
+            engine,
+            permit: None,
+            deadline: None,
+            ended: false,
+        }
+    }
+
+    /// The error as it leaves the engine; a worker that was lost gets no more work until it is heard of again.
+    fn understand(&self, error: DataFusionError) -> QueryError {
+        if let Some(lost) = WorkerLost::find(&error) {
+            self.engine.members.suspect(&lost.url);
+        }
+        QueryError::from(error)
     }
 
     fn begin_running(&mut self, permit: Permit) {
@@ -276,14 +401,17 @@ impl Running {
     fn end(&mut self, outcome: Result<()>) {
         self.ended = true;
         self.permit = None;
-        self.queries.end(&self.tracked, outcome);
+        self.engine.queries.end(&self.tracked, outcome);
     }
 
     fn check_rows(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = self.tracked.produced(batch.num_rows(), batch.get_array_memory_size());
         match self.permit.as_ref().and_then(|permit| permit.limits.max_rows) {
-            Some(limit) if rows > limit => Err(QueryError::new(Code::ExceededRowLimit, format!("the query returned more than {limit} rows"))
-                .with_hint("add a LIMIT, or raise `query.max-rows` of the cluster")),
+            Some(limit) if rows > limit => Err(QueryError::new(
+                Code::ExceededRowLimit,
+                format!("the query returned more than {limit} rows"),
+            )
+            .with_hint("add a LIMIT, or raise `query.max-rows` of the cluster")),
             _ => Ok(()),
         }
     }
@@ -321,15 +449,18 @@ async fn expired(deadline: Option<tokio::time::Instant>) {
 }
 
 /// Counts rows, holds the limits, and ends the record with the last row, the first error, or when the client goes away.
-fn guarded(rows: SendableRecordBatchStream, running: Running) -> impl Stream<Item = Result<RecordBatch, DataFusionError>> + Send {
+fn guarded(
+    rows: SendableRecordBatchStream,
+    running: Running,
+) -> impl Stream<Item = Result<RecordBatch, DataFusionError>> + Send {
     stream::unfold(Some((rows, running)), |both| async move {
         let (mut rows, mut running) = both?;
         let mut stop = running.tracked.stop_signal();
         let next: Option<Result<RecordBatch>> = tokio::select! {
             biased;
             message = stopped(&mut stop) => Some(Err(canceled(message))),
-            () = expired(running.deadline) => Some(Err(too_slow(&running))),
-            next = rows.next() => next.map(|batch| batch.map_err(QueryError::from)),
+            () = expired(running.deadline) => Some(Err(too_slow(running.permit.as_ref()))),
+            next = rows.next() => next.map(|batch| batch.map_err(|error| running.understand(error))),
         };
         match next.map(|batch| batch.and_then(|batch| running.check_rows(&batch).map(|()| batch))) {
             None => {
@@ -342,10 +473,22 @@ fn guarded(rows: SendableRecordBatchStream, running: Running) -> impl Stream<Ite
     })
 }
 
-fn too_slow(running: &Running) -> QueryError {
-    let limit = running.permit.as_ref().and_then(Permit::max_run_time).unwrap_or(Duration::ZERO);
-    QueryError::new(Code::ExceededTimeLimit, format!("the query ran longer than {} seconds", limit.as_secs_f64()))
-        .with_hint("ask for less, or raise `query.max-run-time` of the cluster")
+fn too_slow(permit: Option<&Permit>) -> QueryError {
+    let limit = permit.and_then(Permit::max_run_time).unwrap_or(Duration::ZERO);
+    QueryError::new(
+        Code::ExceededTimeLimit,
+        format!("the query ran longer than {} seconds", limit.as_secs_f64()),
+    )
+    .with_hint("ask for less, or raise `query.max-run-time` of the cluster")
+}
+
+/// Holds the time limit over planning, and over the statements that do all their work there: commands and EXPLAIN ANALYZE.
+async fn within_limit<T>(permit: &Permit, tracked: &Tracked, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let begun = tokio::time::Instant::from_std(tracked.started());
+    tokio::select! {
+        done = work => done,
+        () = expired(permit.max_run_time().map(|limit| begun + limit)) => Err(too_slow(Some(permit))),
+    }
 }
 
 /// A stream with its schema.

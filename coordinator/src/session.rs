@@ -18,6 +18,7 @@ use datafusion::{
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
     prelude::SessionConfig,
 };
+use datafusion_distributed::DistributedExt;
 use minerva_cluster::{Members, Wire};
 use minerva_policy::{BarrierPlanner, Principal};
 use minerva_resources::Address;
@@ -95,7 +96,12 @@ pub struct Description {
 
 impl Session {
     pub(crate) fn new(engine: Arc<Engine>, principal: Arc<Principal>, client: Client) -> Self {
-        Self { engine, principal, client, current: Mutex::default() }
+        Self {
+            engine,
+            principal,
+            client,
+            current: Mutex::default(),
+        }
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -147,7 +153,9 @@ impl Session {
     pub async fn set_schema(&self, name: Option<&str>) -> Result<()> {
         if let Some(name) = name {
             let catalog = self.catalog_name();
-            Catalog::of(self, &self.engine.snapshot()).expect_schema(catalog.as_deref(), name).await?;
+            Catalog::of(self, &self.engine.snapshot())
+                .expect_schema(catalog.as_deref(), name)
+                .await?;
         }
         self.current().schema = name.map(str::to_owned);
         Ok(())
@@ -217,7 +225,10 @@ impl Session {
     /// `PERMISSION_DENIED` for others, since the text holds policies; not-found codes for unknown users and tables.
     pub async fn explain_policy(&self, user: &str, subject: &PolicySubject) -> Result<String> {
         if !self.principal.is_operator() {
-            return Err(QueryError::new(Code::PermissionDenied, "only operators may have policies explained").with_hint("ask an operator"));
+            return Err(
+                QueryError::new(Code::PermissionDenied, "only operators may have policies explained")
+                    .with_hint("ask an operator"),
+            );
         }
         let snapshot = self.engine.snapshot();
         let declared = snapshot.set.user(user).ok_or_else(|| {
@@ -235,8 +246,16 @@ impl Session {
                 _ => BTreeSet::new(),
             },
             PolicySubject::Everything => {
-                let tables = catalog.tables(&TableRequest { kinds: vec!["BASE TABLE".to_owned()], ..TableRequest::default() }).await?;
-                tables.into_iter().map(|table| Address::new(table.catalog, table.schema, table.name)).collect()
+                let tables = catalog
+                    .tables(&TableRequest {
+                        kinds: vec!["BASE TABLE".to_owned()],
+                        ..TableRequest::default()
+                    })
+                    .await?;
+                tables
+                    .into_iter()
+                    .map(|table| Address::new(table.catalog, table.schema, table.name))
+                    .collect()
             }
         };
         let principal = auth::principal(declared);
@@ -251,6 +270,8 @@ impl Session {
     /// The state that one statement of this session is planned with: no table is in it yet.
     pub(crate) fn state(&self, snapshot: &Snapshot, distributed: bool) -> SessionState {
         let mut state = snapshot.templates.state(distributed);
+        // `now()` is the moment of the statement, not that of the template.
+        state.mark_start_execution();
         let options = state.config_mut().options_mut();
         options.catalog.default_catalog = self.catalog_name().unwrap_or_else(|| NOWHERE.to_owned());
         options.catalog.default_schema = self.schema_name().unwrap_or_else(|| NOWHERE.to_owned());
@@ -266,7 +287,13 @@ pub(crate) struct Templates {
 }
 
 impl Templates {
-    pub(crate) fn new(config: SessionConfig, wire: &Wire, members: &Members, runtime: &Arc<RuntimeEnv>) -> Self {
+    pub(crate) fn new(
+        config: SessionConfig,
+        bytes_per_task: usize,
+        wire: &Wire,
+        members: &Members,
+        runtime: &Arc<RuntimeEnv>,
+    ) -> datafusion::error::Result<Self> {
         let builder = || {
             SessionStateBuilder::new()
                 .with_config(settings(config.clone(), wire))
@@ -275,7 +302,13 @@ impl Templates {
                 .with_optimizer_rules(optimizer::rules())
                 .with_query_planner(Arc::new(Planner))
         };
-        Self { local: builder().build(), distributed: minerva_cluster::coordinator_session(builder(), wire, members).build() }
+        let distributed = minerva_cluster::coordinator_session(builder(), wire, members)
+            .with_distributed_file_scan_config_bytes_per_partition(bytes_per_task)?
+            .build();
+        Ok(Self {
+            local: builder().build(),
+            distributed,
+        })
     }
 
     fn state(&self, distributed: bool) -> SessionState {
@@ -292,15 +325,24 @@ struct Planner;
 
 #[async_trait]
 impl QueryPlanner for Planner {
-    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn datafusion::catalog::Session) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner)]).create_physical_plan(plan, session).await
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn datafusion::catalog::Session,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner)])
+            .create_physical_plan(plan, session)
+            .await
     }
 }
 
 /// The planner's and executor's settings; users cannot change them.
 fn settings(config: SessionConfig, wire: &Wire) -> SessionConfig {
     let depots = Arc::clone(wire.depots());
-    let mut config = config.with_extension(depots).with_create_default_catalog_and_schema(false).with_information_schema(false);
+    let mut config = config
+        .with_extension(depots)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(false);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.execution.collect_statistics = true;

@@ -33,7 +33,9 @@ impl Store {
     /// Opens or creates the store's file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let connection = Connection::open(path).map_err(|error| failed(&error))?;
-        connection.busy_timeout(Duration::from_secs(5)).map_err(|error| failed(&error))?;
+        connection
+            .busy_timeout(Duration::from_secs(5))
+            .map_err(|error| failed(&error))?;
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL;
@@ -61,7 +63,8 @@ impl Store {
             .map_err(|error| failed(&error))?;
         if added == 0 {
             let message = format!("user `{}` has an API key `{}` already", key.user, key.name);
-            return Err(QueryError::new(Code::InvalidArgument, message).with_hint("choose another name with -n, or delete that key first"));
+            return Err(QueryError::new(Code::InvalidArgument, message)
+                .with_hint("choose another name with -n, or delete that key first"));
         }
         Ok(())
     }
@@ -70,10 +73,19 @@ impl Store {
     pub(crate) fn keys(&self, user: Option<&str>) -> Result<Vec<StoredKey>> {
         let connection = self.connection();
         let mut statement = connection
-            .prepare_cached("SELECT user, name, created, expires FROM api_key WHERE ?1 IS NULL OR user = ?1 ORDER BY user, name")
+            .prepare_cached(
+                "SELECT user, name, created, expires FROM api_key WHERE ?1 IS NULL OR user = ?1 ORDER BY user, name",
+            )
             .map_err(|error| failed(&error))?;
         let rows = statement
-            .query_map(params![user], |row| Ok(StoredKey { user: row.get(0)?, name: row.get(1)?, created: row.get(2)?, expires: row.get(3)? }))
+            .query_map(params![user], |row| {
+                Ok(StoredKey {
+                    user: row.get(0)?,
+                    name: row.get(1)?,
+                    created: row.get(2)?,
+                    expires: row.get(3)?,
+                })
+            })
             .map_err(|error| failed(&error))?;
         rows.collect::<Result<_, _>>().map_err(|error| failed(&error))
     }
@@ -91,7 +103,11 @@ impl Store {
     pub(crate) fn find_key(&self, sha256: &str) -> Result<Option<(String, i64)>> {
         self.connection()
             .prepare_cached("SELECT user, expires FROM api_key WHERE sha256 = ?1")
-            .and_then(|mut statement| statement.query_row(params![sha256], |row| Ok((row.get(0)?, row.get(1)?))).optional())
+            .and_then(|mut statement| {
+                statement
+                    .query_row(params![sha256], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()
+            })
             .map_err(|error| failed(&error))
     }
 }
@@ -99,8 +115,13 @@ impl Store {
 fn failed(error: &rusqlite::Error) -> QueryError {
     let full = matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull));
     match full {
-        true => QueryError::new(Code::InsufficientDisk, "the disk of the data folder is full").with_hint("free space there"),
-        false => QueryError::new(Code::GenericInternalError, format!("the data folder's store failed: {error}")),
+        true => {
+            QueryError::new(Code::InsufficientDisk, "the disk of the data folder is full").with_hint("free space there")
+        }
+        false => QueryError::new(
+            Code::GenericInternalError,
+            format!("the data folder's store failed: {error}"),
+        ),
     }
 }
 
@@ -112,7 +133,12 @@ mod tests {
     fn keys_are_found_by_hash_and_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("state.db")).unwrap();
-        let key = StoredKey { user: "jane".into(), name: "laptop".into(), created: 1, expires: 2 };
+        let key = StoredKey {
+            user: "jane".into(),
+            name: "laptop".into(),
+            created: 1,
+            expires: 2,
+        };
         store.add_key(&key, "aa").unwrap();
         assert!(store.add_key(&key, "bb").is_err(), "the same name twice");
         assert_eq!(store.find_key("aa").unwrap(), Some(("jane".into(), 2)));

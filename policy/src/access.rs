@@ -39,9 +39,8 @@ pub(crate) struct AccessRule {
 
 impl AccessRule {
     fn is_about(&self, predicate: &str, object: &Object) -> bool {
-        let names = |globs: &[Glob], texts: &[String]| {
-            globs.iter().any(|glob| texts.iter().any(|text| glob.matches(text)))
-        };
+        let names =
+            |globs: &[Glob], texts: &[String]| globs.iter().any(|glob| texts.iter().any(|text| glob.matches(text)));
         self.policy.predicates.iter().any(|glob| glob.matches(predicate))
             && (names(&self.policy.paths, &object.paths)
                 || self.policy.tags.matches(object.tags.iter().map(String::as_str)))
@@ -50,7 +49,11 @@ impl AccessRule {
     /// Whether the policy could be about some table below these first parts of an address. Errs on the side of yes.
     fn could_be_about(&self, place: &Place<'_>) -> bool {
         self.policy.predicates.iter().any(|glob| glob.matches(SELECT))
-            && (self.policy.paths.iter().any(|glob| could_match(glob.as_str(), &place.path))
+            && (self
+                .policy
+                .paths
+                .iter()
+                .any(|glob| could_match(glob.as_str(), &place.path))
                 || self.policy.tags.0.iter().any(|all| {
                     !all.is_empty()
                         && all.iter().all(|glob| {
@@ -76,7 +79,10 @@ impl Rules {
     /// May the principal do `predicate` to the object.
     pub fn authorize(&self, principal: &Principal, predicate: &str, object: &Object) -> AccessDecision {
         if principal.is_operator() {
-            return AccessDecision { allowed: true, because: vec![] };
+            return AccessDecision {
+                allowed: true,
+                because: vec![],
+            };
         }
         let person = self.person(principal);
         let mut decision = AccessDecision::default();
@@ -125,20 +131,37 @@ impl Rules {
         let known = [place.depot.as_str(), place.collection.as_str()];
         let known = known.into_iter().take_while(|part| !part.is_empty());
         let path = ["dataos", "", ""].into_iter().chain(known.clone()).collect();
-        let tag = ["dataos", "system", "minerva", "table"].into_iter().chain(known).collect();
+        let tag = ["dataos", "system", "minerva", "table"]
+            .into_iter()
+            .chain(known)
+            .collect();
         let tags = self.tags().inside(place);
         let here = Place { path, tag, tags };
         // A policy that denies a table of an unheard-of name denies every one.
-        let unheard_of = |part: &String| if part.is_empty() { "\u{10fffd}".to_owned() } else { part.clone() };
+        let unheard_of = |part: &String| {
+            if part.is_empty() {
+                "\u{10fffd}".to_owned()
+            } else {
+                part.clone()
+            }
+        };
         let any = Address::new(&place.depot, unheard_of(&place.collection), "\u{10fffd}");
         let any = self.object(&any);
-        !person.access(self).any(|rule| !rule.policy.allow && rule.is_about(SELECT, &any))
-            && person.access(self).any(|rule| rule.policy.allow && rule.could_be_about(&here))
+        !person
+            .access(self)
+            .any(|rule| !rule.policy.allow && rule.is_about(SELECT, &any))
+            && person
+                .access(self)
+                .any(|rule| rule.policy.allow && rule.could_be_about(&here))
     }
 
     /// A table under every name that policies may use for it.
     fn object(&self, address: &Address) -> Object {
-        let Address { depot, collection, dataset } = address;
+        let Address {
+            depot,
+            collection,
+            dataset,
+        } = address;
         let tags = self.tags().of_dataset(address).into_iter().map(str::to_owned);
         Object {
             paths: vec![address.to_string()],
@@ -153,7 +176,9 @@ impl Rules {
 fn could_match(pattern: &str, known: &[&str]) -> bool {
     let segments = segments(pattern);
     for (index, part) in known.iter().enumerate() {
-        let Some(segment) = segments.get(index) else { return false };
+        let Some(segment) = segments.get(index) else {
+            return false;
+        };
         // `**` and braces may reach over segments.
         if segment.contains("**") || segment.contains('{') {
             return true;

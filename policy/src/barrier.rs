@@ -11,7 +11,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, internal_err};
-use datafusion::logical_expr::{Expr, InvariantLevel, LogicalPlan, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, Filter, InvariantLevel, LogicalPlan, UserDefinedLogicalNodeCore};
 use minerva_resources::Address;
 
 /// Whose barrier it is: one table under the policies compiled for one principal.
@@ -39,6 +40,8 @@ pub struct PolicyBarrier {
     columns: Vec<BarrierColumn>,
     /// Predicates without a column that an optimizer rule wanted below; they are evaluated above.
     guards: Vec<Expr>,
+    /// Leakproof predicates that were moved below.
+    passed: Vec<Expr>,
     input: Arc<LogicalPlan>,
     schema: DFSchemaRef,
 }
@@ -47,7 +50,14 @@ impl PolicyBarrier {
     /// Puts a barrier over `input`, whose output columns must be `columns` in the same order.
     pub fn try_new(seal: Arc<Seal>, columns: Vec<BarrierColumn>, input: LogicalPlan) -> Result<Self> {
         let schema = Arc::new(bare_schema(input.schema())?);
-        let barrier = Self { seal, columns, guards: Vec::new(), input: Arc::new(input), schema };
+        let barrier = Self {
+            seal,
+            columns,
+            guards: Vec::new(),
+            passed: Vec::new(),
+            input: Arc::new(input),
+            schema,
+        };
         barrier.check_columns()?;
         Ok(barrier)
     }
@@ -67,35 +77,78 @@ impl PolicyBarrier {
         &self.input
     }
 
+    /// The predicates of a user that are evaluated at the barrier, just above it.
     pub(crate) fn guards(&self) -> &[Expr] {
         &self.guards
     }
 
+    /// All predicates of a user that belong to the scan, as texts.
+    pub(crate) fn filters(&self) -> Vec<String> {
+        self.passed
+            .iter()
+            .chain(&self.guards)
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    /// The same barrier with `predicates` evaluated below it. They must be leakproof.
+    ///
+    /// A predicate is moved once: `push_down_filter` derives some from a join anew in each pass.
+    pub(crate) fn pass(&self, predicates: Vec<Expr>) -> Result<Self> {
+        let mut barrier = self.clone();
+        let fresh: Vec<Expr> = predicates
+            .into_iter()
+            .filter(|predicate| !self.passed.contains(predicate))
+            .collect();
+        if let Some(predicate) = conjunction(fresh.iter().cloned()) {
+            barrier.input = Arc::new(LogicalPlan::Filter(Filter::try_new(
+                predicate,
+                Arc::clone(&self.input),
+            )?));
+            barrier.passed.extend(fresh);
+        }
+        Ok(barrier)
+    }
+
     pub(crate) fn is_open(&self, column: &Column) -> bool {
-        self.columns.iter().any(|known| known.name == column.name && !known.masked)
+        self.columns
+            .iter()
+            .any(|known| known.name == column.name && !known.masked)
     }
 
     fn check_columns(&self) -> Result<()> {
         let names = self.schema.fields().iter().map(|field| field.name());
         if self.columns.len() != names.len() || !names.zip(&self.columns).all(|(name, column)| *name == column.name) {
-            return internal_err!("the policy barrier of `{}` does not know the columns of its input", self.seal.address);
+            return internal_err!(
+                "the policy barrier of `{}` does not know the columns of its input",
+                self.seal.address
+            );
         }
         Ok(())
     }
 
     /// The known columns in the order of `input`, or `None` when `input` computes something of its own.
     fn columns_of(&self, input: &LogicalPlan) -> Option<Vec<BarrierColumn>> {
-        let known: HashMap<&str, &BarrierColumn> =
-            self.columns.iter().map(|column| (column.name.as_str(), column)).collect();
+        let known: HashMap<&str, &BarrierColumn> = self
+            .columns
+            .iter()
+            .map(|column| (column.name.as_str(), column))
+            .collect();
         let fields = input.schema().fields();
-        fields.iter().map(|field| known.get(field.name().as_str()).map(|column| (*column).clone())).collect()
+        fields
+            .iter()
+            .map(|field| known.get(field.name().as_str()).map(|column| (*column).clone()))
+            .collect()
     }
 }
 
 /// The schema without metadata and functional dependencies: neither a file's notes nor a key of the raw table is
 /// known above the barrier.
 fn bare_schema(schema: &DFSchema) -> Result<DFSchema> {
-    let fields = schema.iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field))).collect();
+    let fields = schema
+        .iter()
+        .map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)))
+        .collect();
     DFSchema::new_with_metadata(fields, HashMap::new())
 }
 
@@ -104,15 +157,17 @@ impl Hash for PolicyBarrier {
         self.seal.hash(state);
         self.columns.hash(state);
         self.guards.hash(state);
+        self.passed.hash(state);
         self.input.hash(state);
     }
 }
 
 impl PartialOrd for PolicyBarrier {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        let this = (&self.seal, &self.columns, &self.guards, &self.input);
-        let that = (&other.seal, &other.columns, &other.guards, &other.input);
-        this.partial_cmp(&that).filter(|ordering| *ordering != Ordering::Equal || self == other)
+        let this = (&self.seal, &self.columns, &self.guards, &self.passed, &self.input);
+        let that = (&other.seal, &other.columns, &other.guards, &other.passed, &other.input);
+        this.partial_cmp(&that)
+            .filter(|ordering| *ordering != Ordering::Equal || self == other)
     }
 }
 
@@ -139,7 +194,7 @@ impl UserDefinedLogicalNodeCore for PolicyBarrier {
 
     fn fmt_for_explain(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "PolicyBarrier: {}", self.seal.address)?;
-        write_guards(formatter, &self.guards)
+        write_filters(formatter, &self.filters())
     }
 
     /// Rebuilds the barrier over what an optimizer rule made of its input.
@@ -152,7 +207,10 @@ impl UserDefinedLogicalNodeCore for PolicyBarrier {
         let Ok([input]) = <[LogicalPlan; 1]>::try_from(inputs) else {
             return internal_err!("the policy barrier of `{}` has one input", self.seal.address);
         };
-        let mut barrier = Self { guards: exprs, ..self.clone() };
+        let mut barrier = Self {
+            guards: exprs,
+            ..self.clone()
+        };
         if let LogicalPlan::Filter(filter) = &input
             && filter.predicate.column_refs().is_empty()
             && filter.input == self.input
@@ -179,10 +237,11 @@ impl UserDefinedLogicalNodeCore for PolicyBarrier {
     }
 }
 
-pub(crate) fn write_guards(formatter: &mut fmt::Formatter<'_>, guards: &[Expr]) -> fmt::Result {
-    if guards.is_empty() {
-        return Ok(());
+/// Writes predicates at the end of a scan's line.
+pub(crate) fn write_filters(formatter: &mut fmt::Formatter<'_>, filters: &[String]) -> fmt::Result {
+    if filters.is_empty() {
+        Ok(())
+    } else {
+        write!(formatter, ", filters=[{}]", filters.join(", "))
     }
-    let texts: Vec<String> = guards.iter().map(ToString::to_string).collect();
-    write!(formatter, ", filters=[{}]", texts.join(", "))
 }

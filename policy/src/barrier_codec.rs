@@ -39,11 +39,29 @@ struct ColumnMessage {
 /// The bytes of `node` when it is a policy barrier.
 pub fn encode_barrier(node: &dyn ExecutionPlan) -> Option<Vec<u8>> {
     let barrier = node.downcast_ref::<PolicyBarrierExec>()?;
-    let Address { depot, collection, dataset } = barrier.seal().address.clone();
+    let Address {
+        depot,
+        collection,
+        dataset,
+    } = barrier.seal().address.clone();
     let columns = barrier.columns().iter();
-    let columns = columns.map(|column| ColumnMessage { name: column.name.clone(), masked: column.masked }).collect();
+    let columns = columns
+        .map(|column| ColumnMessage {
+            name: column.name.clone(),
+            masked: column.masked,
+        })
+        .collect();
     let fingerprint = barrier.seal().fingerprint.clone();
-    Some(BarrierMessage { depot, collection, dataset, fingerprint, columns }.encode_to_vec())
+    Some(
+        BarrierMessage {
+            depot,
+            collection,
+            dataset,
+            fingerprint,
+            columns,
+        }
+        .encode_to_vec(),
+    )
 }
 
 /// The barrier that [`encode_barrier`] wrote, over its decoded input.
@@ -57,7 +75,15 @@ pub fn decode_barrier(bytes: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> Result
         fingerprint: message.fingerprint,
     };
     let columns = message.columns.into_iter();
-    let columns: Vec<_> =
-        columns.map(|column| BarrierColumn { name: column.name, masked: column.masked }).collect();
-    Ok(Arc::new(PolicyBarrierExec::try_new(Arc::new(seal), columns, Arc::clone(input))?))
+    let columns: Vec<_> = columns
+        .map(|column| BarrierColumn {
+            name: column.name,
+            masked: column.masked,
+        })
+        .collect();
+    Ok(Arc::new(PolicyBarrierExec::try_new(
+        Arc::new(seal),
+        columns,
+        Arc::clone(input),
+    )?))
 }

@@ -16,7 +16,7 @@ use datafusion::physical_plan::metrics::{MetricCategory, MetricsSet};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use datafusion_distributed::{DistributedExec, NetworkBoundaryExt};
 
-use crate::barrier::{PolicyBarrier, Seal, write_guards};
+use crate::barrier::{PolicyBarrier, Seal, write_filters};
 use crate::barrier_exec::PolicyBarrierExec;
 
 /// `plan` as a user may see it, subqueries included.
@@ -31,10 +31,12 @@ pub fn redact_logical_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
         let scan = GovernedScan {
             seal: Arc::clone(barrier.seal()),
             columns: barrier.columns().iter().map(|column| column.name.clone()).collect(),
-            guards: barrier.guards().to_vec(),
+            filters: barrier.filters(),
             schema: Arc::clone(UserDefinedLogicalNodeCore::schema(barrier)),
         };
-        Ok(Transformed::yes(LogicalPlan::Extension(Extension { node: Arc::new(scan) })))
+        Ok(Transformed::yes(LogicalPlan::Extension(Extension {
+            node: Arc::new(scan),
+        })))
     })?;
     Ok(redacted.data)
 }
@@ -53,6 +55,7 @@ fn redacted(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPla
         return Ok(Some(Arc::new(GovernedScanExec {
             seal: Arc::clone(barrier.seal()),
             columns,
+            filters: barrier.filters().to_vec(),
             barrier: Arc::clone(plan),
         })));
     }
@@ -70,7 +73,10 @@ fn redacted(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPla
         #[expect(deprecated, reason = "these nodes implement only the older method")]
         return Ok(Some(Arc::clone(plan).with_new_children(children)?));
     }
-    Ok(Some(Arc::new(Printed { node: Arc::clone(plan), children })))
+    Ok(Some(Arc::new(Printed {
+        node: Arc::clone(plan),
+        children,
+    })))
 }
 
 /// Leaves out what measures memory: batches above a barrier may still share buffers with hidden rows.
@@ -86,8 +92,14 @@ fn without_sizes(metrics: MetricsSet) -> MetricsSet {
     kept
 }
 
-fn write_scan(formatter: &mut fmt::Formatter<'_>, seal: &Seal, columns: &[String]) -> fmt::Result {
-    write!(formatter, "GovernedScan: {}, columns=[{}]", seal.address, columns.join(", "))
+fn write_scan(formatter: &mut fmt::Formatter<'_>, seal: &Seal, columns: &[String], filters: &[String]) -> fmt::Result {
+    write!(
+        formatter,
+        "GovernedScan: {}, columns=[{}]",
+        seal.address,
+        columns.join(", ")
+    )?;
+    write_filters(formatter, filters)
 }
 
 /// What is left of a logical barrier.
@@ -95,13 +107,14 @@ fn write_scan(formatter: &mut fmt::Formatter<'_>, seal: &Seal, columns: &[String
 struct GovernedScan {
     seal: Arc<Seal>,
     columns: Vec<String>,
-    guards: Vec<Expr>,
+    filters: Vec<String>,
     schema: DFSchemaRef,
 }
 
 impl PartialOrd for GovernedScan {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        let ordering = (&self.seal, &self.columns, &self.guards).partial_cmp(&(&other.seal, &other.columns, &other.guards));
+        let ordering =
+            (&self.seal, &self.columns, &self.filters).partial_cmp(&(&other.seal, &other.columns, &other.filters));
         ordering.filter(|ordering| ordering.is_ne() || self == other)
     }
 }
@@ -120,16 +133,15 @@ impl UserDefinedLogicalNodeCore for GovernedScan {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        self.guards.clone()
+        Vec::new()
     }
 
     fn fmt_for_explain(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_scan(formatter, &self.seal, &self.columns)?;
-        write_guards(formatter, &self.guards)
+        write_scan(formatter, &self.seal, &self.columns, &self.filters)
     }
 
-    fn with_exprs_and_inputs(&self, guards: Vec<Expr>, _inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self { guards, ..self.clone() })
+    fn with_exprs_and_inputs(&self, _exprs: Vec<Expr>, _inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(self.clone())
     }
 }
 
@@ -138,6 +150,7 @@ impl UserDefinedLogicalNodeCore for GovernedScan {
 struct GovernedScanExec {
     seal: Arc<Seal>,
     columns: Vec<String>,
+    filters: Vec<String>,
     barrier: Arc<dyn ExecutionPlan>,
 }
 
@@ -145,7 +158,7 @@ impl DisplayAs for GovernedScanExec {
     fn fmt_as(&self, format: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
-                write_scan(formatter, &self.seal, &self.columns)
+                write_scan(formatter, &self.seal, &self.columns, &self.filters)
             }
             DisplayFormatType::TreeRender => write!(formatter, "{}", self.seal.address),
         }
@@ -219,7 +232,10 @@ impl ExecutionPlan for Printed {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self { node: Arc::clone(&self.node), children }))
+        Ok(Arc::new(Self {
+            node: Arc::clone(&self.node),
+            children,
+        }))
     }
 
     fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

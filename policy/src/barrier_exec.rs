@@ -17,6 +17,8 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Constraints, DataFusionError, Result, Statistics, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::object_store;
+use datafusion::parquet::errors::ParquetError;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
@@ -39,6 +41,8 @@ use crate::leakproof::is_leakproof_physical;
 pub struct PolicyBarrierExec {
     seal: Arc<Seal>,
     columns: Arc<[BarrierColumn]>,
+    /// A user's predicates that are evaluated below or at the barrier, for printing only.
+    filters: Arc<[String]>,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -55,10 +59,33 @@ impl PolicyBarrierExec {
         let schema = input.schema();
         let names = schema.fields().iter().map(|field| field.name());
         if names.len() != columns.len() || !names.zip(columns.iter()).all(|(name, column)| *name == column.name) {
-            return internal_err!("the policy barrier of `{}` does not know the columns of its input", seal.address);
+            return internal_err!(
+                "the policy barrier of `{}` does not know the columns of its input",
+                seal.address
+            );
         }
         let properties = without_constraints(input.properties());
-        Ok(Self { seal, columns, input, properties, metrics: ExecutionPlanMetricsSet::new() })
+        let filters = Arc::from([]);
+        Ok(Self {
+            seal,
+            columns,
+            filters,
+            input,
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+
+    /// Remembers which predicates of a user the scan answers for.
+    pub(crate) fn with_filters(self, filters: impl Into<Arc<[String]>>) -> Self {
+        Self {
+            filters: filters.into(),
+            ..self
+        }
+    }
+
+    pub(crate) fn filters(&self) -> &[String] {
+        &self.filters
     }
 
     /// Whose barrier it is.
@@ -81,7 +108,8 @@ impl PolicyBarrierExec {
     }
 
     fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::try_new(Arc::clone(&self.seal), Arc::clone(&self.columns), input)?))
+        let barrier = Self::try_new(Arc::clone(&self.seal), Arc::clone(&self.columns), input)?;
+        Ok(Arc::new(barrier.with_filters(Arc::clone(&self.filters))))
     }
 
     fn is_leakproof(&self, predicate: &Arc<dyn PhysicalExpr>) -> bool {
@@ -149,9 +177,11 @@ impl ExecutionPlan for PolicyBarrierExec {
             return internal_err!("the policy barrier of `{}` has one input", self.seal.address);
         };
         match options.children_properties {
-            ChildrenPropertiesMode::Keep => {
-                Ok(Arc::new(Self { input, metrics: ExecutionPlanMetricsSet::new(), ..Self::clone(&self) }))
-            }
+            ChildrenPropertiesMode::Keep => Ok(Arc::new(Self {
+                input,
+                metrics: ExecutionPlanMetricsSet::new(),
+                ..Self::clone(&self)
+            })),
             ChildrenPropertiesMode::Recompute => self.over(input),
         }
     }
@@ -168,12 +198,17 @@ impl ExecutionPlan for PolicyBarrierExec {
     }
 
     fn repartitioned(&self, partitions: usize, config: &ConfigOptions) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        self.input.repartitioned(partitions, config)?.map(|input| self.over(input)).transpose()
+        self.input
+            .repartitioned(partitions, config)?
+            .map(|input| self.over(input))
+            .transpose()
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input =
-            self.input.execute(partition, context).map_err(|error| GovernedError::hide(&self.seal.address, error))?;
+        let input = self
+            .input
+            .execute(partition, context)
+            .map_err(|error| GovernedError::hide(&self.seal.address, error))?;
         Ok(Box::pin(BarrierStream {
             input,
             seal: Arc::clone(&self.seal),
@@ -197,7 +232,13 @@ impl ExecutionPlan for PolicyBarrierExec {
             .column_statistics
             .iter()
             .enumerate()
-            .map(|(index, column)| if self.is_open(index) { estimate(column) } else { ColumnStatistics::new_unknown() })
+            .map(|(index, column)| {
+                if self.is_open(index) {
+                    estimate(column)
+                } else {
+                    ColumnStatistics::new_unknown()
+                }
+            })
             .collect();
         Ok(Arc::new(Statistics {
             num_rows: rounded(input.num_rows),
@@ -224,14 +265,18 @@ impl ExecutionPlan for PolicyBarrierExec {
             .iter()
             .map(|kept| {
                 let known = self.columns.get(kept.expr.downcast_ref::<Column>()?.index())?;
-                Some(BarrierColumn { name: kept.alias.clone(), masked: known.masked })
+                Some(BarrierColumn {
+                    name: kept.alias.clone(),
+                    masked: known.masked,
+                })
             })
             .collect();
         let Some(columns) = kept else {
             return Ok(None);
         };
         let input = make_with_child(projection, &self.input)?;
-        Ok(Some(Arc::new(Self::try_new(Arc::clone(&self.seal), columns, input)?)))
+        let barrier = Self::try_new(Arc::clone(&self.seal), columns, input)?;
+        Ok(Some(Arc::new(barrier.with_filters(Arc::clone(&self.filters)))))
     }
 
     fn gather_filters_for_pushdown(
@@ -251,19 +296,22 @@ impl ExecutionPlan for PolicyBarrierExec {
         Ok(FilterDescription::new().with_child(child))
     }
 
-    fn try_pushdown_sort(
-        &self,
-        order: &[PhysicalSortExpr],
-    ) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
+    fn try_pushdown_sort(&self, order: &[PhysicalSortExpr]) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
         let is_open = |sort: &PhysicalSortExpr| {
-            sort.expr.downcast_ref::<Column>().is_some_and(|column| self.is_open(column.index()))
+            sort.expr
+                .downcast_ref::<Column>()
+                .is_some_and(|column| self.is_open(column.index()))
         };
         if !order.iter().all(is_open) {
             return Ok(SortOrderPushdownResult::Unsupported);
         }
         Ok(match self.input.try_pushdown_sort(order)? {
-            SortOrderPushdownResult::Exact { inner } => SortOrderPushdownResult::Exact { inner: self.over(inner)? },
-            SortOrderPushdownResult::Inexact { inner } => SortOrderPushdownResult::Inexact { inner: self.over(inner)? },
+            SortOrderPushdownResult::Exact { inner } => SortOrderPushdownResult::Exact {
+                inner: self.over(inner)?,
+            },
+            SortOrderPushdownResult::Inexact { inner } => SortOrderPushdownResult::Inexact {
+                inner: self.over(inner)?,
+            },
             SortOrderPushdownResult::Unsupported => SortOrderPushdownResult::Unsupported,
         })
     }
@@ -347,7 +395,10 @@ impl GovernedError {
         if says_nothing_of_values(error.find_root()) || Self::of(&error).is_some() {
             return error;
         }
-        DataFusionError::External(Box::new(Self { address: address.clone(), cause: Box::new(error) }))
+        DataFusionError::External(Box::new(Self {
+            address: address.clone(),
+            cause: Box::new(error),
+        }))
     }
 }
 
@@ -364,18 +415,44 @@ impl fmt::Display for GovernedError {
 // No `source`: whoever prints the chain of causes must not print this one.
 impl std::error::Error for GovernedError {}
 
+/// Errors of files, networks and memory. What evaluating an expression raises is not among them, wherever it is
+/// wrapped: Parquet's reader evaluates pushed predicates and passes on what they raise.
 fn says_nothing_of_values(error: &DataFusionError) -> bool {
-    matches!(
-        error,
-        DataFusionError::ResourcesExhausted(_)
-            | DataFusionError::IoError(_)
-            | DataFusionError::ObjectStore(_)
-            | DataFusionError::ParquetError(_)
-            | DataFusionError::ArrowError(_, _)
-    ) && match error {
+    match error {
+        DataFusionError::ResourcesExhausted(_) | DataFusionError::ObjectStore(_) => true,
+        DataFusionError::IoError(error) => error.get_ref().is_none(),
+        DataFusionError::ParquetError(error) => match error.as_ref() {
+            ParquetError::External(inner) => inner.is::<object_store::Error>() || inner.is::<std::io::Error>(),
+            ParquetError::ArrowError(_) => false,
+            _ => true,
+        },
         DataFusionError::ArrowError(error, _) => {
-            matches!(error.as_ref(), ArrowError::IoError(..) | ArrowError::IpcError(_) | ArrowError::MemoryError(_))
+            matches!(
+                error.as_ref(),
+                ArrowError::IoError(..) | ArrowError::IpcError(_) | ArrowError::MemoryError(_)
+            )
         }
-        _ => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_that_carry_no_value_keep_their_text() {
+        let hidden = |error: DataFusionError| {
+            GovernedError::of(&GovernedError::hide(&Address::new("d", "c", "t"), error)).is_some()
+        };
+        let cast = || ArrowError::CastError("Cannot cast string 'x' to value of Int32 type".to_owned());
+        assert!(hidden(cast().into()));
+        assert!(hidden(ParquetError::from(cast()).into()));
+        assert!(hidden(DataFusionError::from(cast()).context("while reading")));
+        assert!(hidden(DataFusionError::Execution("x".to_owned())));
+        assert!(hidden(std::io::Error::other(cast()).into()));
+        assert!(!hidden(ParquetError::EOF("the file ends too early".to_owned()).into()));
+        assert!(!hidden(std::io::Error::from(std::io::ErrorKind::NotFound).into()));
+        assert!(!hidden(DataFusionError::ResourcesExhausted("no memory".to_owned())));
     }
 }

@@ -41,7 +41,7 @@ impl ExtensionPlanner for BarrierPlanner {
         };
         let columns = barrier.columns().to_vec();
         let exec = PolicyBarrierExec::try_new(Arc::clone(barrier.seal()), columns, Arc::clone(input))?;
-        let exec: Arc<dyn ExecutionPlan> = Arc::new(exec);
+        let exec: Arc<dyn ExecutionPlan> = Arc::new(exec.with_filters(barrier.filters()));
         let Some(guard) = conjunction(barrier.guards().to_vec()) else {
             return Ok(Some(exec));
         };

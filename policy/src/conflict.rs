@@ -11,17 +11,28 @@ use crate::tags::TagIndex;
 
 /// Every pair of policies that contradict each other.
 pub(crate) fn conflicts(rules: &[DataRule], tags: &TagIndex, set: &ResourceSet) -> Vec<Problem> {
-    let masks: Vec<_> = rules.iter().filter(|rule| rule.mask().is_some_and(|mask| !mask.is_pass_through())).collect();
-    let columns: Vec<Declared<'_>> = tags.columns().map(|(address, path, tags)| Declared { address, path, tags }).collect();
-    let matches: Vec<Vec<bool>> =
-        masks.iter().map(|rule| columns.iter().map(|column| column.is_selected_by(rule)).collect()).collect();
+    let masks: Vec<_> = rules
+        .iter()
+        .filter(|rule| rule.mask().is_some_and(|mask| !mask.is_pass_through()))
+        .collect();
+    let columns: Vec<Declared<'_>> = tags
+        .columns()
+        .map(|(address, path, tags)| Declared { address, path, tags })
+        .collect();
+    let matches: Vec<Vec<bool>> = masks
+        .iter()
+        .map(|rule| columns.iter().map(|column| column.is_selected_by(rule)).collect())
+        .collect();
     let mut problems = vec![];
     for (index, (left, left_columns)) in masks.iter().zip(&matches).enumerate() {
         for (right, right_columns) in masks.iter().zip(&matches).skip(index + 1) {
             if left.priority != right.priority || !differ(left, right) {
                 continue;
             }
-            let declared = left_columns.iter().zip(right_columns).position(|(left, right)| *left && *right);
+            let declared = left_columns
+                .iter()
+                .zip(right_columns)
+                .position(|(left, right)| *left && *right);
             let meet = declared.is_some() || scopes_meet(left, right) && columns_meet(left, right);
             if !meet || !(users_meet(left, right) || users_meet(right, left) || some_user(left, right, set)) {
                 continue;
@@ -34,10 +45,10 @@ pub(crate) fn conflicts(rules: &[DataRule], tags: &TagIndex, set: &ResourceSet) 
                 "policies `{}` and `{}` have priority {} and give different masks{on}",
                 left.because.name, right.because.name, left.priority
             );
-            problems.push(
-                Problem::new(right.because.location.clone(), message)
-                    .help(format!("give one of them another priority; the other is at {}", left.because.location)),
-            );
+            problems.push(Problem::new(right.because.location.clone(), message).help(format!(
+                "give one of them another priority; the other is at {}",
+                left.because.location
+            )));
         }
     }
     problems
@@ -54,8 +65,16 @@ impl Declared<'_> {
     fn is_selected_by(&self, rule: &DataRule) -> bool {
         self.address.is_dataset()
             && rule.covers(self.address)
-            && (rule.columns.tags.iter().any(|glob| self.tags.iter().any(|tag| glob.matches(tag)))
-                || rule.columns.names.iter().any(|name| name.eq_ignore_ascii_case(self.path)))
+            && (rule
+                .columns
+                .tags
+                .iter()
+                .any(|glob| self.tags.iter().any(|tag| glob.matches(tag)))
+                || rule
+                    .columns
+                    .names
+                    .iter()
+                    .any(|name| name.eq_ignore_ascii_case(self.path)))
     }
 }
 
@@ -78,7 +97,11 @@ fn scopes_meet(left: &DataRule, right: &DataRule) -> bool {
 }
 
 fn columns_meet(left: &DataRule, right: &DataRule) -> bool {
-    let tags = left.columns.tags.iter().any(|glob| right.columns.tags.iter().any(|other| meet(glob, other)));
+    let tags = left
+        .columns
+        .tags
+        .iter()
+        .any(|glob| right.columns.tags.iter().any(|other| meet(glob, other)));
     let same = |name: &String| right.columns.names.iter().any(|other| other.eq_ignore_ascii_case(name));
     tags || left.columns.names.iter().any(same)
 }

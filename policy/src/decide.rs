@@ -11,9 +11,9 @@ use datafusion::arrow::datatypes::Schema;
 use datafusion::logical_expr::Expr;
 use minerva_resources::Address;
 
-use crate::expression::FilterFunction;
 use crate::filter::Condition;
 use crate::principal::Principal;
+use crate::row_filter::FilterFunction;
 use crate::rules::{DataRule, Effect, Person, PolicyRef, Rules};
 use crate::table::{Candidate, ColumnNode, TableFilter, TableRules};
 use crate::verdict::{ClosedTable, ColumnMask, Compiled, Governance, RowFilter, Verdict};
@@ -53,7 +53,14 @@ impl<'a> Decider<'a> {
     pub(crate) fn new(rules: &'a Rules, principal: &'a Principal, address: &'a Address, schema: &'a Schema) -> Self {
         let person = rules.person(principal);
         let table = rules.table(address, schema);
-        Self { rules, principal, address, schema, person, table }
+        Self {
+            rules,
+            principal,
+            address,
+            schema,
+            person,
+            table,
+        }
     }
 
     /// Masks and filters, or why the table is closed.
@@ -73,7 +80,10 @@ impl<'a> Decider<'a> {
         let mut filters = vec![];
         for filter in self.table.filters.iter().filter(|filter| self.person.has(filter.rule)) {
             let rule = self.rule(filter.rule)?;
-            filters.push(RowFilter { predicate: self.predicate(filter, rule)?, because: Arc::clone(&rule.because) });
+            filters.push(RowFilter {
+                predicate: self.predicate(filter, rule)?,
+                because: Arc::clone(&rule.because),
+            });
         }
         Ok(Governance::new(masks, filters))
     }
@@ -83,7 +93,11 @@ impl<'a> Decider<'a> {
         if node.parts.is_empty() {
             return Ok(Choice::Whole(self.winner(node)?));
         }
-        let parts = node.parts.iter().map(|part| self.choose(part)).collect::<Result<Vec<_>, _>>()?;
+        let parts = node
+            .parts
+            .iter()
+            .map(|part| self.choose(part))
+            .collect::<Result<Vec<_>, _>>()?;
         match parts.split_first() {
             Some((Choice::Whole(winner), rest)) if rest.iter().all(|other| *other == Choice::Whole(*winner)) => {
                 Ok(Choice::Whole(*winner))
@@ -102,7 +116,9 @@ impl<'a> Decider<'a> {
             if other.priority != winner.priority {
                 break;
             }
-            let (Some(left), Some(right)) = (winner.mask(), other.mask()) else { continue };
+            let (Some(left), Some(right)) = (winner.mask(), other.mask()) else {
+                continue;
+            };
             if !right.is_pass_through() && left.describe() != right.describe() {
                 let message = format!(
                     "{} and {} have priority {} and give different masks on column `{}`; give one of them another priority",
@@ -119,7 +135,10 @@ impl<'a> Decider<'a> {
 
     /// The masks about this principal that may reach a column, best first.
     pub(crate) fn matching(&self, node: &ColumnNode) -> impl Iterator<Item = usize> {
-        node.candidates.iter().map(|candidate| candidate.rule).filter(|rule| self.person.has(*rule))
+        node.candidates
+            .iter()
+            .map(|candidate| candidate.rule)
+            .filter(|rule| self.person.has(*rule))
     }
 
     /// Compiles the chosen masks of a column and everything inside it.
@@ -134,7 +153,9 @@ impl<'a> Decider<'a> {
             Choice::Whole(None) => Ok(()),
             Choice::Whole(Some(index)) => {
                 let rule = self.rule(*index)?;
-                let Some(mask) = rule.mask().filter(|mask| !mask.is_pass_through()) else { return Ok(()) };
+                let Some(mask) = rule.mask().filter(|mask| !mask.is_pass_through()) else {
+                    return Ok(());
+                };
                 match self.compiled(column, node, *index) {
                     Ok(compiled) => {
                         masks.push(ColumnMask {
@@ -145,9 +166,10 @@ impl<'a> Decider<'a> {
                         });
                         Ok(())
                     }
-                    Err(_) if !node.parts.is_empty() => {
-                        node.parts.iter().try_for_each(|part| self.gather(column, part, choice, masks))
-                    }
+                    Err(_) if !node.parts.is_empty() => node
+                        .parts
+                        .iter()
+                        .try_for_each(|part| self.gather(column, part, choice, masks)),
                     Err(why) => {
                         let message = format!(
                             "{}: mask `{}` does not fit column `{}` of type `{}`: {why}",
@@ -170,22 +192,40 @@ impl<'a> Decider<'a> {
 
     fn compiled(&self, column: &ColumnNode, node: &ColumnNode, index: usize) -> Result<Compiled, String> {
         let find = |candidate: &&Candidate| candidate.rule == index;
-        let candidate = node.candidates.iter().find(find).ok_or("the policy is not about the column")?;
+        let candidate = node
+            .candidates
+            .iter()
+            .find(find)
+            .ok_or("the policy is not about the column")?;
         let compile = || {
-            let mask = self.rules.data().get(index).and_then(DataRule::mask).ok_or("the policy has no mask")?;
+            let mask = self
+                .rules
+                .data()
+                .get(index)
+                .and_then(DataRule::mask)
+                .ok_or("the policy has no mask")?;
             if !node.is_nullable && mask.makes_null(&node.data_type) {
                 return Err("expected a part that can be NULL".to_owned());
             }
             let inside = node.path.get(1..).unwrap_or_default();
             let functions = self.rules.functions();
-            functions.compile(mask.as_ref(), inside, &column.data_type, &node.data_type, self.rules.keys())
+            functions.compile(
+                mask.as_ref(),
+                inside,
+                &column.data_type,
+                &node.data_type,
+                self.rules.keys(),
+            )
         };
         candidate.compiled.get_or_init(compile).clone()
     }
 
     fn predicate(&self, filter: &TableFilter, rule: &DataRule) -> Result<Expr, ClosedTable> {
         let Effect::Filter(conditions) = &rule.effect else {
-            return Err(self.closed("a filter policy has no filters".to_owned(), vec![Arc::clone(&rule.because)]));
+            return Err(self.closed(
+                "a filter policy has no filters".to_owned(),
+                vec![Arc::clone(&rule.because)],
+            ));
         };
         let compile = || self.conjunction(conditions);
         let predicate = if conditions.iter().all(Condition::is_fixed) {
@@ -193,12 +233,15 @@ impl<'a> Decider<'a> {
         } else {
             compile()
         };
-        predicate
-            .map_err(|why| self.closed(format!("{}: {why}", rule.because), vec![Arc::clone(&rule.because)]))
+        predicate.map_err(|why| self.closed(format!("{}: {why}", rule.because), vec![Arc::clone(&rule.because)]))
     }
 
     fn conjunction(&self, conditions: &[Condition]) -> Result<Expr, String> {
-        let function = self.rules.functions().get(FilterFunction::NAME).ok_or("the filter function is missing")?;
+        let function = self
+            .rules
+            .functions()
+            .get(FilterFunction::NAME)
+            .ok_or("the filter function is missing")?;
         let lookup = |name: &str| match name.strip_prefix("user.attributes.") {
             Some(attribute) => self.principal.attributes.get(attribute).cloned(),
             None => (name == "user.id").then(|| self.principal.id.clone()),
@@ -207,15 +250,25 @@ impl<'a> Decider<'a> {
             .iter()
             .map(|condition| condition.predicate(self.schema, &lookup, function))
             .collect::<Result<Vec<_>, _>>()?;
-        predicates.into_iter().reduce(Expr::and).ok_or_else(|| "the policy has no conditions".to_owned())
+        predicates
+            .into_iter()
+            .reduce(Expr::and)
+            .ok_or_else(|| "the policy has no conditions".to_owned())
     }
 
     fn rule(&self, index: usize) -> Result<&'a DataRule, ClosedTable> {
-        self.rules.data().get(index).ok_or_else(|| self.closed("a policy is missing".to_owned(), vec![]))
+        self.rules
+            .data()
+            .get(index)
+            .ok_or_else(|| self.closed("a policy is missing".to_owned(), vec![]))
     }
 
     fn closed(&self, message: String, because: Vec<Arc<PolicyRef>>) -> ClosedTable {
-        ClosedTable { address: self.address.clone(), message, because }
+        ClosedTable {
+            address: self.address.clone(),
+            message,
+            because,
+        }
     }
 
     pub(crate) fn policy(&self, index: usize) -> Option<&'a DataRule> {
@@ -224,6 +277,10 @@ impl<'a> Decider<'a> {
 
     /// The filters about this principal.
     pub(crate) fn filters(&self) -> impl Iterator<Item = &'a DataRule> {
-        self.table.filters.iter().filter(|filter| self.person.has(filter.rule)).filter_map(|filter| self.policy(filter.rule))
+        self.table
+            .filters
+            .iter()
+            .filter(|filter| self.person.has(filter.rule))
+            .filter_map(|filter| self.policy(filter.rule))
     }
 }

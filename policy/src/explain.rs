@@ -62,7 +62,11 @@ pub fn explain(rules: &Rules, principal: &Principal, address: &Address, schema: 
     let decider = Decider::new(rules, principal, address, schema);
     let mut columns = vec![];
     for field in schema.fields() {
-        let node = decider.table.columns.iter().find(|node| node.path.first() == Some(field.name()));
+        let node = decider
+            .table
+            .columns
+            .iter()
+            .find(|node| node.path.first() == Some(field.name()));
         match node {
             Some(node) => explain_column(&decider, node, decider.choose(node).ok(), &mut columns),
             None => columns.push(ColumnExplanation {
@@ -75,7 +79,11 @@ pub fn explain(rules: &Rules, principal: &Principal, address: &Address, schema: 
     }
     let filters = decider.filters().map(|rule| FilterExplanation {
         condition: match &rule.effect {
-            Effect::Filter(conditions) => conditions.iter().map(Condition::describe).collect::<Vec<_>>().join(" and "),
+            Effect::Filter(conditions) => conditions
+                .iter()
+                .map(Condition::describe)
+                .collect::<Vec<_>>()
+                .join(" and "),
             Effect::Mask(_) => String::new(),
         },
         because: Arc::clone(&rule.because),
@@ -134,7 +142,11 @@ fn explain_column(
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = |policies: &[Arc<PolicyRef>]| {
-            policies.iter().map(|policy| policy.to_string()).collect::<Vec<_>>().join(", ")
+            policies
+                .iter()
+                .map(|policy| policy.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         write!(f, "user `{}` ", self.principal)?;
         match (self.access.allowed, self.access.because.as_slice()) {
@@ -158,7 +170,12 @@ impl fmt::Display for Explanation {
                 None if column.outranked.is_empty() => writeln!(f, "column `{}`: as it is", column.path)?,
                 None => writeln!(f, "column `{}`: undecided", column.path)?,
                 Some((mask, policy)) => {
-                    writeln!(f, "column `{}`: {mask} -- {policy}, priority {}", column.path, priority(policy))?;
+                    writeln!(
+                        f,
+                        "column `{}`: {mask} -- {policy}, priority {}",
+                        column.path,
+                        priority(policy)
+                    )?;
                 }
             }
             for (mask, policy) in &column.outranked {

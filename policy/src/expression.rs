@@ -4,30 +4,22 @@
 //! name of a session, a catalog or a user's function can be captured: only columns and the built-in scalar functions
 //! exist here. Subqueries, aggregates, window functions, and functions that answer differently each time are
 //! refused. Where evaluating could raise an error that carries a value, the expression is evaluated inside a
-//! function of this file, which tells nothing: a row for which a filter fails is hidden.
+//! function of this crate, which tells nothing: a row for which a filter fails is hidden.
 
-use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::ops::ControlFlow;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
-use datafusion::arrow::compute::{concat, can_cast_types};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::compute::can_cast_types;
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue, TableReference, exec_err, plan_err};
+use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue, exec_err};
 use datafusion::execution::context::ExecutionProps;
-use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::{
-    AggregateUDF, ColumnarValue, Expr, ExprSchemable, HigherOrderUDF, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, TableSource, Volatility, WindowUDF,
-};
+use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
@@ -37,6 +29,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::filter::{any_of, cannot_fail, none_of};
+use crate::scope::ISOLATED;
 use crate::value::{Lookup, Template};
 
 /// A SQL expression as parsed, before its columns are known.
@@ -52,7 +45,9 @@ impl SqlExpression {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let quoted = quote_variables(text)?;
         let dialect = GenericDialect {};
-        let mut parser = Parser::new(&dialect).try_with_sql(&quoted).map_err(|error| error.to_string())?;
+        let mut parser = Parser::new(&dialect)
+            .try_with_sql(&quoted)
+            .map_err(|error| error.to_string())?;
         let tree = parser.parse_expr().map_err(|error| error.to_string())?;
         let next = parser.peek_token();
         if next.token != Token::EOF {
@@ -60,9 +55,11 @@ impl SqlExpression {
         }
         match visit_expressions(&tree, refused) {
             ControlFlow::Break(why) => Err(why),
-            ControlFlow::Continue(()) => {
-                Ok(Self { text: text.to_owned(), tree, is_fixed: Template::parse(text)?.is_fixed() })
-            }
+            ControlFlow::Continue(()) => Ok(Self {
+                text: text.to_owned(),
+                tree,
+                is_fixed: Template::parse(text)?.is_fixed(),
+            }),
         }
     }
 
@@ -87,7 +84,9 @@ impl SqlExpression {
         let filled = fill_in(planned, lookup)?;
         let text = |error: datafusion::error::DataFusionError| first_line(&error.strip_backtrace());
         let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
-        let coerced = ExprSimplifier::new(context.clone()).coerce(filled, schema).map_err(text)?;
+        let coerced = ExprSimplifier::new(context.clone())
+            .coerce(filled, schema)
+            .map_err(text)?;
         let chained = coerced.transform_up(|expr| Ok(without_lists(expr))).map_err(text)?.data;
         resolved(chained, &context).map_err(text)
     }
@@ -105,14 +104,23 @@ impl SqlExpression {
         let planned = if found == *wanted {
             planned
         } else if can_cast_types(&found, wanted) {
-            planned.cast_to(wanted, &df_schema).map_err(|error| error.strip_backtrace())?
+            planned
+                .cast_to(wanted, &df_schema)
+                .map_err(|error| error.strip_backtrace())?
         } else {
-            return Err(format!("expected an expression of type `{wanted}`, not `{found}`: `{}`", self.text));
+            return Err(format!(
+                "expected an expression of type `{wanted}`, not `{found}`: `{}`",
+                self.text
+            ));
         };
         let context = PhysicalPlanningContext::default();
         let physical = create_physical_expr(&planned, &df_schema, &ExecutionProps::new(), &context)
             .map_err(|error| first_line(&error.strip_backtrace()))?;
-        Ok(Evaluator { physical, schema: Arc::new(schema.clone()), wanted: wanted.clone() })
+        Ok(Evaluator {
+            physical,
+            schema: Arc::new(schema.clone()),
+            wanted: wanted.clone(),
+        })
     }
 
     /// The row filter that the expression is, over the bare columns of `schema`. What cannot fail stands in it as it
@@ -127,17 +135,31 @@ impl SqlExpression {
         let planned = self.plan(&df_schema, lookup)?;
         let found = planned.get_type(&df_schema).map_err(|error| error.strip_backtrace())?;
         if found != DataType::Boolean {
-            return Err(format!("`{}` is of type `{found}`; a filter must be true or false", self.text));
+            return Err(format!(
+                "`{}` is of type `{found}`; a filter must be true or false",
+                self.text
+            ));
         }
         let conjuncts = datafusion::logical_expr::utils::split_conjunction_owned(planned.clone());
         let count = conjuncts.len();
-        let plain: Vec<_> = conjuncts.into_iter().filter(|conjunct| cannot_fail(conjunct, schema)).collect();
+        let plain: Vec<_> = conjuncts
+            .into_iter()
+            .filter(|conjunct| cannot_fail(conjunct, schema))
+            .collect();
         let is_plain = plain.len() == count;
-        let guarded = if is_plain { None } else { Some(self.guarded(&planned, schema, lookup, function)?) };
-        plain.into_iter().chain(guarded).reduce(Expr::and).ok_or_else(|| "the expression is empty".to_owned())
+        let guarded = if is_plain {
+            None
+        } else {
+            Some(self.guarded(&planned, schema, lookup, function)?)
+        };
+        plain
+            .into_iter()
+            .chain(guarded)
+            .reduce(Expr::and)
+            .ok_or_else(|| "the expression is empty".to_owned())
     }
 
-    /// A call of [`FilterFunction`]: the text, the attributes it asks for, the columns it names.
+    /// A call of [`crate::row_filter::FilterFunction`]: the text, the attributes it asks for, the columns it names.
     fn guarded(
         &self,
         planned: &Expr,
@@ -146,17 +168,30 @@ impl SqlExpression {
         function: &Arc<ScalarUDF>,
     ) -> Result<Expr, String> {
         let literal = |text: &str| Expr::Literal(ScalarValue::Utf8(Some(text.to_owned())), None);
-        let count = |count: usize| i64::try_from(count).map(|count| Expr::Literal(ScalarValue::Int64(Some(count)), None));
+        let count =
+            |count: usize| i64::try_from(count).map(|count| Expr::Literal(ScalarValue::Int64(Some(count)), None));
         let variables = variables(&self.text);
-        let mut columns: Vec<_> = planned.column_refs().into_iter().map(|column| column.name.clone()).collect();
+        let mut columns: Vec<_> = planned
+            .column_refs()
+            .into_iter()
+            .map(|column| column.name.clone())
+            .collect();
         columns.sort_by_key(|name| schema.index_of(name).ok());
-        let mut arguments = vec![literal(&self.text), count(variables.len()).map_err(|error| error.to_string())?];
+        let mut arguments = vec![
+            literal(&self.text),
+            count(variables.len()).map_err(|error| error.to_string())?,
+        ];
         for name in &variables {
-            let value = lookup(name).ok_or_else(|| format!("the user has no `{}`", name.trim_start_matches("user.")))?;
+            let value =
+                lookup(name).ok_or_else(|| format!("the user has no `{}`", name.trim_start_matches("user.")))?;
             arguments.extend([literal(name), literal(&value)]);
         }
         arguments.extend(columns.iter().map(|name| literal(name)));
-        arguments.extend(columns.iter().map(|name| Expr::Column(datafusion::common::Column::new_unqualified(name))));
+        arguments.extend(
+            columns
+                .iter()
+                .map(|name| Expr::Column(datafusion::common::Column::new_unqualified(name))),
+        );
         Ok(function.call(arguments))
     }
 }
@@ -173,7 +208,10 @@ fn quote_variables(text: &str) -> Result<String, String> {
     let mut inside: Option<char> = None;
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
-        if inside.is_none() && let Some(after) = rest.strip_prefix("${") && let Some((name, after)) = after.split_once('}') {
+        if inside.is_none()
+            && let Some(after) = rest.strip_prefix("${")
+            && let Some((name, after)) = after.split_once('}')
+        {
             quoted.push_str(&format!("'${{{name}}}'"));
             rest = after;
             continue;
@@ -196,7 +234,9 @@ fn variables(text: &str) -> Vec<String> {
     let mut names: Vec<String> = vec![];
     let mut rest = text;
     while let Some((_, after)) = rest.split_once("${") {
-        let Some((name, after)) = after.split_once('}') else { break };
+        let Some((name, after)) = after.split_once('}') else {
+            break;
+        };
         if !names.iter().any(|known| known == name) {
             names.push(name.to_owned());
         }
@@ -234,9 +274,10 @@ fn vet(expr: &Expr) -> Result<(), String> {
     let mut wrong = None;
     let walked = expr.apply(|part| {
         let refused = match part {
-            Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
-                Some(format!("function `{}` answers differently each time; a policy must not", call.func.name()))
-            }
+            Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => Some(format!(
+                "function `{}` answers differently each time; a policy must not",
+                call.func.name()
+            )),
             Expr::Column(_)
             | Expr::Literal(..)
             | Expr::Alias(_)
@@ -259,7 +300,9 @@ fn vet(expr: &Expr) -> Result<(), String> {
             | Expr::TryCast(_)
             | Expr::ScalarFunction(_)
             | Expr::InList(_) => None,
-            other => Some(format!("`{other}` cannot stand in a policy: only columns, literals, operators and scalar functions can")),
+            other => Some(format!(
+                "`{other}` cannot stand in a policy: only columns, literals, operators and scalar functions can"
+            )),
         };
         Ok(match refused {
             None => TreeNodeRecursion::Continue,
@@ -291,7 +334,10 @@ fn fill_in(expr: Expr, lookup: Lookup<'_>) -> Result<Expr, String> {
             wrong = Some(why);
             String::new()
         });
-        Ok(Transformed::yes(Expr::Literal(ScalarValue::Utf8(Some(value)), metadata)))
+        Ok(Transformed::yes(Expr::Literal(
+            ScalarValue::Utf8(Some(value)),
+            metadata,
+        )))
     });
     match (filled, wrong) {
         (_, Some(why)) => Err(why),
@@ -304,7 +350,11 @@ fn fill_in(expr: Expr, lookup: Lookup<'_>) -> Result<Expr, String> {
 fn without_lists(expr: Expr) -> Transformed<Expr> {
     match expr {
         Expr::InList(InList { expr, list, negated }) => {
-            let chain = if negated { none_of(&expr, list) } else { any_of(&expr, list) };
+            let chain = if negated {
+                none_of(&expr, list)
+            } else {
+                any_of(&expr, list)
+            };
             Transformed::yes(chain)
         }
         other => Transformed::no(other),
@@ -344,67 +394,6 @@ fn resolved(expr: Expr, context: &SimplifyContext) -> DataFusionResult<Expr> {
     Ok(current)
 }
 
-/// The only names there are in a policy's expression: the built-in scalar functions.
-struct Isolated {
-    functions: HashMap<String, Arc<ScalarUDF>>,
-    planners: Vec<Arc<dyn ExprPlanner>>,
-    options: ConfigOptions,
-}
-
-static ISOLATED: LazyLock<Isolated> = LazyLock::new(|| {
-    let mut functions = HashMap::new();
-    for function in SessionStateDefaults::default_scalar_functions() {
-        for alias in function.aliases() {
-            functions.insert(alias.clone(), Arc::clone(&function));
-        }
-        functions.insert(function.name().to_owned(), function);
-    }
-    Isolated {
-        functions,
-        planners: SessionStateDefaults::default_expr_planners(),
-        options: ConfigOptions::default(),
-    }
-});
-
-impl ContextProvider for Isolated {
-    fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
-        plan_err!("table `{name}` cannot be named in a policy")
-    }
-    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        &self.planners
-    }
-    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.functions.get(name).cloned()
-    }
-    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
-        None
-    }
-    fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
-        None
-    }
-    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
-        None
-    }
-    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
-        None
-    }
-    fn options(&self) -> &ConfigOptions {
-        &self.options
-    }
-    fn udf_names(&self) -> Vec<String> {
-        self.functions.keys().cloned().collect()
-    }
-    fn higher_order_function_names(&self) -> Vec<String> {
-        vec![]
-    }
-    fn udaf_names(&self) -> Vec<String> {
-        vec![]
-    }
-    fn udwf_names(&self) -> Vec<String> {
-        vec![]
-    }
-}
-
 /// An expression ready to be evaluated over arrays.
 #[derive(Debug, Clone)]
 pub(crate) struct Evaluator {
@@ -424,135 +413,5 @@ impl Evaluator {
         } else {
             exec_err!("an expression of a policy answers with another type than it should")
         }
-    }
-
-    /// Whether each row is visible: a row for which the expression fails is not.
-    fn visible(&self, columns: Vec<ArrayRef>, rows: usize) -> DataFusionResult<ArrayRef> {
-        match self.evaluate(columns.clone(), rows) {
-            Ok(answer) => Ok(answer),
-            Err(_) if rows <= 1 => Ok(new_null_array(&DataType::Boolean, rows)),
-            Err(_) => {
-                let half = rows / 2;
-                let part = |from: usize, length: usize| columns.iter().map(|column| column.slice(from, length)).collect();
-                let first = self.visible(part(0, half), half)?;
-                let second = self.visible(part(half, rows - half), rows - half)?;
-                Ok(concat(&[first.as_ref(), second.as_ref()])?)
-            }
-        }
-    }
-}
-
-/// The function that evaluates a row filter's expression:
-/// `(text, number of attributes, name, value ..., name of a column ..., column ...)`.
-#[derive(Debug)]
-pub(crate) struct FilterFunction {
-    signature: Signature,
-    evaluators: Mutex<Vec<Made>>,
-}
-
-/// An evaluator, and the literals and types it was made for.
-type Made = (Vec<ScalarValue>, Vec<DataType>, Evaluator);
-
-/// How many evaluators the function keeps ready.
-const EVALUATORS_KEPT: usize = 64;
-
-/// All that is told of a filter that cannot be evaluated at all.
-const FILTER_FAILED: &str = "a row filter of this table could not be evaluated";
-
-impl FilterFunction {
-    /// The function's name.
-    pub(crate) const NAME: &str = "minerva_row_filter";
-
-    /// Makes the function.
-    pub(crate) fn new() -> Self {
-        Self { signature: Signature::variadic_any(Volatility::Immutable), evaluators: Mutex::new(vec![]) }
-    }
-
-    fn evaluator(&self, literals: Vec<ScalarValue>, types: Vec<DataType>) -> Option<Evaluator> {
-        let found = {
-            let evaluators = self.evaluators.lock().unwrap_or_else(PoisonError::into_inner);
-            evaluators.iter().find(|made| made.0 == literals && made.1 == types).map(|made| made.2.clone())
-        };
-        if found.is_some() {
-            return found;
-        }
-        let evaluator = make_evaluator(&literals, &types)?;
-        let mut evaluators = self.evaluators.lock().unwrap_or_else(PoisonError::into_inner);
-        if evaluators.len() >= EVALUATORS_KEPT {
-            evaluators.clear();
-        }
-        evaluators.push((literals, types, evaluator.clone()));
-        Some(evaluator)
-    }
-}
-
-fn make_evaluator(literals: &[ScalarValue], types: &[DataType]) -> Option<Evaluator> {
-    let text = |index: usize| literals.get(index).and_then(|value| value.try_as_str().flatten());
-    let sql = text(0)?;
-    let Some(ScalarValue::Int64(Some(count))) = literals.get(1) else { return None };
-    let count = usize::try_from(*count).ok()?;
-    let mut attributes = HashMap::new();
-    for pair in 0..count {
-        attributes.insert(text(2 + 2 * pair)?, text(3 + 2 * pair)?.to_owned());
-    }
-    let names = 2 + 2 * count..literals.len();
-    if names.len() != types.len() {
-        return None;
-    }
-    let fields: Option<Vec<_>> =
-        names.zip(types).map(|(index, data_type)| Some(Field::new(text(index)?, data_type.clone(), true))).collect();
-    let lookup = |name: &str| attributes.get(name).cloned();
-    SqlExpression::parse(sql).ok()?.evaluator(&Schema::new(fields?), &lookup, &DataType::Boolean).ok()
-}
-
-impl PartialEq for FilterFunction {
-    fn eq(&self, _other: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for FilterFunction {}
-
-impl Hash for FilterFunction {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Self::NAME.hash(state);
-    }
-}
-
-impl ScalarUDFImpl for FilterFunction {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-    fn return_type(&self, _arguments: &[DataType]) -> DataFusionResult<DataType> {
-        Ok(DataType::Boolean)
-    }
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let rows = arguments.number_rows;
-        // The columns are as many as the names before them: what is left after the text and the attributes, halved.
-        let attributes = match arguments.args.get(1) {
-            Some(ColumnarValue::Scalar(ScalarValue::Int64(Some(count)))) => usize::try_from(*count).unwrap_or(0),
-            _ => return exec_err!("{FILTER_FAILED}"),
-        };
-        let columns = arguments.args.len().saturating_sub(2 + 2 * attributes) / 2;
-        let mut values = arguments.args;
-        let columns = values.split_off(values.len() - columns);
-        let mut literals = Vec::with_capacity(values.len());
-        for value in values {
-            match value {
-                ColumnarValue::Scalar(value) => literals.push(value),
-                ColumnarValue::Array(_) => return exec_err!("{FILTER_FAILED}"),
-            }
-        }
-        let columns = columns.into_iter().map(|column| column.into_array(rows)).collect::<DataFusionResult<Vec<_>>>()?;
-        let types = columns.iter().map(|column| column.data_type().clone()).collect();
-        let Some(evaluator) = self.evaluator(literals, types) else {
-            return exec_err!("{FILTER_FAILED}");
-        };
-        let visible = evaluator.visible(columns, rows)?;
-        let visible: BooleanArray = visible.as_boolean().clone();
-        Ok(ColumnarValue::Array(Arc::new(visible)))
     }
 }

@@ -31,7 +31,7 @@ pub(crate) enum Condition {
         operands: Vec<Operand>,
     },
     /// A SQL predicate.
-    Expression(SqlExpression),
+    Expression(Box<SqlExpression>),
 }
 
 /// How a column is compared.
@@ -82,10 +82,12 @@ impl Condition {
         let problem = |message: String| Problem::new(spec.location.clone(), message);
         if let Some(text) = &spec.expression {
             let parsed = SqlExpression::parse(text).map_err(|why| problem(format!("`expression` is wrong: {why}")))?;
-            return Ok(Self::Expression(parsed));
+            return Ok(Self::Expression(Box::new(parsed)));
         }
         let Some(column) = spec.column.clone() else {
-            return Err(problem("a condition names no `column` and has no `expression`".to_owned()));
+            return Err(problem(
+                "a condition names no `column` and has no `expression`".to_owned(),
+            ));
         };
         let names = COMPARISONS.map(|(name, _)| name);
         let Some((name, comparison)) = COMPARISONS.into_iter().find(|(name, _)| *name == spec.operator) else {
@@ -97,16 +99,32 @@ impl Condition {
         };
         let nodes = match (comparison, spec.value.as_ref()) {
             (Comparison::Null { .. }, None) => &[][..],
-            (Comparison::AnyOf { .. }, Some(Node { value: Value::List(nodes), .. })) if !nodes.is_empty() => nodes,
+            (
+                Comparison::AnyOf { .. },
+                Some(Node {
+                    value: Value::List(nodes),
+                    ..
+                }),
+            ) if !nodes.is_empty() => nodes,
             (Comparison::Is(_) | Comparison::Like, Some(node)) => std::slice::from_ref(node),
             (Comparison::Null { .. }, Some(_)) => return Err(problem(format!("`{name}` compares with no `value`"))),
             (Comparison::AnyOf { .. }, _) => {
-                return Err(problem(format!("`{name}` expects a list with something in it as its `value`")));
+                return Err(problem(format!(
+                    "`{name}` expects a list with something in it as its `value`"
+                )));
             }
             (_, None) => return Err(problem(format!("`{name}` expects a `value`"))),
         };
-        let operands = nodes.iter().map(Operand::read).collect::<Result<_, _>>().map_err(problem)?;
-        Ok(Self::Comparison { column, comparison, operands })
+        let operands = nodes
+            .iter()
+            .map(Operand::read)
+            .collect::<Result<_, _>>()
+            .map_err(problem)?;
+        Ok(Self::Comparison {
+            column,
+            comparison,
+            operands,
+        })
     }
 
     /// Whether it is the same for every principal.
@@ -121,8 +139,15 @@ impl Condition {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Expression(expression) => expression.text().to_owned(),
-            Self::Comparison { column, comparison, operands } => {
-                let name = COMPARISONS.iter().find(|(_, known)| known == comparison).map_or("", |(name, _)| name);
+            Self::Comparison {
+                column,
+                comparison,
+                operands,
+            } => {
+                let name = COMPARISONS
+                    .iter()
+                    .find(|(_, known)| known == comparison)
+                    .map_or("", |(name, _)| name);
                 let operands: Vec<_> = operands.iter().map(Operand::describe).collect();
                 match operands.as_slice() {
                     [] => format!("{column} {name}"),
@@ -142,7 +167,11 @@ impl Condition {
     ) -> Result<Expr, String> {
         let (column, comparison, operands) = match self {
             Self::Expression(expression) => return expression.predicate(schema, lookup, function),
-            Self::Comparison { column, comparison, operands } => (column, *comparison, operands),
+            Self::Comparison {
+                column,
+                comparison,
+                operands,
+            } => (column, *comparison, operands),
         };
         let (found, data_type) = find_column(schema, column)?;
         let on_column = |why: String| format!("column `{column}` of type `{data_type}`: {why}");
@@ -152,7 +181,11 @@ impl Condition {
             (Comparison::Null { negated: true }, []) => Ok(found.is_not_null()),
             (Comparison::Is(operator), [operand]) => {
                 let right = Expr::Literal(value(operand)?, None);
-                Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(found), operator, Box::new(right))))
+                Ok(Expr::BinaryExpr(BinaryExpr::new(
+                    Box::new(found),
+                    operator,
+                    Box::new(right),
+                )))
             }
             (Comparison::Like, [operand]) => {
                 if !is_text(crate::mask::value_type(&data_type)) {
@@ -164,10 +197,20 @@ impl Condition {
             }
             (Comparison::AnyOf { negated }, operands) if !operands.is_empty() => {
                 let values = operands.iter().map(value).collect::<Result<Vec<_>, _>>()?;
-                let literals = values.into_iter().flat_map(both_zeros).map(|value| Expr::Literal(value, None)).collect();
-                Ok(if negated { none_of(&found, literals) } else { any_of(&found, literals) })
+                let literals = values
+                    .into_iter()
+                    .flat_map(both_zeros)
+                    .map(|value| Expr::Literal(value, None))
+                    .collect();
+                Ok(if negated {
+                    none_of(&found, literals)
+                } else {
+                    any_of(&found, literals)
+                })
             }
-            _ => Err(format!("the condition on column `{column}` compares with too few or too many values")),
+            _ => Err(format!(
+                "the condition on column `{column}` compares with too few or too many values"
+            )),
         }
     }
 }
@@ -177,7 +220,11 @@ impl Operand {
         match &node.value {
             Value::Text(text) => {
                 let template = Template::parse(text)?;
-                Ok(if template.is_fixed() { Self::Fixed(node.clone()) } else { Self::Asked(template) })
+                Ok(if template.is_fixed() {
+                    Self::Fixed(node.clone())
+                } else {
+                    Self::Asked(template)
+                })
             }
             Value::Bool(_) | Value::Integer(_) => Ok(Self::Fixed(node.clone())),
             Value::Float(number) if number.is_finite() => Ok(Self::Fixed(node.clone())),
@@ -188,9 +235,9 @@ impl Operand {
     fn describe(&self) -> String {
         match self {
             Self::Fixed(node) => written(node),
-            Self::Asked(template) => {
-                template.expand(&|name| Some(format!("${{{name}}}")), |value| value).unwrap_or_default()
-            }
+            Self::Asked(template) => template
+                .expand(&|name| Some(format!("${{{name}}}")), |value| value)
+                .unwrap_or_default(),
         }
     }
 
@@ -232,7 +279,9 @@ fn find_column(schema: &Schema, name: &str) -> Result<(Expr, DataType), String> 
         let mut data_type = schema.field_with_name(column).ok()?.data_type();
         let mut expr = Expr::Column(Column::new_unqualified(column));
         for segment in rest.split('.') {
-            let DataType::Struct(fields) = data_type else { return None };
+            let DataType::Struct(fields) = data_type else {
+                return None;
+            };
             data_type = fields.find(segment)?.1.data_type();
             expr = get_field(expr, segment);
         }
@@ -250,10 +299,10 @@ fn find_column(schema: &Schema, name: &str) -> Result<(Expr, DataType), String> 
 /// Both zeros for a floating-point zero, so that a list finds either however it is searched.
 fn both_zeros(value: ScalarValue) -> Vec<ScalarValue> {
     match value {
-        ScalarValue::Float64(Some(zero)) if zero == 0.0 => {
+        ScalarValue::Float64(Some(0.0)) => {
             vec![ScalarValue::Float64(Some(0.0)), ScalarValue::Float64(Some(-0.0))]
         }
-        ScalarValue::Float32(Some(zero)) if zero == 0.0 => {
+        ScalarValue::Float32(Some(0.0)) => {
             vec![ScalarValue::Float32(Some(0.0)), ScalarValue::Float32(Some(-0.0))]
         }
         other => vec![other],
@@ -292,12 +341,18 @@ fn balanced(mut exprs: Vec<Expr>, join: fn(Expr, Expr) -> Expr) -> Option<Expr> 
 /// SQL cannot make it wrong: comparisons of columns with literals, joined by AND and OR.
 pub(crate) fn cannot_fail(expr: &Expr, schema: &Schema) -> bool {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-            cannot_fail(left, schema) && cannot_fail(right, schema)
-        }
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
-            [left, right].into_iter().all(|side| cannot_fail(side, schema) && is_safe_under_or(side))
-        }
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::And,
+            right,
+        }) => cannot_fail(left, schema) && cannot_fail(right, schema),
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Or,
+            right,
+        }) => [left, right]
+            .into_iter()
+            .all(|side| cannot_fail(side, schema) && is_safe_under_or(side)),
         _ => is_plain_comparison(expr, schema),
     }
 }
@@ -305,13 +360,17 @@ pub(crate) fn cannot_fail(expr: &Expr, schema: &Schema) -> bool {
 /// The optimizer gathers equalities under OR into lists, and lists are wrong for a floating-point zero.
 fn is_safe_under_or(expr: &Expr) -> bool {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { op: Operator::NotEq, .. }) => false,
-        Expr::BinaryExpr(BinaryExpr { left, right, op: Operator::Eq }) => {
-            [left, right].into_iter().all(|side| match side.as_ref() {
-                Expr::Literal(value, _) => !value.data_type().is_floating(),
-                _ => true,
-            })
-        }
+        Expr::BinaryExpr(BinaryExpr {
+            op: Operator::NotEq, ..
+        }) => false,
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            right,
+            op: Operator::Eq,
+        }) => [left, right].into_iter().all(|side| match side.as_ref() {
+            Expr::Literal(value, _) => !value.data_type().is_floating(),
+            _ => true,
+        }),
         _ => true,
     }
 }

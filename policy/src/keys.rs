@@ -31,7 +31,9 @@ impl KeyRing {
 
 impl FromIterator<(String, Vec<u8>)> for KeyRing {
     fn from_iter<I: IntoIterator<Item = (String, Vec<u8>)>>(keys: I) -> Self {
-        Self { keys: keys.into_iter().collect() }
+        Self {
+            keys: keys.into_iter().collect(),
+        }
     }
 }
 
@@ -48,7 +50,12 @@ impl From<&ResourceSet> for KeyRing {
 /// The key in a secret: its entry `key`, or its only entry; an empty one is none.
 pub(crate) fn key_of(secret: &Secret) -> Option<&str> {
     let only = || secret.data.values().next().filter(|_| secret.data.len() == 1);
-    secret.data.get(KEY_ENTRY).or_else(only).map(String::as_str).filter(|key| !key.is_empty())
+    secret
+        .data
+        .get(KEY_ENTRY)
+        .or_else(only)
+        .map(String::as_str)
+        .filter(|key| !key.is_empty())
 }
 
 impl fmt::Debug for KeyRing {

@@ -10,7 +10,7 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::expr::{Between, BinaryExpr, InList, Like};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{Cast, Expr, Extension, ExprSchemable, Filter, LogicalPlan, Operator};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, Extension, Filter, LogicalPlan, Operator};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions as physical;
@@ -56,11 +56,10 @@ impl OptimizerRule for PushLeakproofThroughBarrier {
         let (below, above): (Vec<Expr>, Vec<Expr>) = split_conjunction_owned(filter.predicate.clone())
             .into_iter()
             .partition(|predicate| is_leakproof(predicate, barrier.input().schema(), &open));
-        let Some(below) = conjunction(below) else {
+        if below.is_empty() {
             return Ok(Transformed::no(LogicalPlan::Filter(filter)));
-        };
-        let inner = LogicalPlan::Filter(Filter::try_new(below, Arc::clone(barrier.input()))?);
-        let node = extension.node.with_exprs_and_inputs(extension.node.expressions(), vec![inner])?;
+        }
+        let node = Arc::new(barrier.pass(below)?);
         let plan = LogicalPlan::Extension(Extension { node });
         Ok(Transformed::yes(match conjunction(above) {
             Some(above) => LogicalPlan::Filter(Filter::try_new(above, Arc::new(plan))?),
@@ -86,9 +85,11 @@ struct Logical<'a> {
 impl Logical<'_> {
     fn safe(&self, predicate: &Expr) -> bool {
         match predicate {
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
-                self.safe(left) && self.safe(right)
-            }
+            Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: Operator::And | Operator::Or,
+                right,
+            }) => self.safe(left) && self.safe(right),
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => is_comparison(*op) && self.comparable(left, right),
             Expr::Not(inner)
             | Expr::IsTrue(inner)
@@ -101,9 +102,17 @@ impl Logical<'_> {
             Expr::Between(Between { expr, low, high, .. }) => self.comparable(expr, low) && self.comparable(expr, high),
             Expr::InList(InList { expr, list, .. }) => {
                 self.comparable(expr, expr)
-                    && list.iter().all(|item| matches!(item, Expr::Literal(..)) && self.comparable(expr, item))
+                    && list
+                        .iter()
+                        .all(|item| matches!(item, Expr::Literal(..)) && self.comparable(expr, item))
             }
-            Expr::Like(Like { expr, pattern, escape_char: None, case_insensitive: false, .. }) => {
+            Expr::Like(Like {
+                expr,
+                pattern,
+                escape_char: None,
+                case_insensitive: false,
+                ..
+            }) => {
                 matches!(pattern.as_ref(), Expr::Literal(value, _) if is_short_pattern(value))
                     && self.operand(expr).is_some_and(|of| is_text(&of))
                     && self.comparable(expr, pattern)
@@ -172,7 +181,10 @@ impl Physical<'_> {
         }
         if let Some(list) = predicate.downcast_ref::<physical::InListExpr>() {
             return self.comparable(list.expr(), list.expr())
-                && list.list().iter().all(|item| item.is::<physical::Literal>() && self.comparable(list.expr(), item));
+                && list
+                    .list()
+                    .iter()
+                    .all(|item| item.is::<physical::Literal>() && self.comparable(list.expr(), item));
         }
         if let Some(like) = predicate.downcast_ref::<physical::LikeExpr>() {
             let pattern = like.pattern().downcast_ref::<physical::Literal>();
@@ -237,18 +249,26 @@ fn is_text(data_type: &DataType) -> bool {
 }
 
 fn is_short_pattern(pattern: &ScalarValue) -> bool {
-    pattern.try_as_str().flatten().is_some_and(|text| text.len() <= MAX_PATTERN_BYTES)
+    pattern
+        .try_as_str()
+        .flatten()
+        .is_some_and(|text| text.len() <= MAX_PATTERN_BYTES)
 }
 
 /// Casts that succeed for every value and keep its order.
 fn is_lossless_cast(from: &DataType, to: &DataType) -> bool {
-    use DataType::{Float32, Float64, Int8, Int16, Int32, Int64, LargeUtf8, UInt8, UInt16, UInt32, UInt64, Utf8, Utf8View};
+    use DataType::{
+        Float32, Float64, Int8, Int16, Int32, Int64, LargeUtf8, UInt8, UInt16, UInt32, UInt64, Utf8, Utf8View,
+    };
     matches!(
         (from, to),
         (Int8, Int16 | Int32 | Int64 | Float32 | Float64)
             | (Int16, Int32 | Int64 | Float32 | Float64)
             | (Int32, Int64 | Float64)
-            | (UInt8, UInt16 | UInt32 | UInt64 | Int16 | Int32 | Int64 | Float32 | Float64)
+            | (
+                UInt8,
+                UInt16 | UInt32 | UInt64 | Int16 | Int32 | Int64 | Float32 | Float64
+            )
             | (UInt16, UInt32 | UInt64 | Int32 | Int64 | Float32 | Float64)
             | (UInt32, UInt64 | Int64 | Float64)
             | (Float32, Float64)

@@ -27,7 +27,11 @@ impl Principal {
     ) -> Self {
         let id = id.into();
         let own = format!("users:id:{id}");
-        Self { id, tags: tags.into_iter().chain([own]).collect(), attributes }
+        Self {
+            id,
+            tags: tags.into_iter().chain([own]).collect(),
+            attributes,
+        }
     }
 
     /// True for holders of the role `roles:id:operator`.

@@ -39,16 +39,30 @@ pub fn protect(
     let address = address.clone();
     let table_type = raw.table_type();
     if governance.is_open() {
-        return Ok(Arc::new(ProtectedTable { address, table_type, schema: raw.schema(), body: Body::Open(raw) }));
+        return Ok(Arc::new(ProtectedTable {
+            address,
+            table_type,
+            schema: raw.schema(),
+            body: Body::Open(raw),
+        }));
     }
     let plan = governed_plan(&address, governance, raw)?;
     let schema = Arc::new(plan.schema().as_arrow().clone());
-    Ok(Arc::new(ProtectedTable { address, table_type, schema, body: Body::Governed(plan) }))
+    Ok(Arc::new(ProtectedTable {
+        address,
+        table_type,
+        schema,
+        body: Body::Governed(plan),
+    }))
 }
 
 /// Barrier over masks over row filters over the raw scan.
 fn governed_plan(address: &Address, governance: &Governance, raw: Arc<dyn TableProvider>) -> Result<LogicalPlan> {
-    let table = TableReference::full(address.depot.as_str(), address.collection.as_str(), address.dataset.as_str());
+    let table = TableReference::full(
+        address.depot.as_str(),
+        address.collection.as_str(),
+        address.dataset.as_str(),
+    );
     let mut scan = LogicalPlanBuilder::scan(table.clone(), provider_as_source(raw), None)?;
     let raw_schema = Arc::clone(scan.schema());
     for mask in &governance.masks {
@@ -65,7 +79,10 @@ fn governed_plan(address: &Address, governance: &Governance, raw: Arc<dyn TableP
         let name = field.name();
         let column = Expr::Column(Column::new(qualifier.cloned(), name));
         let masked = governance.masked(name, column.clone());
-        columns.push(BarrierColumn { name: name.clone(), masked: masked.is_some() });
+        columns.push(BarrierColumn {
+            name: name.clone(),
+            masked: masked.is_some(),
+        });
         expressions.push(match masked {
             None => column,
             Some(masked) => {
@@ -77,9 +94,14 @@ fn governed_plan(address: &Address, governance: &Governance, raw: Arc<dyn TableP
             }
         });
     }
-    let seal = Seal { address: address.clone(), fingerprint: governance.fingerprint.clone() };
+    let seal = Seal {
+        address: address.clone(),
+        fingerprint: governance.fingerprint.clone(),
+    };
     let barrier = PolicyBarrier::try_new(Arc::new(seal), columns, scan.project(expressions)?.build()?)?;
-    Ok(LogicalPlan::Extension(Extension { node: Arc::new(barrier) }))
+    Ok(LogicalPlan::Extension(Extension {
+        node: Arc::new(barrier),
+    }))
 }
 
 /// A table that can be read, never written, and whose definition is not shown.
@@ -156,7 +178,9 @@ impl TableProvider for ProtectedTable {
             Body::Governed(plan) => {
                 let projection = args.projection().map(<[usize]>::to_vec);
                 let filters = args.filters().unwrap_or_default();
-                Ok(scan_governed(plan, session, projection.as_ref(), filters, args.limit()).await?.into())
+                Ok(scan_governed(plan, session, projection.as_ref(), filters, args.limit())
+                    .await?
+                    .into())
             }
         }
     }
@@ -216,7 +240,11 @@ async fn scan_governed(
     }
     if let Some(projection) = projection {
         let columns = projection.iter().map(|index| governed.schema().qualified_field(*index));
-        plan = plan.project(columns.map(|field| Expr::Column(Column::from(field))).collect::<Vec<_>>())?;
+        plan = plan.project(
+            columns
+                .map(|field| Expr::Column(Column::from(field)))
+                .collect::<Vec<_>>(),
+        )?;
     }
     if limit.is_some() {
         plan = plan.limit(0, limit)?;

@@ -209,7 +209,12 @@ impl Rules {
 
     /// Which policies concern a principal; worked out once for each set of tags.
     pub(crate) fn person(&self, principal: &Principal) -> Arc<Person> {
-        if let Some(person) = self.people.lock().unwrap_or_else(PoisonError::into_inner).get(&principal.tags) {
+        if let Some(person) = self
+            .people
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&principal.tags)
+        {
             return Arc::clone(person);
         }
         let tags = principal.tags.iter().map(String::as_str);
@@ -225,12 +230,13 @@ impl Rules {
     }
 
     /// Which policies concern which columns of a table; worked out once for each table and schema.
-    pub(crate) fn table(
-        &self,
-        address: &Address,
-        schema: &datafusion::arrow::datatypes::Schema,
-    ) -> Arc<TableRules> {
-        let known = self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(address).map(Arc::clone);
+    pub(crate) fn table(&self, address: &Address, schema: &datafusion::arrow::datatypes::Schema) -> Arc<TableRules> {
+        let known = self
+            .tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(address)
+            .map(Arc::clone);
         if let Some(table) = known.filter(|table| table.is_for(schema)) {
             return table;
         }
@@ -300,9 +306,9 @@ fn wrong_secret(name: &str, set: &ResourceSet) -> Option<String> {
             None => format!("there is no secret `{name}`"),
         });
     };
-    key_of(secret).is_none().then(|| {
-        format!("secret `{name}` holds no key: expected an entry `key` that is not empty, or a single entry")
-    })
+    key_of(secret)
+        .is_none()
+        .then(|| format!("secret `{name}` holds no key: expected an entry `key` that is not empty, or a single entry"))
 }
 
 /// Checks the policies of a resource set: masks and their parameters, the secrets they name, filters and their
@@ -323,11 +329,19 @@ pub fn advise(set: &ResourceSet) -> Vec<Problem> {
             None if mask.name() == "hash" => advice.push(
                 Problem::new(
                     spec.location.clone(),
-                    format!("policy `{}` hashes without a key: who can guess the values can look them up", policy.name),
+                    format!(
+                        "policy `{}` hashes without a key: who can guess the values can look them up",
+                        policy.name
+                    ),
                 )
                 .help("name a secret in `hash.keySecret`"),
             ),
-            Some(name) if set.secret(name).and_then(|secret| key_of(secret)).is_some_and(|key| key.len() < SHORTEST_KEY) => {
+            Some(name)
+                if set
+                    .secret(name)
+                    .and_then(|secret| key_of(secret))
+                    .is_some_and(|key| key.len() < SHORTEST_KEY) =>
+            {
                 let message = format!("policy `{}`: the key in secret `{name}` is short", policy.name);
                 advice.push(Problem::new(spec.location.clone(), message).help("use at least 16 random characters"));
             }

@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt64Array, make_array};
-use datafusion::arrow::compute::{cast, take};
-use datafusion::arrow::datatypes::{BinaryViewType, DataType, StringViewType};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Scalar, UInt64Array, make_array, new_null_array};
+use datafusion::arrow::compute::kernels::zip::zip;
+use datafusion::arrow::compute::{cast, is_not_null, take};
+use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
@@ -21,13 +22,23 @@ pub fn scrub(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 }
 
 fn scrub_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let array = &without_hidden_nulls(array)?;
     match array.data_type() {
-        DataType::Utf8View => Ok(Arc::new(array.as_byte_view::<StringViewType>().gc())),
-        DataType::BinaryView => Ok(Arc::new(array.as_byte_view::<BinaryViewType>().gc())),
+        DataType::Utf8View => Ok(Arc::new(array.as_string_view().gc())),
+        DataType::BinaryView => Ok(Arc::new(array.as_binary_view().gc())),
         DataType::Dictionary(_, values) => cast(&scrub_array(&cast(array, values)?)?, array.data_type()),
-        data_type if shares_buffers(data_type) => scrub_children(&compact(array)?),
+        data_type if data_type.is_nested() => scrub_children(&compact(array)?),
         _ => Ok(Arc::clone(array)),
     }
+}
+
+/// The array with nothing where it is NULL: a mask that hides a value may have left it there, unseen but sent.
+fn without_hidden_nulls(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    if array.null_count() == 0 || matches!(array.data_type(), DataType::Null | DataType::Union(..)) {
+        return Ok(Arc::clone(array));
+    }
+    let nothing = Scalar::new(new_null_array(array.data_type(), 1));
+    zip(&is_not_null(array)?, array, &nothing)
 }
 
 /// A copy whose children hold exactly the elements that are in the array.
@@ -44,20 +55,4 @@ fn scrub_children(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     });
     let children = children.collect::<Result<Vec<_>, _>>()?;
     Ok(make_array(data.into_builder().child_data(children).build()?))
-}
-
-fn shares_buffers(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Utf8View | DataType::BinaryView | DataType::Dictionary(..) => true,
-        DataType::List(field)
-        | DataType::LargeList(field)
-        | DataType::ListView(field)
-        | DataType::LargeListView(field)
-        | DataType::FixedSizeList(field, _)
-        | DataType::Map(field, _) => shares_buffers(field.data_type()),
-        DataType::Struct(fields) => fields.iter().any(|field| shares_buffers(field.data_type())),
-        DataType::RunEndEncoded(_, values) => shares_buffers(values.data_type()),
-        DataType::Union(fields, _) => fields.iter().any(|(_, field)| shares_buffers(field.data_type())),
-        _ => false,
-    }
 }

@@ -59,27 +59,45 @@ pub(crate) struct TableFilter {
 impl TableRules {
     /// Works out what the policies say about a table.
     pub(crate) fn new(rules: &Rules, address: &Address, schema: &Schema) -> Self {
-        let covering: Vec<usize> =
-            rules.data().iter().enumerate().filter(|(_, rule)| rule.covers(address)).map(|(index, _)| index).collect();
+        let covering: Vec<usize> = rules
+            .data()
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| rule.covers(address))
+            .map(|(index, _)| index)
+            .collect();
         let mut masks = vec![];
         let mut filters = vec![];
         for index in covering {
             match rules.data().get(index).map(|rule| &rule.effect) {
                 Some(Effect::Mask(_)) => masks.push(index),
                 Some(Effect::Filter(_)) => {
-                    filters.push(TableFilter { rule: index, predicate: OnceLock::new() });
+                    filters.push(TableFilter {
+                        rule: index,
+                        predicate: OnceLock::new(),
+                    });
                 }
                 None => {}
             }
         }
         let order = |index: &usize| {
             let rule = rules.data().get(*index);
-            rule.map(|rule| (rule.priority, rule.mask().is_some_and(|mask| mask.is_pass_through()), *index))
+            rule.map(|rule| {
+                (
+                    rule.priority,
+                    rule.mask().is_some_and(|mask| mask.is_pass_through()),
+                    *index,
+                )
+            })
         };
         masks.sort_by_key(order);
         let table_tags = rules.tags().of_table(address);
         let inherited = selected_by_tags(rules, &masks, &table_tags);
-        let walk = Walk { rules, address, masks: &masks };
+        let walk = Walk {
+            rules,
+            address,
+            masks: &masks,
+        };
         let columns: Vec<_> = schema
             .fields()
             .iter()
@@ -87,7 +105,12 @@ impl TableRules {
             .filter(ColumnNode::is_reached)
             .collect();
         let missing = missing(rules, &masks, schema);
-        Self { fields: schema.fields().clone(), columns, filters, missing }
+        Self {
+            fields: schema.fields().clone(),
+            columns,
+            filters,
+            missing,
+        }
     }
 
     /// Whether this was worked out for a table of just these columns.
@@ -111,9 +134,19 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// The node of a column or part; what reaches the whole reaches the part.
-    fn node(&self, path: Vec<String>, data_type: &DataType, is_nullable: bool, inherited: &HashSet<usize>) -> ColumnNode {
+    fn node(
+        &self,
+        path: Vec<String>,
+        data_type: &DataType,
+        is_nullable: bool,
+        inherited: &HashSet<usize>,
+    ) -> ColumnNode {
         let dotted = path.join(".");
-        let by_tags = selected_by_tags(self.rules, self.masks, &self.rules.tags().of_path(self.address, &dotted));
+        let by_tags = selected_by_tags(
+            self.rules,
+            self.masks,
+            &self.rules.tags().of_path(self.address, &dotted),
+        );
         let by_name = |index: &usize| {
             self.rules
                 .data()
@@ -125,14 +158,23 @@ impl Walk<'_> {
             .filter(|index| inherited.contains(index) || by_tags.contains(index) || by_name(index))
             .collect();
         let inside = reaching.iter().copied().collect();
-        let parts = Nesting::of(crate::mask::value_type(data_type)).0.into_iter().map(|(segment, field)| {
-            let path = path.iter().cloned().chain([segment]).collect();
-            self.node(path, field.data_type(), field.is_nullable(), &inside)
-        });
+        let parts = Nesting::of(crate::mask::value_type(data_type))
+            .0
+            .into_iter()
+            .map(|(segment, field)| {
+                let path = path.iter().cloned().chain([segment]).collect();
+                self.node(path, field.data_type(), field.is_nullable(), &inside)
+            });
         let parts = parts.collect();
         ColumnNode {
             parts,
-            candidates: reaching.into_iter().map(|rule| Candidate { rule, compiled: OnceLock::new() }).collect(),
+            candidates: reaching
+                .into_iter()
+                .map(|rule| Candidate {
+                    rule,
+                    compiled: OnceLock::new(),
+                })
+                .collect(),
             path,
             data_type: data_type.clone(),
             is_nullable,
@@ -146,10 +188,12 @@ fn selected_by_tags(rules: &Rules, masks: &[usize], tags: &[&str]) -> HashSet<us
         return HashSet::new();
     }
     let selects = |index: &usize| {
-        rules
-            .data()
-            .get(*index)
-            .is_some_and(|rule| rule.columns.tags.iter().any(|glob| tags.iter().any(|tag| glob.matches(tag))))
+        rules.data().get(*index).is_some_and(|rule| {
+            rule.columns
+                .tags
+                .iter()
+                .any(|glob| tags.iter().any(|tag| glob.matches(tag)))
+        })
     };
     masks.iter().copied().filter(selects).collect()
 }
@@ -159,7 +203,9 @@ fn selected_by_tags(rules: &Rules, masks: &[usize], tags: &[&str]) -> HashSet<us
 fn missing(rules: &Rules, masks: &[usize], schema: &Schema) -> Vec<(usize, String)> {
     let mut missing = vec![];
     for index in masks {
-        let Some(rule) = rules.data().get(*index).filter(|rule| rule.names_one_table()) else { continue };
+        let Some(rule) = rules.data().get(*index).filter(|rule| rule.names_one_table()) else {
+            continue;
+        };
         for name in &rule.columns.names {
             if !has_path(schema, name) {
                 let names = schema.fields().iter().map(|field| field.name().as_str());
@@ -175,7 +221,10 @@ fn missing(rules: &Rules, masks: &[usize], schema: &Schema) -> Vec<(usize, Strin
 }
 
 fn has_path(schema: &Schema, dotted: &str) -> bool {
-    schema.fields().iter().any(|field| has_part(field.name(), field.data_type(), dotted))
+    schema
+        .fields()
+        .iter()
+        .any(|field| has_part(field.name(), field.data_type(), dotted))
 }
 
 /// Whether a part called `path`, or something inside it, is called `dotted`.
@@ -183,11 +232,12 @@ fn has_part(path: &str, data_type: &DataType, dotted: &str) -> bool {
     if path.eq_ignore_ascii_case(dotted) {
         return true;
     }
-    let begins = dotted.get(..path.len()).is_some_and(|start| start.eq_ignore_ascii_case(path));
+    let begins = dotted
+        .get(..path.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(path));
     begins
         && Nesting::of(crate::mask::value_type(data_type))
             .0
             .iter()
             .any(|(segment, field)| has_part(&format!("{path}.{segment}"), field.data_type(), dotted))
 }
-

@@ -20,7 +20,11 @@ impl TagIndex {
     pub(crate) fn of(set: &ResourceSet) -> Self {
         let mut index = Self::default();
         for dataset in set.datasets() {
-            index.datasets.entry(dataset.address.clone()).or_default().push(Dataset::clone(dataset));
+            index
+                .datasets
+                .entry(dataset.address.clone())
+                .or_default()
+                .push(Dataset::clone(dataset));
         }
         for depot in set.depots() {
             index.depots.insert(depot.meta.name.clone(), depot.meta.tags.clone());
@@ -34,17 +38,27 @@ impl TagIndex {
         let collection = Address::new(&address.depot, &address.collection, "");
         let mut places = vec![depot, collection, address.clone()];
         places.dedup();
-        places.into_iter().filter_map(|place| self.datasets.get(&place)).flatten()
+        places
+            .into_iter()
+            .filter_map(|place| self.datasets.get(&place))
+            .flatten()
     }
 
     /// The tags that dataset manifests give a table.
     pub(crate) fn of_dataset(&self, address: &Address) -> Vec<&str> {
-        self.about(address).flat_map(|dataset| dataset.tags.iter().map(String::as_str)).collect()
+        self.about(address)
+            .flat_map(|dataset| dataset.tags.iter().map(String::as_str))
+            .collect()
     }
 
     /// The tags that every column of a table inherits.
     pub(crate) fn of_table(&self, address: &Address) -> Vec<&str> {
-        let own = self.depots.get(&address.depot).into_iter().flatten().map(String::as_str);
+        let own = self
+            .depots
+            .get(&address.depot)
+            .into_iter()
+            .flatten()
+            .map(String::as_str);
         own.chain(self.of_dataset(address)).collect()
     }
 

@@ -34,7 +34,9 @@ impl Template {
             let Some((name, after)) = after.split_once('}') else {
                 return Err(format!("`{text}` has a `${{` without a `}}`"));
             };
-            let attribute = name.strip_prefix("user.attributes.").is_some_and(|attribute| !attribute.is_empty());
+            let attribute = name
+                .strip_prefix("user.attributes.")
+                .is_some_and(|attribute| !attribute.is_empty());
             if name != "user.id" && !attribute {
                 return Err(format!(
                     "`${{{name}}}` is not known; expected `${{user.id}}` or `${{user.attributes.NAME}}`"
@@ -115,7 +117,10 @@ pub(crate) fn coerce_text(text: &str, data_type: &DataType) -> Result<ScalarValu
     let expected = || format!("expected a value of type `{data_type}`, not `{text}`");
     match data_type {
         DataType::Dictionary(key, values) => {
-            return Ok(ScalarValue::Dictionary(key.clone(), Box::new(coerce_text(text, values)?)));
+            return Ok(ScalarValue::Dictionary(
+                key.clone(),
+                Box::new(coerce_text(text, values)?),
+            ));
         }
         DataType::Boolean if !matches!(text, "true" | "false") => return Err(expected()),
         DataType::Boolean
@@ -128,7 +133,11 @@ pub(crate) fn coerce_text(text: &str, data_type: &DataType) -> Result<ScalarValu
         | DataType::Time64(_)
         | DataType::Timestamp(..) => {}
         number if number.is_numeric() => return coerce_number(text, number).ok_or_else(expected),
-        _ => return Err(format!("expected a column of text, numbers, booleans, dates or times, not of `{data_type}`")),
+        _ => {
+            return Err(format!(
+                "expected a column of text, numbers, booleans, dates or times, not of `{data_type}`"
+            ));
+        }
     }
     let value = cast_text(text, data_type).ok_or_else(expected)?;
     let is_exact = match data_type {
@@ -142,7 +151,11 @@ pub(crate) fn coerce_text(text: &str, data_type: &DataType) -> Result<ScalarValu
         }
         _ => true,
     };
-    if is_exact { Ok(value) } else { Err(format!("{}, which has finer digits", expected())) }
+    if is_exact {
+        Ok(value)
+    } else {
+        Err(format!("{}, which has finer digits", expected()))
+    }
 }
 
 fn coerce_number(text: &str, data_type: &DataType) -> Option<ScalarValue> {
@@ -153,7 +166,9 @@ fn coerce_number(text: &str, data_type: &DataType) -> Option<ScalarValue> {
     }
     if data_type.is_floating() {
         let value: f64 = text.parse().ok()?;
-        let value = ScalarValue::Float64(Some(value).filter(|value| value.is_finite())).cast_to(data_type).ok()?;
+        let value = ScalarValue::Float64(Some(value).filter(|value| value.is_finite()))
+            .cast_to(data_type)
+            .ok()?;
         return (!value.is_null()).then_some(value);
     }
     // Whole numbers and decimals: the digits after the point must fit, trailing zeros do not count.
@@ -175,7 +190,11 @@ fn coerce_number(text: &str, data_type: &DataType) -> Option<ScalarValue> {
     if i64::try_from(fraction.len()).ok()? > i64::from(scale).max(0) {
         return None;
     }
-    let exact = if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") };
+    let exact = if fraction.is_empty() {
+        whole.to_owned()
+    } else {
+        format!("{whole}.{fraction}")
+    };
     let value = cast_text(&exact, data_type)?;
     // A negative scale rounds to tens or hundreds: take the value only if it says the same.
     if scale < 0 {
@@ -188,7 +207,12 @@ fn coerce_number(text: &str, data_type: &DataType) -> Option<ScalarValue> {
 
 fn cast_text(text: &str, data_type: &DataType) -> Option<ScalarValue> {
     let array = StringArray::from(vec![text]);
-    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
     let cast: Arc<dyn Array> = cast_with_options(&array, data_type, &options).ok()?;
-    ScalarValue::try_from_array(&cast, 0).ok().filter(|value| !value.is_null())
+    ScalarValue::try_from_array(&cast, 0)
+        .ok()
+        .filter(|value| !value.is_null())
 }

@@ -118,7 +118,11 @@ impl Governance {
     /// Puts masks and filters together.
     pub fn new(masks: Vec<ColumnMask>, filters: Vec<RowFilter>) -> Self {
         let fingerprint = fingerprint(&masks, &filters);
-        Self { masks, filters, fingerprint }
+        Self {
+            masks,
+            filters,
+            fingerprint,
+        }
     }
 
     /// True when nothing is masked and no row is hidden.
@@ -135,7 +139,10 @@ impl Governance {
 
     /// The conjunction of all row filters, or `None` when every row is visible.
     pub fn predicate(&self) -> Option<Expr> {
-        self.filters.iter().map(|filter| filter.predicate.clone()).reduce(Expr::and)
+        self.filters
+            .iter()
+            .map(|filter| filter.predicate.clone())
+            .reduce(Expr::and)
     }
 }
 

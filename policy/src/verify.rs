@@ -46,7 +46,11 @@ pub struct Grants(BTreeMap<Address, Grant>);
 impl Grants {
     /// Grants what a governance says: open when its fingerprint is empty.
     pub fn add(&mut self, address: Address, fingerprint: &str) {
-        let grant = if fingerprint.is_empty() { Grant::Open } else { Grant::Governed(fingerprint.to_owned()) };
+        let grant = if fingerprint.is_empty() {
+            Grant::Open
+        } else {
+            Grant::Governed(fingerprint.to_owned())
+        };
         self.0.insert(address, grant);
     }
 
@@ -64,7 +68,11 @@ impl Grants {
 /// Checks that `plan` reads nothing but what `grants` allows, and governed tables only behind their own barriers.
 ///
 /// `leaf_of` is asked for each leaf but those that hold no data by their nature.
-pub fn verify(plan: &Arc<dyn ExecutionPlan>, grants: &Grants, leaf_of: &dyn Fn(&dyn ExecutionPlan) -> Leaf) -> Result<()> {
+pub fn verify(
+    plan: &Arc<dyn ExecutionPlan>,
+    grants: &Grants,
+    leaf_of: &dyn Fn(&dyn ExecutionPlan) -> Leaf,
+) -> Result<()> {
     Verifier { grants, leaf_of }.walk(plan, None)
 }
 
@@ -84,7 +92,10 @@ impl Verifier<'_> {
         }
         if let Some(leaf) = plan.downcast_ref::<DistributedLeafExec>() {
             self.walk(leaf.original(), behind)?;
-            return leaf.variants().iter().try_for_each(|variant| self.walk(variant, behind));
+            return leaf
+                .variants()
+                .iter()
+                .try_for_each(|variant| self.walk(variant, behind));
         }
         if let Some(boundary) = plan.as_network_boundary() {
             if let Some(seal) = behind {
@@ -110,15 +121,18 @@ impl Verifier<'_> {
     }
 
     fn walk_all(&self, plan: &Arc<dyn ExecutionPlan>, behind: Option<&Seal>) -> Result<()> {
-        plan.children().into_iter().try_for_each(|child| self.walk(child, behind))
+        plan.children()
+            .into_iter()
+            .try_for_each(|child| self.walk(child, behind))
     }
 
     fn check_seal(&self, seal: &Seal) -> Result<()> {
         match self.grants.get(&seal.address) {
             Some(Grant::Governed(fingerprint)) if *fingerprint == seal.fingerprint => Ok(()),
-            Some(Grant::Governed(_)) => {
-                refuse(format!("the barrier of `{}` was made for other policies or another user", seal.address))
-            }
+            Some(Grant::Governed(_)) => refuse(format!(
+                "the barrier of `{}` was made for other policies or another user",
+                seal.address
+            )),
             Some(Grant::Open) => refuse(format!("`{}` is open and has a barrier", seal.address)),
             None => refuse(format!("`{}` is not granted", seal.address)),
         }
@@ -133,14 +147,22 @@ impl Verifier<'_> {
             return Ok(());
         }
         let names: Vec<String> = candidates.iter().map(|address| format!("`{address}`")).collect();
-        let names = if names.is_empty() { "a dataset without an address".to_owned() } else { names.join(" or ") };
+        let names = if names.is_empty() {
+            "a dataset without an address".to_owned()
+        } else {
+            names.join(" or ")
+        };
         match behind {
             Some(seal) => refuse(format!("{names} is read behind the barrier of `{}`", seal.address)),
-            None => refuse(format!("{names} is read outside a barrier without being granted as open")),
+            None => refuse(format!(
+                "{names} is read outside a barrier without being granted as open"
+            )),
         }
     }
 }
 
 fn refuse<T>(why: String) -> Result<T> {
-    Err(DataFusionError::Plan(format!("the plan was refused before it ran: {why}")))
+    Err(DataFusionError::Plan(format!(
+        "the plan was refused before it ran: {why}"
+    )))
 }

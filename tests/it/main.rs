@@ -1,13 +1,21 @@
 //! The tests of the whole: the real program, real ports, real clients.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail loudly"
+)]
 
 mod bad_input;
 mod cli;
 mod demo;
 mod flight_sql;
 mod governance;
+mod governed_data;
 mod minerva;
 mod reload;
 mod tidy;
 mod tpch;
+mod tpch_data;
 mod wrong_answers;

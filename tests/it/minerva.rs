@@ -21,7 +21,11 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The program under test.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minerva"));
-    command.env_remove("MINERVA_APIKEY").env_remove("MINERVA_USER").env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    command
+        .env_remove("MINERVA_APIKEY")
+        .env_remove("MINERVA_USER")
+        .env_remove("RUST_BACKTRACE")
+        .stdin(Stdio::null());
     command
 }
 
@@ -65,7 +69,11 @@ impl Server {
                 }
             }
         }
-        Self { child, addresses, errors }
+        Self {
+            child,
+            addresses,
+            errors,
+        }
     }
 
     /// Kills it as a crash would.
@@ -76,7 +84,11 @@ impl Server {
 
     /// Asks it to leave and waits; true when it left in order.
     pub(crate) fn leave(mut self) -> (bool, String) {
-        let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
+        let asked = Command::new("kill")
+            .arg("-TERM")
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
         assert!(asked.success());
         let status = self.child.wait().unwrap();
         let errors = std::mem::replace(&mut self.errors, thread::spawn(String::new));
@@ -121,15 +133,35 @@ impl Minerva {
     /// Starts a coordinator on manifests that lie elsewhere.
     pub(crate) fn start_with(folder: TempDir, resources: &Path, workers: usize) -> Self {
         let mut command = program();
-        command.arg("serve").arg("--resources").arg(resources).arg("--data").arg(folder.path().join("data"));
-        command.args(["--flight-port", "0", "--cluster-port", "0", "--workers", &workers.to_string()]);
-        Self { server: Server::start(command), workers: Vec::new(), folder }
+        command
+            .arg("serve")
+            .arg("--resources")
+            .arg(resources)
+            .arg("--data")
+            .arg(folder.path().join("data"));
+        command.args([
+            "--flight-port",
+            "0",
+            "--cluster-port",
+            "0",
+            "--workers",
+            &workers.to_string(),
+        ]);
+        Self {
+            server: Server::start(command),
+            workers: Vec::new(),
+            folder,
+        }
     }
 
     /// Adds a worker process.
     pub(crate) fn add_worker(&mut self) {
         let mut command = program();
-        command.args(["worker", "--coordinator", &format!("http://{}", self.server.addresses["cluster"])]);
+        command.args([
+            "worker",
+            "--coordinator",
+            &format!("http://{}", self.server.addresses["cluster"]),
+        ]);
         command.arg("--data").arg(self.data());
         self.workers.push(Server::start(command));
     }
@@ -149,13 +181,20 @@ impl Minerva {
     /// A client command as the first start's `admin`.
     pub(crate) fn client(&self, words: &[&str]) -> Command {
         let mut command = program();
-        command.args(words).args(["--server", self.flight()]).arg("--data").arg(self.data());
+        command
+            .args(words)
+            .args(["--server", self.flight()])
+            .arg("--data")
+            .arg(self.data());
         command
     }
 
     /// A new API key for a declared user.
     pub(crate) fn key(&self, user: &str) -> String {
-        let output = self.client(&["user", "apikey", "create", "-u", user, "-d", "1h"]).output().unwrap();
+        let output = self
+            .client(&["user", "apikey", "create", "-u", user, "-d", "1h"])
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
@@ -172,20 +211,34 @@ impl Minerva {
     /// The rows of a statement as CSV without its header; panics when it fails.
     pub(crate) fn rows(&self, user: Option<(&str, &str)>, sql: &str) -> Vec<String> {
         let output = self.run(user, sql, "CSV");
-        assert!(output.status.success(), "{sql}\n{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().lines().skip(1).map(str::to_owned).collect()
+        assert!(
+            output.status.success(),
+            "{sql}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .skip(1)
+            .map(str::to_owned)
+            .collect()
     }
 
     /// What a failing statement says on standard error; panics when it succeeds.
     pub(crate) fn error(&self, user: Option<(&str, &str)>, sql: &str) -> String {
         let output = self.run(user, sql, "CSV");
-        assert!(!output.status.success(), "{sql} succeeded:\n{}", String::from_utf8_lossy(&output.stdout));
+        assert!(
+            !output.status.success(),
+            "{sql} succeeded:\n{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
         String::from_utf8(output.stderr).unwrap()
     }
 }
 
 /// The Python with the clients, which `make test` sets up. The tests that need it fail without: they are not skipped.
 pub(crate) fn python() -> Command {
-    let python = std::env::var("MINERVA_TEST_PYTHON").expect("run the tests with `make test`, which sets up the Python clients");
+    let python =
+        std::env::var("MINERVA_TEST_PYTHON").expect("run the tests with `make test`, which sets up the Python clients");
     Command::new(python)
 }

@@ -39,19 +39,34 @@ fn a_good_change_is_in_force_and_a_bad_one_changes_nothing() {
 
     fs::write(minerva.resources().join("filter.yaml"), FILTER).unwrap();
     let taken = wait_for(&minerva, count, "2");
-    assert!(taken < Duration::from_secs(10), "a busy machine may be slow, but not this slow: {taken:?}");
+    assert!(
+        taken < Duration::from_secs(10),
+        "a busy machine may be slow, but not this slow: {taken:?}"
+    );
 
     // Bad: an operator that nobody knows. The old rules stay, and the reason is told.
-    fs::write(minerva.resources().join("filter.yaml"), FILTER.replace("less_than", "less_then")).unwrap();
+    fs::write(
+        minerva.resources().join("filter.yaml"),
+        FILTER.replace("less_than", "less_then"),
+    )
+    .unwrap();
     fs::write(minerva.resources().join("more.yaml"), TPCH.replace("small", "other")).unwrap();
     let before = Instant::now();
     while before.elapsed() < Duration::from_secs(2) {
         assert_eq!(minerva.rows(None, count), ["2"]);
     }
-    assert!(minerva.error(None, "SELECT * FROM other.tpch.region").contains("CATALOG_NOT_FOUND"));
+    assert!(
+        minerva
+            .error(None, "SELECT * FROM other.tpch.region")
+            .contains("CATALOG_NOT_FOUND")
+    );
 
     // Mended: both changes come in.
-    fs::write(minerva.resources().join("filter.yaml"), FILTER.replace("value: 2", "value: 1")).unwrap();
+    fs::write(
+        minerva.resources().join("filter.yaml"),
+        FILTER.replace("value: 2", "value: 1"),
+    )
+    .unwrap();
     wait_for(&minerva, count, "1");
     assert_eq!(minerva.rows(None, "SELECT count(*) FROM other.tpch.region"), ["5"]);
     let (orderly, log) = minerva.server.leave();

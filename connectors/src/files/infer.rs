@@ -2,6 +2,7 @@
 //!
 //! In: a file. Out: [`Facts`], which hold until the file changes.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -13,6 +14,7 @@ use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use futures::FutureExt;
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::fault::{Fault, fault_of};
@@ -91,11 +93,9 @@ impl<'a> Footers<'a> {
             return Err(Fault::corrupt("is empty and is not Parquet"));
         }
         let meta = meta_of(file)?;
-        let schema = self
-            .format
-            .infer_schema(self.session, &self.store, std::slice::from_ref(&meta))
-            .await;
-        let schema = schema.map_err(|error| parquet_fault(&error))?;
+        let files = std::slice::from_ref(&meta);
+        let schema = self.format.infer_schema(self.session, &self.store, files);
+        let schema = sound(schema).await?.map_err(|error| parquet_fault(&error))?;
         Ok(Facts {
             meta,
             schema,
@@ -118,9 +118,8 @@ impl<'a> Footers<'a> {
     pub(super) async fn statistics(&self, facts: &Facts, columns: &SchemaRef) -> Result<Statistics, Fault> {
         let found = self
             .format
-            .infer_stats(self.session, &self.store, Arc::clone(columns), &facts.meta)
-            .await;
-        let mut statistics = found.map_err(|error| parquet_fault(&error))?;
+            .infer_stats(self.session, &self.store, Arc::clone(columns), &facts.meta);
+        let mut statistics = sound(found).await?.map_err(|error| parquet_fault(&error))?;
         for (column, field) in statistics.column_statistics.iter_mut().zip(columns.fields()) {
             let in_file = facts.schema.field_with_name(field.name()).ok();
             // Bounds of another type are not comparable. The decoder's order of strings and numbers is that of the
@@ -144,6 +143,12 @@ pub(super) fn parquet_options(session: &dyn Session) -> TableParquetOptions {
         global: session.config_options().execution.parquet.clone(),
         ..TableParquetOptions::default()
     }
+}
+
+/// Waits for a footer; the decoder panics on some damaged ones, such as one whose length is larger than the file.
+async fn sound<T>(reading: impl Future<Output = T>) -> Result<T, Fault> {
+    let read = AssertUnwindSafe(reading).catch_unwind().await;
+    read.map_err(|_| Fault::corrupt("is damaged or is not Parquet"))
 }
 
 fn parquet_fault(error: &datafusion::error::DataFusionError) -> Fault {

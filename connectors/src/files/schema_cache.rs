@@ -11,6 +11,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::Statistics;
 use datafusion::common::config::ParquetOptions;
+use datafusion::common::stats::Precision;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
@@ -307,7 +308,11 @@ impl Making<'_> {
             file.partition_values = partitions.values_of(at)?;
             let known = match statistics {
                 Some(statistics) => statistics.as_ref().clone(),
-                None => Statistics::new_unknown(columns),
+                // Enough to tell a small table from a large one when a join is planned.
+                None => Statistics {
+                    total_byte_size: Precision::Inexact(usize::try_from(facts.meta.size).unwrap_or(usize::MAX)),
+                    ..Statistics::new_unknown(columns)
+                },
             };
             file.statistics = Some(Arc::new(with_partitions(known, &file.partition_values)));
             files.push(file);

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use datafusion::common::runtime::SpawnedTask;
 use rusqlite::config::DbConfig;
@@ -30,7 +30,11 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) fn new(depot: &str, path: PathBuf) -> Database {
-        Database { depot: depot.to_owned(), path, idle: Mutex::default() }
+        Database {
+            depot: depot.to_owned(),
+            path,
+            idle: Mutex::default(),
+        }
     }
 
     /// Runs `work` with a connection, on a blocking thread. Dropping the future interrupts it.
@@ -83,7 +87,9 @@ impl Database {
                     std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                     _ => ErrorKind::Unreachable,
                 };
-                return Err(self.failure(kind, format!("the file cannot be read: {failure}")).about(self.path_text()));
+                return Err(self
+                    .failure(kind, format!("the file cannot be read: {failure}"))
+                    .about(self.path_text()));
             }
         };
         if !metadata.is_file() {
@@ -153,26 +159,41 @@ impl Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("depot", &self.depot).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("depot", &self.depot)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
-/// Which file it is, whatever its name.
+/// Which file it is, and in which state. A connection trusts what it remembers of a file as long as a counter in it is
+/// the same, which another database copied over it may have too; so it is kept only while the file is untouched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct FileId(u64, u64);
+struct FileId {
+    inode: (u64, u64),
+    length: u64,
+    modified: Option<SystemTime>,
+}
 
 impl FileId {
-    #[cfg(unix)]
     fn of(metadata: &Metadata) -> FileId {
-        use std::os::unix::fs::MetadataExt;
-        FileId(metadata.dev(), metadata.ino())
+        FileId {
+            inode: inode(metadata),
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+        }
     }
+}
 
-    #[cfg(not(unix))]
-    fn of(metadata: &Metadata) -> FileId {
-        let created = metadata.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        FileId(created.map_or(0, |time| time.as_nanos() as u64), 0)
-    }
+#[cfg(unix)]
+fn inode(metadata: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(not(unix))]
+fn inode(_metadata: &Metadata) -> (u64, u64) {
+    (0, 0)
 }
 
 /// Interrupts the work that was started with it when it is dropped.

@@ -28,7 +28,12 @@ pub(super) enum ColumnBuilder {
     Blob(BinaryBuilder),
     Date(Date32Builder),
     Timestamp(TimestampMicrosecondBuilder),
-    Decimal { builder: Decimal128Builder, precision: u8, scale: i8, digits: String },
+    Decimal {
+        builder: Decimal128Builder,
+        precision: u8,
+        scale: i8,
+        digits: String,
+    },
 }
 
 impl ColumnBuilder {
@@ -68,7 +73,15 @@ impl ColumnBuilder {
             }
             (ColumnBuilder::Date(builder), ValueRef::Text(bytes)) => builder.append_value(date(bytes)?),
             (ColumnBuilder::Timestamp(builder), ValueRef::Text(bytes)) => builder.append_value(timestamp(bytes)?),
-            (ColumnBuilder::Decimal { builder, precision, scale, digits }, value) => {
+            (
+                ColumnBuilder::Decimal {
+                    builder,
+                    precision,
+                    scale,
+                    digits,
+                },
+                value,
+            ) => {
                 builder.append_value(decimal(value, *precision, *scale, digits)?);
             }
             _ => return None,
@@ -124,7 +137,9 @@ fn exact_float(value: i64) -> Option<f64> {
 
 /// Days since 1970 of `YYYY-MM-DD`.
 fn date(text: &[u8]) -> Option<i32> {
-    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *text else { return None };
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *text else {
+        return None;
+    };
     let year = number(&[y1, y2, y3, y4])?;
     let date = NaiveDate::from_ymd_opt(year as i32, number(&[m1, m2])?, number(&[d1, d2])?)?;
     Some(date.num_days_from_ce() - EPOCH_DAYS)
@@ -167,7 +182,9 @@ fn microseconds(fraction: Option<&[u8]>) -> Option<i64> {
 
 /// The number that some digits, at most nine, are.
 fn number(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |number, digit| Some(number * 10 + u32::from(decimal_digit(*digit)?)))
+    digits
+        .iter()
+        .try_fold(0, |number, digit| Some(number * 10 + u32::from(decimal_digit(*digit)?)))
 }
 
 fn decimal_digit(byte: u8) -> Option<u8> {
@@ -188,12 +205,17 @@ fn decimal(value: ValueRef<'_>, precision: u8, scale: i8, digits: &mut String) -
         None => (false, digits.as_str()),
     };
     let (whole, fraction) = magnitude.split_once('.').unwrap_or((magnitude, ""));
-    let (kept, rest) = fraction.as_bytes().split_at(fraction.len().min(usize::try_from(scale).ok()?));
+    let (kept, rest) = fraction
+        .as_bytes()
+        .split_at(fraction.len().min(usize::try_from(scale).ok()?));
     if (whole.is_empty() && fraction.is_empty()) || rest.iter().any(|digit| *digit != b'0') {
         return None;
     }
     let zeros = usize::try_from(scale).ok()? - kept.len();
-    let all = whole.bytes().chain(kept.iter().copied()).chain(std::iter::repeat_n(b'0', zeros));
+    let all = whole
+        .bytes()
+        .chain(kept.iter().copied())
+        .chain(std::iter::repeat_n(b'0', zeros));
     let unscaled = all.into_iter().try_fold(0_i128, |number, digit| {
         number.checked_mul(10)?.checked_add(i128::from(decimal_digit(digit)?))
     })?;
@@ -209,7 +231,15 @@ mod tests {
     fn dates_and_timestamps_are_read_exactly_or_not_at_all() {
         assert_eq!(date(b"1970-01-02"), Some(1));
         assert_eq!(date(b"0001-01-01"), Some(-719_162));
-        for bad in ["2023-02-29", "2023-1-01", "2023-01-01 ", "20230101", "2023-01-01T00:00:00", "", "\u{661}970-01-0"] {
+        for bad in [
+            "2023-02-29",
+            "2023-1-01",
+            "2023-01-01 ",
+            "20230101",
+            "2023-01-01T00:00:00",
+            "",
+            "\u{661}970-01-0",
+        ] {
             assert_eq!(date(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(timestamp(b"1970-01-01 00:00:01"), Some(1_000_000));
@@ -217,9 +247,16 @@ mod tests {
         assert_eq!(timestamp(b"1969-12-31 23:59:59.999999000"), Some(-1));
         assert_eq!(timestamp(b"1970-01-02"), Some(86_400_000_000));
         assert_eq!(timestamp(b"1970-01-01 01:02"), Some(3_720_000_000));
-        for bad in ["1970-01-01 24:00:00", "1970-01-01 00:00:60", "1970-01-01 1:00:00", "1970-01-01 00:00.5", "now",
-            "1970-01-01 00:00:00.", "1970-01-01 00:00:00.1234567", "1970-01-01 00:00:00+01:00"]
-        {
+        for bad in [
+            "1970-01-01 24:00:00",
+            "1970-01-01 00:00:60",
+            "1970-01-01 1:00:00",
+            "1970-01-01 00:00.5",
+            "now",
+            "1970-01-01 00:00:00.",
+            "1970-01-01 00:00:00.1234567",
+            "1970-01-01 00:00:00+01:00",
+        ] {
             assert_eq!(timestamp(bad.as_bytes()), None, "{bad}");
         }
     }

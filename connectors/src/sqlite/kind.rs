@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn declared_types_follow_the_documented_table() {
-        let check = |declared: &str, expected: Option<Kind>| assert_eq!(Kind::of_declared(declared), expected, "{declared}");
+        let check =
+            |declared: &str, expected: Option<Kind>| assert_eq!(Kind::of_declared(declared), expected, "{declared}");
         check("integer", Some(Kind::Integer));
         check("UNSIGNED BIG INT", Some(Kind::Integer));
         check("FLOATING POINT", Some(Kind::Integer)); // SQLite finds INT in POINT.

@@ -30,7 +30,11 @@ const BATCHES_AHEAD: usize = 2;
 const BATCH_BYTES: usize = 8 << 20;
 
 /// Starts reading a scan.
-pub(super) fn read(database: &Arc<Database>, scan: &Scan, batch_rows: usize) -> Result<SendableRecordBatchStream, Error> {
+pub(super) fn read(
+    database: &Arc<Database>,
+    scan: &Scan,
+    batch_rows: usize,
+) -> Result<SendableRecordBatchStream, Error> {
     let statement = sql::statement(scan)?;
     let rows = RowReader::new(database, scan, batch_rows)?;
     let stop = Stop::default();
@@ -39,13 +43,18 @@ pub(super) fn read(database: &Arc<Database>, scan: &Scan, batch_rows: usize) -> 
     let mut batches = RecordBatchReceiverStreamBuilder::new(Arc::clone(&scan.schema), BATCHES_AHEAD);
     let output = batches.tx();
     batches.spawn_blocking(move || {
-        let result = database.with_connection(&running, |connection| rows.run(connection, &statement, &running, &output));
+        let result = database.with_connection(&running, |connection| {
+            rows.run(connection, &statement, &running, &output)
+        });
         match result {
             Err(error) if !output.is_closed() => Err(error.into()),
             _ => Ok(()),
         }
     });
-    Ok(Box::pin(Reading { batches: batches.build(), _stop: stop }))
+    Ok(Box::pin(Reading {
+        batches: batches.build(),
+        _stop: stop,
+    }))
 }
 
 /// A stream that stops its statement when it is dropped.
@@ -80,10 +89,17 @@ struct RowReader {
 
 impl RowReader {
     fn new(database: &Arc<Database>, scan: &Scan, batch_rows: usize) -> Result<RowReader, Error> {
-        let kinds: Option<Vec<Kind>> =
-            scan.schema.fields().iter().map(|field| Kind::of_arrow(field.data_type())).collect();
+        let kinds: Option<Vec<Kind>> = scan
+            .schema
+            .fields()
+            .iter()
+            .map(|field| Kind::of_arrow(field.data_type()))
+            .collect();
         let kinds = kinds.ok_or_else(|| {
-            database.failure(ErrorKind::Internal, "the plan asks for a type that SQLite columns are not read as")
+            database.failure(
+                ErrorKind::Internal,
+                "the plan asks for a type that SQLite columns are not read as",
+            )
         })?;
         Ok(RowReader {
             database: Arc::clone(database),
@@ -102,11 +118,15 @@ impl RowReader {
         running: &Running,
         output: &Sender<Result<RecordBatch>>,
     ) -> Result<(), Error> {
-        let mut prepared = connection.prepare(&statement.sql).map_err(|failure| self.error(failure))?;
+        let mut prepared = connection
+            .prepare(&statement.sql)
+            .map_err(|failure| self.error(failure))?;
         if running.is_over() {
             return Ok(());
         }
-        let mut rows = prepared.query(params_from_iter(&statement.values)).map_err(|failure| self.error(failure))?;
+        let mut rows = prepared
+            .query(params_from_iter(&statement.values))
+            .map_err(|failure| self.error(failure))?;
         let mut columns: Vec<ColumnBuilder> = self.kinds.iter().map(|kind| ColumnBuilder::new(*kind)).collect();
         let (mut position, mut in_batch, mut bytes) = (0_u64, 0, 0);
         while let Some(row) = rows.next().map_err(|failure| self.error(failure))? {
@@ -151,7 +171,9 @@ impl RowReader {
 
     fn bad_value(&self, index: usize, value: ValueRef<'_>, position: u64) -> Error {
         let field = self.schema.field(index);
-        let expected = Kind::of_arrow(field.data_type()).map(Kind::describe).unwrap_or_default();
+        let expected = Kind::of_arrow(field.data_type())
+            .map(Kind::describe)
+            .unwrap_or_default();
         let found = storage_class(value);
         let hint = match value {
             ValueRef::Null => "correct the value",

@@ -27,7 +27,9 @@ pub(super) struct Statement {
 /// declared affinity SQLite enforces for comparisons, with their kinds.
 pub(super) fn accepts(filter: &ScanFilter, comparable: &HashMap<String, Kind>) -> bool {
     let same = |column: &String, value: &ScalarValue| {
-        comparable.get(column).is_some_and(|kind| bind(value).is_some_and(|bound| same_order(*kind, &bound)))
+        comparable
+            .get(column)
+            .is_some_and(|kind| bind(value).is_some_and(|bound| same_order(*kind, &bound)))
     };
     match filter {
         ScanFilter::Compare { column, value, .. } => same(column, value),
@@ -58,7 +60,10 @@ fn bind(value: &ScalarValue) -> Option<Value> {
 
 /// The statement for a scan.
 pub(super) fn statement(scan: &Scan) -> Result<Statement, Error> {
-    let mut statement = Statement { sql: "SELECT ".to_owned(), values: Vec::new() };
+    let mut statement = Statement {
+        sql: "SELECT ".to_owned(),
+        values: Vec::new(),
+    };
     match scan.schema.fields().as_ref() {
         [] => statement.sql.push('1'),
         fields => {
@@ -96,7 +101,11 @@ impl Statement {
 
 fn condition(statement: &mut Statement, scan: &Scan, filter: &ScanFilter) -> Result<(), Error> {
     match filter {
-        ScanFilter::Compare { column, comparison, value } => {
+        ScanFilter::Compare {
+            column,
+            comparison,
+            value,
+        } => {
             let column = compared(scan, column, value)?;
             statement.push(format_args!("{column} {} ", comparison.sql()));
             statement.parameter(scan, value)
@@ -150,7 +159,11 @@ fn branches(
 /// A column in a comparison: text is compared byte by byte whatever collation the column declares.
 fn compared(scan: &Scan, column: &str, value: &ScalarValue) -> Result<String, Error> {
     let column = column_name(scan, column)?;
-    Ok(if matches!(value, ScalarValue::Utf8View(_)) { format!("{column} COLLATE BINARY") } else { column })
+    Ok(if matches!(value, ScalarValue::Utf8View(_)) {
+        format!("{column} COLLATE BINARY")
+    } else {
+        column
+    })
 }
 
 fn column_name(scan: &Scan, name: &str) -> Result<String, Error> {
@@ -180,13 +193,29 @@ mod tests {
     use crate::Comparison;
 
     fn scan(columns: &[&str], filters: Vec<ScanFilter>) -> Scan {
-        let fields: Vec<Field> = columns.iter().map(|name| Field::new(*name, DataType::Int64, true)).collect();
-        let address = Address { depot: "d".to_owned(), collection: "main".to_owned(), dataset: "a \"b\"".to_owned() };
-        Scan { address, schema: Arc::new(Schema::new(fields)), filters, limit: Some(3) }
+        let fields: Vec<Field> = columns
+            .iter()
+            .map(|name| Field::new(*name, DataType::Int64, true))
+            .collect();
+        let address = Address {
+            depot: "d".to_owned(),
+            collection: "main".to_owned(),
+            dataset: "a \"b\"".to_owned(),
+        };
+        Scan {
+            address,
+            schema: Arc::new(Schema::new(fields)),
+            filters,
+            limit: Some(3),
+        }
     }
 
     fn compare(column: &str, comparison: Comparison, value: ScalarValue) -> ScanFilter {
-        ScanFilter::Compare { column: column.to_owned(), comparison, value }
+        ScanFilter::Compare {
+            column: column.to_owned(),
+            comparison,
+            value,
+        }
     }
 
     #[test]
@@ -196,7 +225,10 @@ mod tests {
             compare("n\"; DROP TABLE x", Comparison::NotEqual, hostile),
             ScanFilter::Any(vec![
                 ScanFilter::IsNull("id".to_owned()),
-                ScanFilter::OneOf { column: "id".to_owned(), values: vec![1_i64.into(), 2_i64.into()] },
+                ScanFilter::OneOf {
+                    column: "id".to_owned(),
+                    values: vec![1_i64.into(), 2_i64.into()],
+                },
             ]),
         ];
         let statement = statement(&scan(&["id", "x\"y"], filters)).unwrap();
@@ -205,12 +237,22 @@ mod tests {
             "SELECT t.\"id\", t.\"x\"\"y\" FROM main.\"a \"\"b\"\"\" AS t \
              WHERE t.\"n\"\"; DROP TABLE x\" COLLATE BINARY <> ?1 AND (t.\"id\" IS NULL OR t.\"id\" IN (?2, ?3)) LIMIT 3"
         );
-        assert_eq!(statement.values, [Value::Text("x' OR 1=1 --".to_owned()), Value::Integer(1), Value::Integer(2)]);
+        assert_eq!(
+            statement.values,
+            [
+                Value::Text("x' OR 1=1 --".to_owned()),
+                Value::Integer(1),
+                Value::Integer(2)
+            ]
+        );
     }
 
     #[test]
     fn no_columns_still_give_rows() {
-        assert_eq!(statement(&scan(&[], Vec::new())).unwrap().sql, "SELECT 1 FROM main.\"a \"\"b\"\"\" AS t LIMIT 3");
+        assert_eq!(
+            statement(&scan(&[], Vec::new())).unwrap().sql,
+            "SELECT 1 FROM main.\"a \"\"b\"\"\" AS t LIMIT 3"
+        );
         assert!(statement(&scan(&["a\0b"], Vec::new())).is_err());
     }
 

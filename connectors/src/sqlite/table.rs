@@ -56,21 +56,44 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
     if name.contains('\0') {
         return Ok(None);
     }
-    let Some(form) = form(connection, name)? else { return Ok(None) };
+    let Some(form) = form(connection, name)? else {
+        return Ok(None);
+    };
     let columns = columns(connection, name, form)?;
-    let undeclared: Vec<&str> =
-        columns.iter().filter(|column| column.declared.is_none()).map(|column| column.name.as_str()).collect();
+    let undeclared: Vec<&str> = columns
+        .iter()
+        .filter(|column| column.declared.is_none())
+        .map(|column| column.name.as_str())
+        .collect();
     let sampled = sample(connection, name, &undeclared)?;
-    let kind = |column: &ColumnInfo| column.declared.or(sampled.get(&column.name).copied()).unwrap_or(Kind::Text);
-    let fields: Vec<Field> =
-        columns.iter().map(|column| Field::new(&column.name, kind(column).arrow(), !column.not_null)).collect();
+    let kind = |column: &ColumnInfo| {
+        column
+            .declared
+            .or(sampled.get(&column.name).copied())
+            .unwrap_or(Kind::Text)
+    };
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|column| Field::new(&column.name, kind(column).arrow(), !column.not_null))
+        .collect();
     let (comparable, rows) = match form {
-        Form::Table => (comparable(connection, &columns)?, rows(connection, name, &columns, true)?),
-        Form::WithoutRowid => (comparable(connection, &columns)?, rows(connection, name, &columns, false)?),
+        Form::Table => (
+            comparable(connection, &columns)?,
+            rows(connection, name, &columns, true)?,
+        ),
+        Form::WithoutRowid => (
+            comparable(connection, &columns)?,
+            rows(connection, name, &columns, false)?,
+        ),
         // The columns of a view may have any affinity, and a virtual table compares as its module likes.
         Form::View | Form::Virtual => (HashMap::new(), None),
     };
-    Ok(Some(TableInfo { schema: Arc::new(Schema::new(fields)), is_view: form == Form::View, comparable, rows }))
+    Ok(Some(TableInfo {
+        schema: Arc::new(Schema::new(fields)),
+        is_view: form == Form::View,
+        comparable,
+        rows,
+    }))
 }
 
 fn form(connection: &Connection, name: &str) -> rusqlite::Result<Option<Form>> {
@@ -97,7 +120,11 @@ fn columns(connection: &Connection, name: &str, form: Form) -> rusqlite::Result<
         let kind = declared.as_deref().and_then(Kind::of_declared);
         // SQLite says BLOB of a view's column about which it knows nothing.
         let declared = kind.filter(|kind| form != Form::View || *kind != Kind::Blob);
-        Ok(ColumnInfo { name: row.get(0)?, declared, not_null: row.get(2)? })
+        Ok(ColumnInfo {
+            name: row.get(0)?,
+            declared,
+            not_null: row.get(2)?,
+        })
     })?;
     columns.collect()
 }
@@ -106,8 +133,11 @@ fn columns(connection: &Connection, name: &str, form: Form) -> rusqlite::Result<
 fn comparable(connection: &Connection, columns: &[ColumnInfo]) -> rusqlite::Result<HashMap<String, Kind>> {
     let encoding: String = connection.query_row("PRAGMA encoding", [], |row| row.get(0))?;
     // In a UTF-16 database the bytes of text are in another order than those of UTF-8.
-    let comparable = |kind: Kind| matches!(kind, Kind::Integer | Kind::Real) || (kind == Kind::Text && encoding == "UTF-8");
-    let declared = columns.iter().filter_map(|column| Some((column.name.clone(), column.declared?)));
+    let comparable =
+        |kind: Kind| matches!(kind, Kind::Integer | Kind::Real) || (kind == Kind::Text && encoding == "UTF-8");
+    let declared = columns
+        .iter()
+        .filter_map(|column| Some((column.name.clone(), column.declared?)));
     Ok(declared.filter(|(_, kind)| comparable(*kind)).collect())
 }
 
@@ -118,7 +148,11 @@ fn sample(connection: &Connection, table: &str, columns: &[&str]) -> rusqlite::R
         return Ok(HashMap::new());
     }
     let list: Vec<String> = columns.iter().map(|column| format!("t.{}", quoted(column))).collect();
-    let sql = format!("SELECT {} FROM main.{} AS t LIMIT {SAMPLED_ROWS}", list.join(", "), quoted(table));
+    let sql = format!(
+        "SELECT {} FROM main.{} AS t LIMIT {SAMPLED_ROWS}",
+        list.join(", "),
+        quoted(table)
+    );
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -126,7 +160,10 @@ fn sample(connection: &Connection, table: &str, columns: &[&str]) -> rusqlite::R
             *kind = widen(*kind, row.get_ref(position)?);
         }
     }
-    let found = columns.iter().zip(kinds).filter_map(|(column, kind)| Some(((*column).to_owned(), kind?)));
+    let found = columns
+        .iter()
+        .zip(kinds)
+        .filter_map(|(column, kind)| Some(((*column).to_owned(), kind?)));
     Ok(found.collect())
 }
 
@@ -154,7 +191,10 @@ fn rows(
         return Ok(Some(rows));
     }
     let is_column = |name: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-    let Some(rowid) = ["rowid", "_rowid_", "oid"].into_iter().find(|name| has_rowid && !is_column(name)) else {
+    let Some(rowid) = ["rowid", "_rowid_", "oid"]
+        .into_iter()
+        .find(|name| has_rowid && !is_column(name))
+    else {
         return Ok(None);
     };
     // Two statements, because SQLite walks to an end of the tree only when asked for one end at a time.
@@ -162,7 +202,9 @@ fn rows(
         let sql = format!("SELECT {function}(t.{rowid}) FROM main.{} AS t", quoted(table));
         connection.query_row(&sql, [], |row| row.get(0))
     };
-    let (Some(first), Some(last)) = (end("min")?, end("max")?) else { return Ok(Some(0)) };
+    let (Some(first), Some(last)) = (end("min")?, end("max")?) else {
+        return Ok(Some(0));
+    };
     let span = last.abs_diff(first).saturating_add(1);
     let pages: u64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     let page_size: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;

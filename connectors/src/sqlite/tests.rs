@@ -19,11 +19,15 @@ use crate::conformance::{self, Failure, Subject};
 use crate::testing::{depots, rows, session, table};
 use crate::{Depots, Error, ErrorKind};
 
-const MANIFEST: &str = "name: crm\nversion: v2alpha\ntype: depot\ndepot:\n  type: sqlite\n  sqlite:\n    path: crm.db\n";
+const MANIFEST: &str =
+    "name: crm\nversion: v2alpha\ntype: depot\ndepot:\n  type: sqlite\n  sqlite:\n    path: crm.db\n";
 
 /// A depot over a database that these statements make.
 fn depot(folder: &Path, statements: &str) -> Arc<Depots> {
-    Connection::open(folder.join("crm.db")).unwrap().execute_batch(statements).unwrap();
+    Connection::open(folder.join("crm.db"))
+        .unwrap()
+        .execute_batch(statements)
+        .unwrap();
     depots(folder, MANIFEST)
 }
 
@@ -54,13 +58,28 @@ async fn conforms() {
 fn insert(connection: &Connection, table: &str, rows: &RecordBatch) {
     let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let schema = rows.schema();
-    let columns: Vec<String> =
-        schema.fields().iter().map(|field| format!("{} {}", quote(field.name()), declared(field.data_type()))).collect();
-    connection.execute_batch(&format!("CREATE TABLE {} ({}); BEGIN", quote(table), columns.join(", "))).unwrap();
+    let columns: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} {}", quote(field.name()), declared(field.data_type())))
+        .collect();
+    connection
+        .execute_batch(&format!(
+            "CREATE TABLE {} ({}); BEGIN",
+            quote(table),
+            columns.join(", ")
+        ))
+        .unwrap();
     let places = vec!["?"; columns.len()].join(", ");
-    let mut statement = connection.prepare(&format!("INSERT INTO {} VALUES ({places})", quote(table))).unwrap();
+    let mut statement = connection
+        .prepare(&format!("INSERT INTO {} VALUES ({places})", quote(table)))
+        .unwrap();
     for row in 0..rows.num_rows() {
-        statement.execute(params_from_iter(rows.columns().iter().map(|column| value(column.as_ref(), row)))).unwrap();
+        statement
+            .execute(params_from_iter(
+                rows.columns().iter().map(|column| value(column.as_ref(), row)),
+            ))
+            .unwrap();
     }
     connection.execute_batch("COMMIT").unwrap();
 }
@@ -114,7 +133,10 @@ async fn a_file_that_is_no_database_is_said_so_and_none_is_made() {
     assert_eq!(depots.open("crm").await.unwrap_err().kind, ErrorKind::Corrupt);
 
     std::fs::remove_file(folder.path().join("crm.db")).unwrap();
-    Connection::open(folder.path().join("crm.db")).unwrap().execute_batch("CREATE TABLE t (id INTEGER)").unwrap();
+    Connection::open(folder.path().join("crm.db"))
+        .unwrap()
+        .execute_batch("CREATE TABLE t (id INTEGER)")
+        .unwrap();
     assert_eq!(depots.open("crm").await.unwrap().datasets("main").await.unwrap(), ["t"]);
 }
 
@@ -129,18 +151,29 @@ async fn damage_and_change_are_errors_and_never_rows() {
          INSERT INTO big SELECT i, 'row ' || i FROM n;",
     );
     let session = session(&depots);
-    let plan = table(&depots, "crm", "main", "big").await.scan(&session, None, &[], None).await.unwrap();
+    let plan = table(&depots, "crm", "main", "big")
+        .await
+        .scan(&session, None, &[], None)
+        .await
+        .unwrap();
 
     // A column that is gone must not become a text.
     let connection = Connection::open(&path).unwrap();
-    connection.execute_batch("ALTER TABLE big RENAME COLUMN name TO label").unwrap();
-    let error = datafusion::physical_plan::collect(plan, session.task_ctx()).await.unwrap_err();
+    connection
+        .execute_batch("ALTER TABLE big RENAME COLUMN name TO label")
+        .unwrap();
+    let error = datafusion::physical_plan::collect(plan, session.task_ctx())
+        .await
+        .unwrap_err();
     assert_eq!(Error::find(&error).unwrap().kind, ErrorKind::Changed, "{error}");
 
     // A file put in the place of the old one is the depot from then on.
     drop(connection);
     let other = folder.path().join("other.db");
-    Connection::open(&other).unwrap().execute_batch("CREATE TABLE big (id INTEGER); INSERT INTO big VALUES (7)").unwrap();
+    Connection::open(&other)
+        .unwrap()
+        .execute_batch("CREATE TABLE big (id INTEGER); INSERT INTO big VALUES (7)")
+        .unwrap();
     std::fs::rename(&other, &path).unwrap();
     let found = rows(&depots, "crm", "main", "big").await.unwrap();
     assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
@@ -148,6 +181,14 @@ async fn damage_and_change_are_errors_and_never_rows() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[4096..4196].fill(0xff);
     std::fs::write(&path, bytes).unwrap();
+    // Clocks of file systems are coarse, tests are quick.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(10);
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(later)
+        .unwrap();
     assert_eq!(failure(&depots, "big").await.kind, ErrorKind::Corrupt);
 }
 
@@ -189,22 +230,42 @@ async fn columns_have_the_types_they_declare_or_show() {
          CREATE VIRTUAL TABLE words USING fts5(word);",
     );
     let types = |schema: arrow::datatypes::SchemaRef| -> Vec<String> {
-        schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect()
+        schema
+            .fields()
+            .iter()
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect()
     };
     let t = table(&depots, "crm", "main", "t").await;
     assert_eq!(
         types(t.schema()),
-        ["id Int64", "b Boolean", "d Decimal128(12, 3)", "x Float64", "y Utf8View", "doubled Int64"]
+        [
+            "id Int64",
+            "b Boolean",
+            "d Decimal128(12, 3)",
+            "x Float64",
+            "y Utf8View",
+            "doubled Int64"
+        ]
     );
     assert!(!t.schema().field(1).is_nullable());
-    assert_eq!(types(table(&depots, "crm", "main", "v").await.schema()), ["n Int64", "most Float64", "letter Utf8View"]);
+    assert_eq!(
+        types(table(&depots, "crm", "main", "v").await.schema()),
+        ["n Int64", "most Float64", "letter Utf8View"]
+    );
 
     let source = depots.open("crm").await.unwrap();
     assert_eq!(source.datasets("main").await.unwrap(), ["broken", "t", "v", "words"]);
     let broken = source.dataset("main", "broken", &session(&depots)).await.unwrap_err();
     assert!(broken.to_string().contains("`main.broken`"), "{broken}");
     assert!(source.dataset("main", "T", &session(&depots)).await.unwrap().is_none());
-    assert!(source.dataset("main", "sqlite_schema", &session(&depots)).await.unwrap().is_none());
+    assert!(
+        source
+            .dataset("main", "sqlite_schema", &session(&depots))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -227,18 +288,28 @@ async fn what_sqlite_decides_alike_is_asked_of_sqlite_and_no_more() {
 
     let pushed = plan("t", col("name").eq(lit("a")).and(col("id").lt(lit(3_i64)))).await;
     let text = shown(&pushed);
-    assert!(!text.contains("FilterExec") && text.contains("filters=[name = a, id < 3]"), "{text}");
-    let batches = datafusion::physical_plan::collect(pushed, session.task_ctx()).await.unwrap();
+    assert!(
+        !text.contains("FilterExec") && text.contains("filters=[name = a, id < 3]"),
+        "{text}"
+    );
+    let batches = datafusion::physical_plan::collect(pushed, session.task_ctx())
+        .await
+        .unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
 
     for (dataset, filter) in [
-        ("t", col("day").eq(lit(datafusion::common::ScalarValue::Date32(Some(19_723))))),
+        (
+            "t",
+            col("day").eq(lit(datafusion::common::ScalarValue::Date32(Some(19_723)))),
+        ),
         ("t", col("any_value").eq(lit(1_i64))),
         ("v", col("name").eq(lit("a"))),
     ] {
         let kept = plan(dataset, filter).await;
         assert!(shown(&kept).contains("FilterExec"), "{}", shown(&kept));
-        let batches = datafusion::physical_plan::collect(kept, session.task_ctx()).await.unwrap();
+        let batches = datafusion::physical_plan::collect(kept, session.task_ctx())
+            .await
+            .unwrap();
         assert!(batches.iter().map(RecordBatch::num_rows).sum::<usize>() > 0);
     }
     let nulls = plan("v", col("any_value").is_null()).await;
@@ -265,7 +336,11 @@ async fn rows_are_guessed_from_what_is_cheap_to_know() {
         ("analyzed", Precision::Inexact(2)),
         ("v", Precision::Absent),
     ] {
-        let found = table(&depots, "crm", "main", dataset).await.statistics().unwrap().num_rows;
+        let found = table(&depots, "crm", "main", dataset)
+            .await
+            .statistics()
+            .unwrap()
+            .num_rows;
         assert_eq!(found, expected, "{dataset}");
     }
 }
@@ -279,15 +354,26 @@ fn leaving_early_stops_the_statement() {
              SELECT CAST(i AS INTEGER) AS id FROM n;
          CREATE VIEW never AS SELECT CAST(id AS INTEGER) AS id FROM endless WHERE id < 0;",
     );
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let session = session(&depots);
         for dataset in ["endless", "never"] {
-            let plan = table(&depots, "crm", "main", dataset).await.scan(&session, None, &[], None).await.unwrap();
+            let plan = table(&depots, "crm", "main", dataset)
+                .await
+                .scan(&session, None, &[], None)
+                .await
+                .unwrap();
             let mut stream = execute_stream(plan, session.task_ctx()).unwrap();
             if dataset == "endless" {
                 let batch = stream.next().await.unwrap().unwrap();
-                assert_eq!(batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0), 1);
+                assert_eq!(
+                    batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0),
+                    1
+                );
             } else {
                 // Started, and without a row for ever.
                 let nothing = tokio::time::timeout(std::time::Duration::from_millis(200), stream.next()).await;

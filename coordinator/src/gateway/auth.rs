@@ -50,30 +50,51 @@ impl std::fmt::Debug for Credentials {
 struct WrappedToken {
     token: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "one coordinator serves one cluster; the name is accepted as every Minerva client sends it")]
     cluster: Option<String>,
 }
 
 /// Finds the user whom the credentials belong to.
-pub(crate) fn authenticate(set: &ResourceSet, store: &Store, credentials: &Credentials) -> Result<Arc<Principal>> {
-    let (claimed, key) = match credentials {
+pub(crate) fn authenticate(
+    set: &ResourceSet,
+    store: &Store,
+    served: &str,
+    credentials: &Credentials,
+) -> Result<Arc<Principal>> {
+    let (claimed, wrapped) = match credentials {
         Credentials::Basic { user, password } => (Some(user.as_str()), unwrap_token(password)),
         Credentials::Bearer(key) => (None, unwrap_token(key)),
     };
-    let sha256 = hash_key(&key);
+    let sha256 = hash_key(&wrapped.token);
     let owner = match owner_of(set, store, &sha256)? {
         Some((user, expires)) if expires.is_none_or(|end| now() < end) => user,
         Some(_) => return Err(refused("the API key has expired")),
         None => return Err(refused("the user is unknown or the API key is wrong")),
     };
     match claimed {
-        Some(claimed) if claimed != owner.id => Err(refused("the user is unknown or the API key is wrong")),
-        _ => Ok(Arc::new(principal(owner))),
+        Some(claimed) if claimed != owner.id => return Err(refused("the user is unknown or the API key is wrong")),
+        _ => {}
+    }
+    if let Some(cluster) = &wrapped.cluster {
+        expect_cluster(cluster, served)?;
+    }
+    Ok(Arc::new(principal(owner)))
+}
+
+/// One coordinator serves one cluster; who asks for another is at the wrong door.
+pub(crate) fn expect_cluster(wanted: &str, served: &str) -> Result<()> {
+    match wanted == served {
+        true => Ok(()),
+        false => Err(
+            QueryError::new(Code::NotFound, format!("cluster `{wanted}` is not served here"))
+                .with_hint(format!("this coordinator serves `{served}`")),
+        ),
     }
 }
 
 fn refused(reason: &str) -> QueryError {
-    QueryError::new(Code::InvalidCredentials, reason).with_hint("make a key with `minerva user apikey create -u USER`, and send it as the password or as a bearer token")
+    QueryError::new(Code::InvalidCredentials, reason).with_hint(
+        "make a key with `minerva user apikey create -u USER`, and send it as the password or as a bearer token",
+    )
 }
 
 fn owner_of<'a>(set: &'a ResourceSet, store: &Store, sha256: &str) -> Result<Option<(&'a User, Option<i64>)>> {
@@ -88,7 +109,9 @@ fn owner_of<'a>(set: &'a ResourceSet, store: &Store, sha256: &str) -> Result<Opt
     if found.is_some() {
         return Ok(found);
     }
-    let Some((user, expires)) = store.find_key(sha256)? else { return Ok(None) };
+    let Some((user, expires)) = store.find_key(sha256)? else {
+        return Ok(None);
+    };
     Ok(set.user(&user).map(|user| (user.as_ref(), Some(expires))))
 }
 
@@ -101,17 +124,21 @@ pub(crate) fn principal(user: &User) -> Principal {
     }
 }
 
-fn unwrap_token(text: &str) -> String {
+fn unwrap_token(text: &str) -> WrappedToken {
     let decoded = BASE64_STANDARD.decode(text).ok();
-    match decoded.and_then(|bytes| serde_json::from_slice::<WrappedToken>(&bytes).ok()) {
-        Some(wrapped) => wrapped.token,
-        None => text.to_owned(),
-    }
+    let wrapped = decoded.and_then(|bytes| serde_json::from_slice::<WrappedToken>(&bytes).ok());
+    wrapped.unwrap_or_else(|| WrappedToken {
+        token: text.to_owned(),
+        cluster: None,
+    })
 }
 
 /// The hash that is kept of a key: SHA-256 in lower-case hex.
 pub fn hash_key(key: &str) -> String {
-    Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(key.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A new key: 256 random bits.
@@ -123,5 +150,7 @@ pub(crate) fn new_key() -> String {
 
 /// Seconds since 1970.
 pub(crate) fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

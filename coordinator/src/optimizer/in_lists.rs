@@ -16,7 +16,8 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+        ScalarUDFImpl, Signature, Volatility,
         expr::{InList, ScalarFunction},
         lit,
     },
@@ -62,8 +63,13 @@ fn hide_lists_from_each_other(expr: Expr) -> Result<Transformed<Expr>> {
         return Ok(Transformed::no(expr));
     }
     expr.transform_down(|node| {
-        let Some((value, group)) = group_of(&node) else { return Ok(Transformed::no(node)) };
-        let Some(id) = lists.get(&value).and_then(|groups| groups.iter().position(|known| *known == group)) else {
+        let Some((value, group)) = group_of(&node) else {
+            return Ok(Transformed::no(node));
+        };
+        let Some(id) = lists
+            .get(&value)
+            .and_then(|groups| groups.iter().position(|known| *known == group))
+        else {
             return Ok(Transformed::no(node));
         };
         let hidden = hide_value(node, &value, id)?;
@@ -73,7 +79,9 @@ fn hide_lists_from_each_other(expr: Expr) -> Result<Transformed<Expr>> {
 
 fn collect(expr: &Expr, lists: &mut Lists) -> Result<()> {
     expr.apply(|node| {
-        let Some((value, group)) = group_of(node) else { return Ok(TreeNodeRecursion::Continue) };
+        let Some((value, group)) = group_of(node) else {
+            return Ok(TreeNodeRecursion::Continue);
+        };
         let groups = lists.entry(value).or_default();
         if !groups.contains(&group) {
             groups.push(group);
@@ -87,7 +95,9 @@ fn collect(expr: &Expr, lists: &mut Lists) -> Result<()> {
 fn group_of(node: &Expr) -> Option<(Expr, Expr)> {
     match node {
         Expr::InList(InList { expr, .. }) if !is_hidden(expr) => Some((expr.as_ref().clone(), node.clone())),
-        Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => chain_value(node, Operator::Or, Operator::Eq).map(|value| (value, node.clone())),
+        Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => {
+            chain_value(node, Operator::Or, Operator::Eq).map(|value| (value, node.clone()))
+        }
         Expr::BinaryExpr(BinaryExpr { op: Operator::And, .. }) => {
             chain_value(node, Operator::And, Operator::NotEq).map(|value| (value, node.clone()))
         }
@@ -97,13 +107,22 @@ fn group_of(node: &Expr) -> Option<(Expr, Expr)> {
 
 /// The one column that a chain of comparisons with literals (`a = 1 OR a = 2`) is about.
 fn chain_value(node: &Expr, link: Operator, comparison: Operator) -> Option<Expr> {
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = node else { return None };
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = node else {
+        return None;
+    };
     if *op == link {
-        let (left, right) = (chain_value(left, link, comparison)?, chain_value(right, link, comparison)?);
+        let (left, right) = (
+            chain_value(left, link, comparison)?,
+            chain_value(right, link, comparison)?,
+        );
         return (left == right).then_some(left);
     }
     match (left.as_ref(), right.as_ref()) {
-        (column @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), column @ Expr::Column(_)) if *op == comparison => Some(column.clone()),
+        (column @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), column @ Expr::Column(_))
+            if *op == comparison =>
+        {
+            Some(column.clone())
+        }
         _ => None,
     }
 }
@@ -135,8 +154,15 @@ fn unhide(expr: Expr) -> Result<Transformed<Expr>> {
 
 fn with_both_zeros(expr: Expr) -> Result<Transformed<Expr>> {
     expr.transform_up(|node| {
-        let Expr::InList(mut list) = node else { return Ok(Transformed::no(node)) };
-        let missing: Vec<Expr> = list.list.iter().filter_map(other_zero).filter(|zero| !list.list.contains(zero)).collect();
+        let Expr::InList(mut list) = node else {
+            return Ok(Transformed::no(node));
+        };
+        let missing: Vec<Expr> = list
+            .list
+            .iter()
+            .filter_map(other_zero)
+            .filter(|zero| !list.list.contains(zero))
+            .collect();
         match missing.into_iter().next() {
             Some(zero) => {
                 list.list.push(zero);
@@ -149,7 +175,9 @@ fn with_both_zeros(expr: Expr) -> Result<Transformed<Expr>> {
 
 /// `-0.0` for `0.0` and the other way round.
 fn other_zero(expr: &Expr) -> Option<Expr> {
-    let Expr::Literal(value, metadata) = expr else { return None };
+    let Expr::Literal(value, metadata) = expr else {
+        return None;
+    };
     let zero = match value {
         ScalarValue::Float16(Some(number)) if number.to_f32() == 0.0 => ScalarValue::Float16(Some(-*number)),
         ScalarValue::Float32(Some(number)) if *number == 0.0 => ScalarValue::Float32(Some(-number)),
@@ -167,7 +195,9 @@ struct Hidden {
 
 impl Default for Hidden {
     fn default() -> Self {
-        Self { signature: Signature::any(2, Volatility::Immutable) }
+        Self {
+            signature: Signature::any(2, Volatility::Immutable),
+        }
     }
 }
 
@@ -181,7 +211,10 @@ impl ScalarUDFImpl for Hidden {
     }
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        Ok(args.first().map(|value| value.schema_name().to_string()).unwrap_or_default())
+        Ok(args
+            .first()
+            .map(|value| value.schema_name().to_string())
+            .unwrap_or_default())
     }
 
     fn display_name(&self, args: &[Expr]) -> Result<String> {

@@ -16,10 +16,12 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Vec::new();
     for rule in Optimizer::new().rules {
         match rule.name() {
-            "simplify_expressions" => rules.push(Arc::new(GuardedSimplify::default()) as Arc<dyn OptimizerRule + Send + Sync>),
+            "simplify_expressions" => {
+                rules.push(Arc::new(GuardedSimplify::default()) as Arc<dyn OptimizerRule + Send + Sync>)
+            }
             "push_down_filter" => {
                 rules.push(rule);
-                rules.push(Arc::new(PushLeakproofThroughBarrier::default()));
+                rules.push(Arc::new(PushLeakproofThroughBarrier));
             }
             _ => rules.push(rule),
         }

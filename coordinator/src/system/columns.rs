@@ -41,22 +41,37 @@ impl SystemTable for Columns {
     }
 
     async fn rows(&self, door: &Catalog<'_>, catalog: &str) -> Result<RecordBatch> {
-        let request = TableRequest { catalog: Some(catalog.to_owned()), with_schema: true, ..TableRequest::default() };
+        let request = TableRequest {
+            catalog: Some(catalog.to_owned()),
+            with_schema: true,
+            ..TableRequest::default()
+        };
         let (mut names, mut positions): ([Vec<String>; 6], Vec<i64>) = Default::default();
         for table in door.tables(&request).await? {
             let Some(columns) = &table.arrow else { continue };
             for (position, field) in (1..).zip(columns.fields()) {
                 let nullable = if field.is_nullable() { "YES" } else { "NO" };
                 let row = [&table.catalog, &table.schema, &table.name, field.name()].map(Clone::clone);
-                let row = row.into_iter().chain([nullable.to_owned(), sql_type(field.data_type())]);
+                let row = row
+                    .into_iter()
+                    .chain([nullable.to_owned(), sql_type(field.data_type())]);
                 names.iter_mut().zip(row).for_each(|(values, value)| values.push(value));
                 positions.push(position);
             }
         }
-        let [catalogs, schemas, tables, columns, nullables, types] = names.map(|values| Arc::new(StringArray::from(values)));
+        let [catalogs, schemas, tables, columns, nullables, types] =
+            names.map(|values| Arc::new(StringArray::from(values)));
         Ok(RecordBatch::try_new(
             self.columns(),
-            vec![catalogs, schemas, tables, columns, Arc::new(Int64Array::from(positions)), nullables, types],
+            vec![
+                catalogs,
+                schemas,
+                tables,
+                columns,
+                Arc::new(Int64Array::from(positions)),
+                nullables,
+                types,
+            ],
         )?)
     }
 }

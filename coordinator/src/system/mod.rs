@@ -43,11 +43,21 @@ pub(crate) trait SystemTable: Send + Sync {
 }
 
 /// Every table of the engine, by schema and name.
-const SYSTEM_TABLES: &[&dyn SystemTable] = &[&columns::Columns, &schemata::Schemata, &tables::Tables, &nodes::Nodes, &queries::Queries];
+const SYSTEM_TABLES: &[&dyn SystemTable] = &[
+    &columns::Columns,
+    &schemata::Schemata,
+    &tables::Tables,
+    &nodes::Nodes,
+    &queries::Queries,
+];
 
 /// The schemas of the catalog `system`, besides its information schema.
 pub(crate) fn schemas() -> Vec<&'static str> {
-    let mut names: Vec<_> = SYSTEM_TABLES.iter().map(|table| table.schema_name()).filter(|name| *name != INFORMATION_SCHEMA).collect();
+    let mut names: Vec<_> = SYSTEM_TABLES
+        .iter()
+        .map(|table| table.schema_name())
+        .filter(|name| *name != INFORMATION_SCHEMA)
+        .collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -60,12 +70,21 @@ fn is_in(table: &dyn SystemTable, catalog: &str) -> bool {
 /// The engine's tables in a catalog: schema, name, columns.
 pub(crate) fn tables_of(catalog: &str) -> Vec<(&'static str, &'static str, SchemaRef)> {
     let inside = SYSTEM_TABLES.iter().filter(|table| is_in(**table, catalog));
-    inside.map(|table| (table.schema_name(), table.name(), table.columns())).collect()
+    inside
+        .map(|table| (table.schema_name(), table.name(), table.columns()))
+        .collect()
 }
 
 /// A table of the engine with the rows that the asking user may see.
-pub(crate) async fn open(door: &Catalog<'_>, catalog: &str, schema: &str, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-    let found = SYSTEM_TABLES.iter().find(|table| is_in(**table, catalog) && table.schema_name() == schema && table.name() == name);
+pub(crate) async fn open(
+    door: &Catalog<'_>,
+    catalog: &str,
+    schema: &str,
+    name: &str,
+) -> Result<Option<Arc<dyn TableProvider>>> {
+    let found = SYSTEM_TABLES
+        .iter()
+        .find(|table| is_in(**table, catalog) && table.schema_name() == schema && table.name() == name);
     let Some(table) = found else { return Ok(None) };
     let rows = table.rows(door, catalog).await?;
     Ok(Some(Arc::new(MemTable::try_new(table.columns(), vec![vec![rows]])?)))

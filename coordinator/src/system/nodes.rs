@@ -41,10 +41,14 @@ impl SystemTable for Nodes {
             self.columns(),
             vec![
                 Arc::new(StringArray::from_iter_values(nodes.iter().map(|node| &node.node_id))),
-                Arc::new(StringArray::from_iter_values(nodes.iter().map(|node| node.url.as_str()))),
+                Arc::new(StringArray::from_iter_values(
+                    nodes.iter().map(|node| node.url.as_str()),
+                )),
                 Arc::new(StringArray::from_iter_values(nodes.iter().map(|node| &node.version))),
                 Arc::new(BooleanArray::from_iter(nodes.iter().map(|node| Some(node.coordinator)))),
-                Arc::new(StringArray::from_iter_values(nodes.iter().map(|node| node.state.as_str()))),
+                Arc::new(StringArray::from_iter_values(
+                    nodes.iter().map(|node| node.state.as_str()),
+                )),
             ],
         )?)
     }

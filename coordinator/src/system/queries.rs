@@ -28,7 +28,13 @@ impl SystemTable for Queries {
     fn columns(&self) -> SchemaRef {
         let text = |name: &str| Field::new(name, DataType::Utf8, true);
         let number = |name: &str| Field::new(name, DataType::Int64, false);
-        let moment = |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), true);
+        let moment = |name: &str| {
+            Field::new(
+                name,
+                DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+                true,
+            )
+        };
         let count = |name: &str| Field::new(name, DataType::UInt64, false);
         Arc::new(Schema::new(vec![
             text("query_id"),
@@ -55,13 +61,20 @@ impl SystemTable for Queries {
         let principal = door.session().principal();
         let owner = (!principal.is_operator()).then_some(principal.id.as_str());
         let records = door.session().engine().queries.list(owner);
-        let text = |value: &dyn Fn(&Record) -> Option<String>| Arc::new(StringArray::from_iter(records.iter().map(value)));
+        let text =
+            |value: &dyn Fn(&Record) -> Option<String>| Arc::new(StringArray::from_iter(records.iter().map(value)));
         let moment = |value: &dyn Fn(&Record) -> Option<DateTime<Utc>>| {
-            let millis = records.iter().map(|record| value(record).map(|moment| moment.timestamp_millis()));
+            let millis = records
+                .iter()
+                .map(|record| value(record).map(|moment| moment.timestamp_millis()));
             Arc::new(TimestampMillisecondArray::from_iter(millis).with_timezone("UTC"))
         };
         let millis = |value: &dyn Fn(&Record) -> Duration| {
-            Arc::new(Int64Array::from_iter_values(records.iter().map(|record| i64::try_from(value(record).as_millis()).unwrap_or(i64::MAX))))
+            Arc::new(Int64Array::from_iter_values(
+                records
+                    .iter()
+                    .map(|record| i64::try_from(value(record).as_millis()).unwrap_or(i64::MAX)),
+            ))
         };
         Ok(RecordBatch::try_new(
             self.columns(),

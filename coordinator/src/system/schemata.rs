@@ -28,7 +28,10 @@ impl SystemTable for Schemata {
     }
 
     fn columns(&self) -> SchemaRef {
-        Arc::new(Schema::new(vec![Field::new("catalog_name", DataType::Utf8, false), Field::new("schema_name", DataType::Utf8, false)]))
+        Arc::new(Schema::new(vec![
+            Field::new("catalog_name", DataType::Utf8, false),
+            Field::new("schema_name", DataType::Utf8, false),
+        ]))
     }
 
     async fn rows(&self, door: &Catalog<'_>, catalog: &str) -> Result<RecordBatch> {
@@ -36,7 +39,9 @@ impl SystemTable for Schemata {
         Ok(RecordBatch::try_new(
             self.columns(),
             vec![
-                Arc::new(StringArray::from_iter_values(schemas.iter().map(|(catalog, _)| catalog))),
+                Arc::new(StringArray::from_iter_values(
+                    schemas.iter().map(|(catalog, _)| catalog),
+                )),
                 Arc::new(StringArray::from_iter_values(schemas.iter().map(|(_, schema)| schema))),
             ],
         )?)

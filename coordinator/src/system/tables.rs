@@ -29,13 +29,25 @@ impl SystemTable for Tables {
 
     fn columns(&self) -> SchemaRef {
         let text = |name: &str| Field::new(name, DataType::Utf8, false);
-        Arc::new(Schema::new(vec![text("table_catalog"), text("table_schema"), text("table_name"), text("table_type")]))
+        Arc::new(Schema::new(vec![
+            text("table_catalog"),
+            text("table_schema"),
+            text("table_name"),
+            text("table_type"),
+        ]))
     }
 
     async fn rows(&self, door: &Catalog<'_>, catalog: &str) -> Result<RecordBatch> {
-        let tables = door.tables(&TableRequest { catalog: Some(catalog.to_owned()), ..TableRequest::default() }).await?;
+        let tables = door
+            .tables(&TableRequest {
+                catalog: Some(catalog.to_owned()),
+                ..TableRequest::default()
+            })
+            .await?;
         // The standard knows base tables and views; the engine's own tables are base tables there, as in Trino.
-        let kinds = tables.iter().map(|table| if table.kind == "VIEW" { "VIEW" } else { "BASE TABLE" });
+        let kinds = tables
+            .iter()
+            .map(|table| if table.kind == "VIEW" { "VIEW" } else { "BASE TABLE" });
         Ok(RecordBatch::try_new(
             self.columns(),
             vec![

@@ -22,14 +22,20 @@ pub(crate) fn sql_type(data_type: &DataType) -> String {
         DataType::Float64 => "double".to_owned(),
         DataType::Decimal32(digits, scale) => format!("decimal({digits},{scale})"),
         DataType::Decimal64(digits, scale) => format!("decimal({digits},{scale})"),
-        DataType::Decimal128(digits, scale) | DataType::Decimal256(digits, scale) => format!("decimal({digits},{scale})"),
+        DataType::Decimal128(digits, scale) | DataType::Decimal256(digits, scale) => {
+            format!("decimal({digits},{scale})")
+        }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "varchar".to_owned(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "varbinary".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "varbinary".to_owned()
+        }
         DataType::Date32 | DataType::Date64 => "date".to_owned(),
         DataType::Time32(unit) | DataType::Time64(unit) => format!("time({})", precision(unit)),
         DataType::Timestamp(unit, None) => format!("timestamp({})", precision(unit)),
         DataType::Timestamp(unit, Some(_)) => format!("timestamp({}) with time zone", precision(unit)),
-        DataType::Duration(_) | DataType::Interval(IntervalUnit::DayTime | IntervalUnit::MonthDayNano) => "interval day to second".to_owned(),
+        DataType::Duration(_) | DataType::Interval(IntervalUnit::DayTime | IntervalUnit::MonthDayNano) => {
+            "interval day to second".to_owned()
+        }
         DataType::Interval(IntervalUnit::YearMonth) => "interval year to month".to_owned(),
         DataType::List(field)
         | DataType::LargeList(field)
@@ -37,7 +43,10 @@ pub(crate) fn sql_type(data_type: &DataType) -> String {
         | DataType::LargeListView(field)
         | DataType::FixedSizeList(field, _) => format!("array({})", sql_type(field.data_type())),
         DataType::Struct(fields) => {
-            let inner: Vec<_> = fields.iter().map(|field| format!("{} {}", field.name(), sql_type(field.data_type()))).collect();
+            let inner: Vec<_> = fields
+                .iter()
+                .map(|field| format!("{} {}", field.name(), sql_type(field.data_type())))
+                .collect();
             format!("row({})", inner.join(", "))
         }
         DataType::Map(entries, _) => match entries.data_type() {

@@ -88,9 +88,10 @@ impl MaskKind for BucketDateKind {
     ) -> Result<Arc<dyn Kernel>, String> {
         let (_, precision) = precision(text_argument(arguments, 0)?).ok_or("unknown precision")?;
         let zone = match data_type {
-            DataType::Timestamp(_, Some(zone)) => {
-                Some(zone.parse::<Tz>().map_err(|_| format!("time zone `{zone}` is unknown"))?)
-            }
+            DataType::Timestamp(_, Some(zone)) => Some(
+                zone.parse::<Tz>()
+                    .map_err(|_| format!("time zone `{zone}` is unknown"))?,
+            ),
             _ => None,
         };
         Ok(Arc::new(BucketDateKernel { precision, zone }))
@@ -169,7 +170,10 @@ impl BucketDateKernel {
         }
         // The clocks were changed between the start and the moment; where the start was skipped, keep the offset.
         let naive = naive(local)?;
-        let at_start = zone.offset_from_local_datetime(&naive).earliest().map(|found| found.fix().local_minus_utc());
+        let at_start = zone
+            .offset_from_local_datetime(&naive)
+            .earliest()
+            .map(|found| found.fix().local_minus_utc());
         local.checked_sub(at_start.map_or(offset, i64::from))
     }
 
@@ -189,9 +193,7 @@ impl BucketDateKernel {
             }
             DataType::Date64 => self.timestamps::<Date64Type>(values, 1000),
             DataType::Timestamp(TimeUnit::Second, _) => self.timestamps::<TimestampSecondType>(values, 1),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => {
-                self.timestamps::<TimestampMillisecondType>(values, 1000)
-            }
+            DataType::Timestamp(TimeUnit::Millisecond, _) => self.timestamps::<TimestampMillisecondType>(values, 1000),
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
                 self.timestamps::<TimestampMicrosecondType>(values, 1_000_000)
             }

@@ -9,6 +9,7 @@ use datafusion::arrow::datatypes::{ArrowNativeTypeOp, DataType};
 use datafusion::common::ScalarValue;
 use minerva_resources::{MaskSpec, Node, Problem};
 
+use super::constant::of_type;
 use super::parameters::Parameters;
 use super::{Failed, Kernel, Mask, MaskKind};
 use crate::keys::KeyRing;
@@ -54,10 +55,11 @@ impl MaskKind for BucketNumberKind {
         data_type: &DataType,
         _keys: &KeyRing,
     ) -> Result<Arc<dyn Kernel>, String> {
-        if arguments.is_empty() || arguments.iter().any(|edge| edge.data_type() != *data_type || edge.is_null()) {
-            return Err(format!("the buckets must be of type `{data_type}`"));
-        }
-        let edges = ScalarValue::iter_to_array(arguments.iter().cloned()).map_err(|error| error.to_string())?;
+        let edges = arguments
+            .iter()
+            .map(|edge| of_type(edge, data_type))
+            .collect::<Result<Vec<_>, _>>()?;
+        let edges = ScalarValue::iter_to_array(edges).map_err(|error| error.to_string())?;
         Ok(Arc::new(BucketNumberKernel { edges }))
     }
 }
@@ -79,7 +81,11 @@ impl Mask for BucketNumber {
         if !data_type.is_numeric() {
             return Err("expected a column of numbers".to_owned());
         }
-        let mut edges = self.buckets.iter().map(|edge| coerce(edge, data_type)).collect::<Result<Vec<_>, _>>()?;
+        let mut edges = self
+            .buckets
+            .iter()
+            .map(|edge| coerce(edge, data_type))
+            .collect::<Result<Vec<_>, _>>()?;
         edges.sort_by(|left, right| left.partial_cmp(right).unwrap_or(std::cmp::Ordering::Equal));
         Ok(edges)
     }
@@ -99,14 +105,17 @@ where
     T::Native: ArrowNativeTypeOp,
 {
     let zero = T::Native::ZERO;
-    let edges: Vec<_> = edges.as_primitive_opt::<T>()?.values().iter().map(|edge| edge.add_wrapping(zero)).collect();
+    let edges: Vec<_> = edges
+        .as_primitive_opt::<T>()?
+        .values()
+        .iter()
+        .map(|edge| edge.add_wrapping(zero))
+        .collect();
     let values = values.as_primitive_opt::<T>()?;
     let lower_edge = |value: T::Native| {
         // Adding zero turns -0.0 into 0.0; NaN alone does not equal itself.
-        let (value, same) = (value.add_wrapping(zero), value);
-        if same.partial_cmp(&same).is_none() {
-            return None;
-        }
+        value.partial_cmp(&value)?;
+        let value = value.add_wrapping(zero);
         let above = edges.partition_point(|edge| edge.is_le(value));
         above.checked_sub(1).and_then(|index| edges.get(index).copied())
     };

@@ -77,15 +77,25 @@ impl Mask for Constant {
 }
 
 /// Makes the kernel that puts its only argument in the place of every value; NULL when there is none.
-pub(super) fn constant_kernel(
-    arguments: &[ScalarValue],
-    data_type: &DataType,
-) -> Result<Arc<dyn Kernel>, String> {
+pub(super) fn constant_kernel(arguments: &[ScalarValue], data_type: &DataType) -> Result<Arc<dyn Kernel>, String> {
     match arguments {
-        [] => Ok(Arc::new(ConstantKernel { value: super::nullify::null_of(data_type)? })),
-        [value] if value.data_type() == *data_type => Ok(Arc::new(ConstantKernel { value: value.clone() })),
-        _ => Err(format!("the value must be of type `{data_type}`")),
+        [] => Ok(Arc::new(ConstantKernel {
+            value: super::nullify::null_of(data_type)?,
+        })),
+        [value] => Ok(Arc::new(ConstantKernel {
+            value: of_type(value, data_type)?,
+        })),
+        _ => Err("the mask has one value".to_owned()),
     }
+}
+
+/// A literal argument as a value of a type. Types that a plan cannot carry arrive as the next wider one.
+pub(super) fn of_type(value: &ScalarValue, data_type: &DataType) -> Result<ScalarValue, String> {
+    let found = value
+        .cast_to(data_type)
+        .ok()
+        .filter(|value| !value.is_null() && value.data_type() == *data_type);
+    found.ok_or_else(|| format!("expected a value of type `{data_type}`"))
 }
 
 #[derive(Debug)]

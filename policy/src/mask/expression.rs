@@ -48,8 +48,14 @@ impl MaskKind for ExpressionKind {
         let mut long = spec.clone();
         if let Value::Text(_) = &spec.parameters.value {
             let line = spec.parameters.line;
-            let key = minerva_resources::Key { text: "sql".to_owned(), line };
-            long.parameters = Node { value: Value::Map(vec![(key, spec.parameters.clone())]), line };
+            let key = minerva_resources::Key {
+                text: "sql".to_owned(),
+                line,
+            };
+            long.parameters = Node {
+                value: Value::Map(vec![(key, spec.parameters.clone())]),
+                line,
+            };
         }
         let mut parameters = Parameters::new(&long, &["sql"]);
         let sql = parameters.required_text("sql", "a SQL expression over `value`");
@@ -105,7 +111,10 @@ impl Kernel for ExpressionKernel {
         if values.is_empty() {
             return Ok(Arc::clone(values));
         }
-        let masked = self.evaluator.evaluate(vec![Arc::clone(values)], values.len()).map_err(|_| Failed)?;
+        let masked = self
+            .evaluator
+            .evaluate(vec![Arc::clone(values)], values.len())
+            .map_err(|_| Failed)?;
         if values.logical_null_count() == 0 {
             return Ok(masked);
         }

@@ -17,8 +17,8 @@ use datafusion::logical_expr::{
 use super::nested::{kernel_at, split_path};
 use super::text::text_argument;
 use super::{Functions, Kernel, MASKS, Mask, MaskKind, kind};
-use crate::expression::FilterFunction;
 use crate::keys::KeyRing;
+use crate::row_filter::FilterFunction;
 use crate::verdict::Compiled;
 
 /// All that is told of a mask that fails.
@@ -43,11 +43,15 @@ pub struct MaskFunctions {
 impl MaskFunctions {
     /// Makes the functions over a set of keys.
     pub fn new(keys: &Arc<KeyRing>) -> Self {
-        let masks = MASKS.iter().map(|kind| MaskFunction::new(Some(*kind), kind.function(), kind.volatility(), keys));
+        let masks = MASKS
+            .iter()
+            .map(|kind| MaskFunction::new(Some(*kind), kind.function(), kind.volatility(), keys));
         let nested = [(NESTED, Volatility::Immutable), (NESTED_VOLATILE, Volatility::Volatile)]
             .map(|(name, volatility)| MaskFunction::new(None, name, volatility, keys));
-        let mut all: Functions =
-            masks.chain(nested).map(|function| Arc::new(ScalarUDF::new_from_impl(function))).collect();
+        let mut all: Functions = masks
+            .chain(nested)
+            .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
+            .collect();
         all.push(Arc::new(ScalarUDF::new_from_impl(FilterFunction::new())));
         Self { all }
     }
@@ -71,18 +75,27 @@ impl MaskFunctions {
         // A kernel that cannot be made now could not be made on a worker either: the table must be closed at once.
         let kernel = |data_type: &DataType| mask.kind().kernel(&arguments, data_type, keys);
         kernel_at(column_type, path, &kernel)?;
-        if path.is_empty() && let Some(value) = mask.literal(column_type) {
+        if path.is_empty()
+            && let Some(value) = mask.literal(column_type)
+        {
             return Ok(Compiled::Literal(value));
         }
         let (name, prefix) = if path.is_empty() {
             (mask.kind().function(), vec![])
         } else {
-            let name = if mask.kind().volatility() == Volatility::Volatile { NESTED_VOLATILE } else { NESTED };
+            let name = if mask.kind().volatility() == Volatility::Volatile {
+                NESTED_VOLATILE
+            } else {
+                NESTED
+            };
             let prefix = [mask.name().to_owned(), super::join_path(path)];
             (name, prefix.map(|text| ScalarValue::Utf8(Some(text))).to_vec())
         };
         let function = self.get(name).ok_or_else(|| format!("function `{name}` is missing"))?;
-        Ok(Compiled::Call { function: Arc::clone(function), arguments: prefix.into_iter().chain(arguments).collect() })
+        Ok(Compiled::Call {
+            function: Arc::clone(function),
+            arguments: prefix.into_iter().chain(arguments).collect(),
+        })
     }
 }
 
@@ -124,7 +137,9 @@ impl MaskFunction {
     fn kernel(&self, arguments: Vec<ScalarValue>, data_type: &DataType) -> Result<Arc<dyn Kernel>, String> {
         {
             let kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-            let found = kernels.iter().find(|(key, made_for, _)| made_for == data_type && *key == arguments);
+            let found = kernels
+                .iter()
+                .find(|(key, made_for, _)| made_for == data_type && *key == arguments);
             if let Some((_, _, kernel)) = found {
                 return Ok(Arc::clone(kernel));
             }

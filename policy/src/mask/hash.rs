@@ -52,14 +52,18 @@ impl MaskKind for HashKind {
     ) -> Result<Arc<dyn Kernel>, String> {
         match text_argument(arguments, 1) {
             Err(_) => Ok(Arc::new(HashKernel { keyed: None })),
-            Ok(secret) => Ok(Arc::new(HashKernel { keyed: Some(keyed(secret, keys)?) })),
+            Ok(secret) => Ok(Arc::new(HashKernel {
+                keyed: Some(keyed(secret, keys)?),
+            })),
         }
     }
 }
 
 /// HMAC-SHA256 under the key of a secret, ready to be copied for each value.
 pub(super) fn keyed(secret: &str, keys: &KeyRing) -> Result<Hmac<Sha256>, String> {
-    let key = keys.key(secret).ok_or_else(|| format!("secret `{secret}` is not known here"))?;
+    let key = keys
+        .key(secret)
+        .ok_or_else(|| format!("secret `{secret}` is not known here"))?;
     Hmac::new_from_slice(key).map_err(|_| format!("secret `{secret}` holds no usable key"))
 }
 
@@ -82,7 +86,10 @@ impl Mask for Hash {
         if !is_text(data_type) {
             return Err(TEXT.to_owned());
         }
-        Ok(std::iter::once("sha256").chain(self.secret.as_deref()).map(literal).collect())
+        Ok(std::iter::once("sha256")
+            .chain(self.secret.as_deref())
+            .map(literal)
+            .collect())
     }
     fn secret(&self) -> Option<&str> {
         self.secret.as_deref()

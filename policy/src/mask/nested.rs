@@ -30,16 +30,19 @@ impl Nesting {
     /// The parts of a type.
     pub(crate) fn of(data_type: &DataType) -> Self {
         Self(match data_type {
-            DataType::Struct(fields) => {
-                fields.iter().map(|field| (field.name().clone(), Arc::clone(field))).collect()
-            }
+            DataType::Struct(fields) => fields
+                .iter()
+                .map(|field| (field.name().clone(), Arc::clone(field)))
+                .collect(),
             DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
                 vec![(ELEMENT.to_owned(), Arc::clone(field))]
             }
             DataType::Map(entries, _) => match entries.data_type() {
-                DataType::Struct(fields) => {
-                    [KEY, VALUE].into_iter().map(str::to_owned).zip(fields.iter().cloned()).collect()
-                }
+                DataType::Struct(fields) => [KEY, VALUE]
+                    .into_iter()
+                    .map(str::to_owned)
+                    .zip(fields.iter().cloned())
+                    .collect(),
                 _ => vec![],
             },
             _ => vec![],
@@ -49,7 +52,10 @@ impl Nesting {
 
 /// Writes a path below a column as one text; `\` stands before a dot inside a name.
 pub(crate) fn join_path(path: &[String]) -> String {
-    let escaped: Vec<_> = path.iter().map(|segment| segment.replace('\\', "\\\\").replace('.', "\\.")).collect();
+    let escaped: Vec<_> = path
+        .iter()
+        .map(|segment| segment.replace('\\', "\\\\").replace('.', "\\."))
+        .collect();
     escaped.join(".")
 }
 
@@ -69,11 +75,14 @@ pub(super) fn split_path(text: &str) -> Vec<String> {
     path
 }
 
+/// Makes a kernel for values of a type.
+type MakeKernel<'a> = dyn Fn(&DataType) -> Result<Arc<dyn Kernel>, String> + 'a;
+
 /// Makes the kernel that masks what lies at `path` inside values of `data_type`; `leaf` makes the mask's own.
 pub(super) fn kernel_at(
     data_type: &DataType,
     path: &[String],
-    leaf: &dyn Fn(&DataType) -> Result<Arc<dyn Kernel>, String>,
+    leaf: &MakeKernel<'_>,
 ) -> Result<Arc<dyn Kernel>, String> {
     if let DataType::Dictionary(_, values) = data_type {
         return Ok(Arc::new(Dictionary(kernel_at(values, path, leaf)?)));
@@ -126,7 +135,13 @@ fn shuffled(array: &ArrayRef) -> Result<ArrayRef, Failed> {
     }
     let mut random = rand::rng();
     let chosen: UInt32Array = (0..array.len())
-        .map(|row| if is_null(row) { None } else { rows.get(random.random_range(0..rows.len())).copied() })
+        .map(|row| {
+            if is_null(row) {
+                None
+            } else {
+                rows.get(random.random_range(0..rows.len())).copied()
+            }
+        })
         .collect();
     Ok(take(array, &chosen, None)?)
 }
@@ -166,7 +181,12 @@ impl List {
         let list = array.as_list_opt::<O>().ok_or(Failed)?;
         let (field, offsets, values, nulls) = list.clone().into_parts();
         let (offsets, values) = visible(&offsets, &values)?;
-        Ok(Arc::new(GenericListArray::<O>::try_new(field, offsets, self.0.apply(&values)?, nulls)?))
+        Ok(Arc::new(GenericListArray::<O>::try_new(
+            field,
+            offsets,
+            self.0.apply(&values)?,
+            nulls,
+        )?))
     }
 }
 
@@ -223,7 +243,10 @@ impl Kernel for Map {
         let (field, offsets, entries, nulls, ordered) = map.clone().into_parts();
         let entries: ArrayRef = Arc::new(entries);
         let (offsets, entries) = visible(&offsets, &entries)?;
-        let inside = Struct { index: self.index, inner: Arc::clone(&self.inner) };
+        let inside = Struct {
+            index: self.index,
+            inner: Arc::clone(&self.inner),
+        };
         let entries = inside.rebuilt(entries.as_struct_opt().ok_or(Failed)?)?;
         Ok(Arc::new(MapArray::try_new(field, offsets, entries, nulls, ordered)?))
     }

@@ -67,6 +67,10 @@ impl Mask for Nullify {
     }
     fn literal(&self, data_type: &DataType) -> Option<ScalarValue> {
         // A literal of a nested type does not keep every name inside it on its way to a worker.
-        if data_type.is_nested() { None } else { null_of(data_type).ok() }
+        if data_type.is_nested() {
+            None
+        } else {
+            null_of(data_type).ok()
+        }
     }
 }

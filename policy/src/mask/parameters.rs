@@ -53,8 +53,18 @@ impl<'a> Parameters<'a> {
 
     /// A problem at the line of `node`.
     pub(super) fn problem(&self, node: &Node, message: String) -> Problem {
-        let line = if node.line == 0 { self.spec.location.line } else { node.line };
-        Problem::new(Location { line, ..self.spec.location.clone() }, message)
+        let line = if node.line == 0 {
+            self.spec.location.line
+        } else {
+            node.line
+        };
+        Problem::new(
+            Location {
+                line,
+                ..self.spec.location.clone()
+            },
+            message,
+        )
     }
 
     /// Remembers that a key holds something else than it must.
@@ -74,7 +84,10 @@ impl<'a> Parameters<'a> {
 
     /// What stands at `key`.
     pub(super) fn node(&self, key: &str) -> Option<&'a Node> {
-        self.spec.parameters.get(key).filter(|node| !matches!(node.value, Value::Null))
+        self.spec
+            .parameters
+            .get(key)
+            .filter(|node| !matches!(node.value, Value::Null))
     }
 
     /// What stands at `key`, which must be there.

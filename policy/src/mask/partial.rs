@@ -42,7 +42,11 @@ impl MaskKind for PartialKind {
         let keep_first = parameters.count("keep_first").unwrap_or(0);
         let keep_last = parameters.count("keep_last").unwrap_or(0);
         let with = parameters.text("with").unwrap_or_else(|| "*".to_owned());
-        parameters.finish(Some(Partial { keep_first, keep_last, with }))
+        parameters.finish(Some(Partial {
+            keep_first,
+            keep_last,
+            with,
+        }))
     }
     fn kernel(
         &self,
@@ -71,7 +75,10 @@ impl Mask for Partial {
         &PartialKind
     }
     fn describe(&self) -> String {
-        format!("partial(keep_first: {}, keep_last: {}, with: {:?})", self.keep_first, self.keep_last, self.with)
+        format!(
+            "partial(keep_first: {}, keep_last: {}, with: {:?})",
+            self.keep_first, self.keep_last, self.with
+        )
     }
     fn arguments(&self, data_type: &DataType) -> Result<Vec<ScalarValue>, String> {
         if !is_text(data_type) {
@@ -93,7 +100,11 @@ impl Kernel for Partial {
         map_text(values, |value, masked| {
             let length = value.chars().count();
             let kept = self.keep_first.saturating_add(self.keep_last);
-            let (first, last) = if length > kept { (self.keep_first, self.keep_last) } else { (0, 0) };
+            let (first, last) = if length > kept {
+                (self.keep_first, self.keep_last)
+            } else {
+                (0, 0)
+            };
             for (index, character) in value.chars().enumerate() {
                 if index < first || index >= length - last {
                     masked.push(character);

@@ -49,7 +49,9 @@ impl MaskKind for RandPatternKind {
         _data_type: &DataType,
         _keys: &KeyRing,
     ) -> Result<Arc<dyn Kernel>, String> {
-        Ok(Arc::new(RandPattern { pattern: text_argument(arguments, 0)?.to_owned() }))
+        Ok(Arc::new(RandPattern {
+            pattern: text_argument(arguments, 0)?.to_owned(),
+        }))
     }
 }
 

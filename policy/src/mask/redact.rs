@@ -72,7 +72,10 @@ impl Mask for Redact {
     fn arguments(&self, data_type: &DataType) -> Result<Vec<ScalarValue>, String> {
         match &self.replacement {
             Some(replacement) => Ok(vec![coerce(replacement, data_type)?]),
-            None => Ok(Some(redacted(data_type)?).filter(|value| !value.is_null()).into_iter().collect()),
+            None => Ok(Some(redacted(data_type)?)
+                .filter(|value| !value.is_null())
+                .into_iter()
+                .collect()),
         }
     }
     fn makes_null(&self, data_type: &DataType) -> bool {
@@ -84,7 +87,9 @@ impl Mask for Redact {
 fn redacted(data_type: &DataType) -> Result<ScalarValue, String> {
     let text = literal("REDACTED");
     match data_type {
-        text_type if is_text(text_type) => text.cast_to(text_type).map_err(|_| "expected a column of text".to_owned()),
+        text_type if is_text(text_type) => text
+            .cast_to(text_type)
+            .map_err(|_| "expected a column of text".to_owned()),
         DataType::Boolean => Ok(ScalarValue::Boolean(Some(false))),
         number if number.is_numeric() => {
             ScalarValue::new_zero(number).map_err(|_| "expected a column of numbers".to_owned())

@@ -60,7 +60,10 @@ impl MaskKind for RegexReplaceKind {
         _keys: &KeyRing,
     ) -> Result<Arc<dyn Kernel>, String> {
         let pattern = compiled(text_argument(arguments, 0)?)?;
-        Ok(Arc::new(RegexKernel { pattern, replacement: text_argument(arguments, 1)?.to_owned() }))
+        Ok(Arc::new(RegexKernel {
+            pattern,
+            replacement: text_argument(arguments, 1)?.to_owned(),
+        }))
     }
 }
 
@@ -83,7 +86,10 @@ impl Mask for RegexReplace {
         &RegexReplaceKind
     }
     fn describe(&self) -> String {
-        format!("regex_replace(pattern: {:?}, replacement: {:?})", self.pattern, self.replacement)
+        format!(
+            "regex_replace(pattern: {:?}, replacement: {:?})",
+            self.pattern, self.replacement
+        )
     }
     fn arguments(&self, data_type: &DataType) -> Result<Vec<ScalarValue>, String> {
         if !is_text(data_type) {
@@ -102,7 +108,10 @@ struct RegexKernel {
 impl Kernel for RegexKernel {
     fn apply(&self, values: &ArrayRef) -> Result<ArrayRef, Failed> {
         map_text(values, |value, masked| {
-            let replaced = self.pattern.try_replacen(value, 0, self.replacement.as_str()).map_err(|_| Failed)?;
+            let replaced = self
+                .pattern
+                .try_replacen(value, 0, self.replacement.as_str())
+                .map_err(|_| Failed)?;
             masked.push_str(&replaced);
             Ok(())
         })

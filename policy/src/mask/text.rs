@@ -97,7 +97,9 @@ fn map_view(
     Ok(Arc::new(builder.finish()))
 }
 
-const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+const DIGITS: [char; 16] = [
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+];
 
 /// Appends bytes as lower-case hexadecimal digits.
 pub(crate) fn push_lower_hex(bytes: &[u8], text: &mut String) {

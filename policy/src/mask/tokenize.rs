@@ -109,7 +109,10 @@ impl TokenizeKernel {
             keyed.update(&[u8::try_from(bits).unwrap_or_default(), round]);
             keyed.update(&right.to_le_bytes());
             let digest = keyed.finalize().into_bytes();
-            let mixed = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+            let mixed = digest
+                .iter()
+                .take(8)
+                .fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
             (left, right) = (right, (left ^ mixed) & mask);
         }
         left << half | right
@@ -130,7 +133,6 @@ impl TokenizeKernel {
 }
 
 impl Kernel for TokenizeKernel {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the bits are what is permuted")]
     fn apply(&self, values: &ArrayRef) -> Result<ArrayRef, Failed> {
         match values.data_type() {
             DataType::Int8 => self.numbers::<Int8Type>(values, 8, |n| u64::from(n as u8), |n| n as i8),

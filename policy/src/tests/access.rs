@@ -35,12 +35,42 @@ depot: {type: MEMORY, description: a shop, spec: {}}
 ";
     rules(&documents(&[
         dataset,
-        &policy("crm", "[['roles:id:analyst', 'roles:id:user']]", "[select]", "{paths: ['dataos://crm:public/*']}", true),
-        &policy("not-pay", "['roles:id:user']", "['**']", "{paths: ['dataos://crm:public/pay*']}", false),
-        &policy("by-tag", "['users:id:tom']", "[select]", "{tags: ['dataos:system:minerva:table:hr:**']}", true),
+        &policy(
+            "crm",
+            "[['roles:id:analyst', 'roles:id:user']]",
+            "[select]",
+            "{paths: ['dataos://crm:public/*']}",
+            true,
+        ),
+        &policy(
+            "not-pay",
+            "['roles:id:user']",
+            "['**']",
+            "{paths: ['dataos://crm:public/pay*']}",
+            false,
+        ),
+        &policy(
+            "by-tag",
+            "['users:id:tom']",
+            "[select]",
+            "{tags: ['dataos:system:minerva:table:hr:**']}",
+            true,
+        ),
         &policy("gold", "['roles:id:gold']", "[sel*]", "{tags: [[DPTier.Gold]]}", true),
-        &policy("none-of-hr", "['roles:id:intern']", "[select]", "{paths: ['dataos://hr:**']}", false),
-        &policy("cluster", "['roles:id:user']", "[read]", "{tags: ['dataos:resource:cluster:{small,tiny}']}", true),
+        &policy(
+            "none-of-hr",
+            "['roles:id:intern']",
+            "[select]",
+            "{paths: ['dataos://hr:**']}",
+            false,
+        ),
+        &policy(
+            "cluster",
+            "['roles:id:user']",
+            "[read]",
+            "{tags: ['dataos:resource:cluster:{small,tiny}']}",
+            true,
+        ),
     ]))
 }
 
@@ -58,12 +88,21 @@ fn default_is_deny_and_a_deny_beats_any_allow() {
         (&["roles:id:intern"], "dataos://hr:public/staff", false, "none-of-hr"),
         (&["roles:id:gold"], "dataos://shop:sales/order", true, "gold"),
         (&["roles:id:gold"], "dataos://shop:sales/other", false, ""),
-        (&["roles:id:operator", "roles:id:intern"], "dataos://hr:public/staff", true, ""),
+        (
+            &["roles:id:operator", "roles:id:intern"],
+            "dataos://hr:public/staff",
+            true,
+            "",
+        ),
     ] {
         let address: Address = address.parse().unwrap_or_else(|_| Address::new("crm", "public", "a/b"));
         let decision = rules.may_select(&person("tom", tags), &address);
         let names: Vec<_> = decision.because.iter().map(|policy| policy.name.as_str()).collect();
-        assert_eq!((decision.allowed, names.join(" ").as_str()), (allowed, because), "{tags:?} {address}");
+        assert_eq!(
+            (decision.allowed, names.join(" ").as_str()),
+            (allowed, because),
+            "{tags:?} {address}"
+        );
     }
 }
 
@@ -73,8 +112,19 @@ fn predicates_and_clusters() {
     let jane = person("jane", &["roles:id:user"]);
     assert!(rules.may_use_cluster(&jane, "small").allowed);
     assert!(!rules.may_use_cluster(&jane, "large").allowed);
-    let object = Object { paths: vec!["dataos://crm:public/customer".to_owned()], tags: vec![] };
-    assert!(!rules.authorize(&person("jane", &["roles:id:analyst", "roles:id:user"]), "delete", &object).allowed);
+    let object = Object {
+        paths: vec!["dataos://crm:public/customer".to_owned()],
+        tags: vec![],
+    };
+    assert!(
+        !rules
+            .authorize(
+                &person("jane", &["roles:id:analyst", "roles:id:user"]),
+                "delete",
+                &object
+            )
+            .allowed
+    );
 }
 
 #[test]
@@ -88,22 +138,41 @@ fn listings_show_only_what_may_hold_something() {
     assert!(rules.may_see_depot(&gold, "shop") && rules.may_see_collection(&gold, "shop", "sales"));
     assert!(!rules.may_see_depot(&gold, "hr"));
     let analyst = person("ann", &["roles:id:analyst", "roles:id:user"]);
-    assert!(rules.may_see_collection(&analyst, "crm", "public") && !rules.may_see_collection(&analyst, "crm", "secret"));
+    assert!(
+        rules.may_see_collection(&analyst, "crm", "public") && !rules.may_see_collection(&analyst, "crm", "secret")
+    );
 }
 
 /// A listing that says no must be right for every table: the same globs, asked both ways.
 #[test]
 fn a_listing_never_hides_a_table_that_may_be_read() {
     let globs = [
-        "dataos://crm:public/**", "dataos://c*:public/customer", "dataos://**/customer", "dataos://{crm,hr}:public/*",
-        "dataos://c?m:*/*", "dataos://[a-d]rm:pub*/cust*", "**", "dataos://crm:**", "dataos:**", "dataos://crm:public/customer",
+        "dataos://crm:public/**",
+        "dataos://c*:public/customer",
+        "dataos://**/customer",
+        "dataos://{crm,hr}:public/*",
+        "dataos://c?m:*/*",
+        "dataos://[a-d]rm:pub*/cust*",
+        "**",
+        "dataos://crm:**",
+        "dataos:**",
+        "dataos://crm:public/customer",
     ];
     let address = Address::new("crm", "public", "customer");
     let tom = person("tom", &[]);
     for glob in globs {
-        let yaml = policy("one", "['users:id:tom']", "[select]", &format!("{{paths: ['{glob}']}}"), true);
+        let yaml = policy(
+            "one",
+            "['users:id:tom']",
+            "[select]",
+            &format!("{{paths: ['{glob}']}}"),
+            true,
+        );
         let rules = Rules::compile(&resources(&yaml)).unwrap();
         assert!(rules.may_select(&tom, &address).allowed, "{glob}");
-        assert!(rules.may_see_depot(&tom, "crm") && rules.may_see_collection(&tom, "crm", "public"), "{glob}");
+        assert!(
+            rules.may_see_depot(&tom, "crm") && rules.may_see_collection(&tom, "crm", "public"),
+            "{glob}"
+        );
     }
 }

@@ -2,28 +2,47 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{
+    ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int8Type, TimeUnit};
 
-use crate::testing::{EVERYTHING, allowed, documents, filter_policy, person, run, rules, shown};
 use crate::Principal;
+use crate::testing::{EVERYTHING, allowed, documents, filter_policy, person, rules, run, shown};
 
 /// Rows numbered from 0; a name, a number, a float, a date, a moment and a dictionary of each.
 fn batch() -> RecordBatch {
     let names = StringArray::from(vec![Some("EU"), Some("US"), None, Some("a%b"), Some("axb"), Some("12")]);
     let numbers = Int32Array::from(vec![Some(1), Some(2), None, Some(-3), Some(5), Some(7)]);
     let floats = Float64Array::from(vec![Some(0.0), Some(-0.0), None, Some(1.5), Some(f64::NAN), Some(2.5)]);
-    let dates = StringArray::from(vec![Some("2024-01-01"), Some("2024-02-29"), None, Some("1969-12-31"), None, None]);
+    let dates = StringArray::from(vec![
+        Some("2024-01-01"),
+        Some("2024-02-29"),
+        None,
+        Some("1969-12-31"),
+        None,
+        None,
+    ]);
     let dates: ArrayRef = Arc::new(dates);
-    let dictionary: DictionaryArray<Int8Type> = [Some("x"), Some("y"), None, Some("x"), Some("z"), None].into_iter().collect();
+    let dictionary: DictionaryArray<Int8Type> = [Some("x"), Some("y"), None, Some("x"), Some("z"), None]
+        .into_iter()
+        .collect();
     RecordBatch::try_from_iter_with_nullable([
         ("row", Arc::new(Int64Array::from_iter_values(0..6)) as ArrayRef, false),
         ("name", Arc::new(names), true),
         ("number", Arc::new(numbers), true),
         ("float", Arc::new(floats), true),
         ("day", cast(&dates, &DataType::Date32).unwrap(), true),
-        ("moment", cast(&dates, &DataType::Timestamp(TimeUnit::Microsecond, Some("+02:00".into()))).unwrap(), true),
+        (
+            "moment",
+            cast(
+                &dates,
+                &DataType::Timestamp(TimeUnit::Microsecond, Some("+02:00".into())),
+            )
+            .unwrap(),
+            true,
+        ),
         ("code", Arc::new(dictionary), true),
     ])
     .unwrap()
@@ -55,16 +74,29 @@ async fn every_operator_hides_what_it_must() {
         ("{column: number, operator: not_in, value: [1, 2, 3, 4, 5]}", "3 5"),
         ("{column: float, value: 0}", "0 1"),
         ("{column: float, operator: in, value: [0, 1.5]}", "0 1 3"),
-        ("{column: float, operator: in, value: [0.0, 1.5, -1e-3, 1e10, 9]}", "0 1 3"),
-        ("{column: float, operator: not_in, value: [0.0, 1.5, -1e-3, 1e10, 9]}", "4 5"),
+        (
+            "{column: float, operator: in, value: [0.0, 1.5, -1e-3, 1e10, 9]}",
+            "0 1 3",
+        ),
+        (
+            "{column: float, operator: not_in, value: [0.0, 1.5, -1e-3, 1e10, 9]}",
+            "4 5",
+        ),
         ("{column: day, operator: less_than, value: '2024-02-01'}", "0 3"),
-        ("{column: moment, operator: greater_than, value: '2024-01-01T00:00:00+02:00'}", "1"),
+        (
+            "{column: moment, operator: greater_than, value: '2024-01-01T00:00:00+02:00'}",
+            "1",
+        ),
         ("{column: code, value: x}", "0 3"),
         ("{column: code, operator: in, value: [x, y, u, v, w]}", "0 1 3"),
         ("{column: code, operator: not_in, value: [x, y, u, v, w]}", "4"),
         ("{column: code, operator: like, value: '%'}", "0 1 3 4"),
     ] {
-        assert_eq!(rows(&format!("[{filter}]"), &person("tom", &[])).await, expected, "{filter}");
+        assert_eq!(
+            rows(&format!("[{filter}]"), &person("tom", &[])).await,
+            expected,
+            "{filter}"
+        );
     }
 }
 
@@ -77,7 +109,10 @@ async fn conditions_and_policies_are_all_required() {
     let batch = batch();
     let governance = allowed(&rules, &person("tom", &[]), &batch.schema());
     assert_eq!(governance.filters.len(), 2);
-    assert_eq!(shown(run(&rules, &governance, &batch).await.unwrap().column(0)).join(" "), "0 5");
+    assert_eq!(
+        shown(run(&rules, &governance, &batch).await.unwrap().column(0)).join(" "),
+        "0 5"
+    );
 }
 
 #[tokio::test]
@@ -86,8 +121,16 @@ async fn attributes_are_values_and_never_patterns_or_sql() {
     for (filter, attribute, expected) in [
         ("{column: name, value: '${user.id}'}", "x", "1"),
         ("{column: name, value: '${user.attributes.a}'}", "EU", "0"),
-        ("{column: number, operator: in, value: ['${user.attributes.a}', 7]}", "2", "1 5"),
-        ("{column: name, operator: like, value: '${user.attributes.a}%'}", "a%", "3"),
+        (
+            "{column: number, operator: in, value: ['${user.attributes.a}', 7]}",
+            "2",
+            "1 5",
+        ),
+        (
+            "{column: name, operator: like, value: '${user.attributes.a}%'}",
+            "a%",
+            "3",
+        ),
         ("{column: name, operator: like, value: '${user.attributes.a}'}", "%", ""),
         ("{expression: \"name = ${user.attributes.a}\"}", "US", "1"),
         ("{expression: \"name = '${user.attributes.a}'\"}", "US", "1"),
@@ -97,7 +140,11 @@ async fn attributes_are_values_and_never_patterns_or_sql() {
         ("{expression: \"upper(name) = ${user.attributes.a}\"}", "A%B", "3"),
     ] {
         let principal = person("US", &[&format!("a={attribute}")]);
-        assert_eq!(rows(&format!("[{filter}]"), &principal).await, expected, "{filter} {attribute}");
+        assert_eq!(
+            rows(&format!("[{filter}]"), &principal).await,
+            expected,
+            "{filter} {attribute}"
+        );
     }
 }
 
@@ -125,7 +172,11 @@ async fn expressions_are_right_and_a_row_that_fails_is_hidden() {
         ("true", "0 1 2 3 4 5"),
         ("null::boolean", ""),
     ] {
-        assert_eq!(rows(&format!("[{{expression: \"{expression}\"}}]"), &person("tom", &[])).await, expected, "{expression}");
+        assert_eq!(
+            rows(&format!("[{{expression: \"{expression}\"}}]"), &person("tom", &[])).await,
+            expected,
+            "{expression}"
+        );
     }
 }
 
@@ -135,5 +186,8 @@ fn what_cannot_fail_stays_open_to_the_optimizer() {
     let rules = rules(&documents(&[EVERYTHING, &yaml]));
     let governance = allowed(&rules, &person("tom", &[]), &batch().schema());
     let predicate = governance.filters[0].predicate.to_string();
-    assert!(predicate.starts_with("CAST(number AS Int64) > Int64(1) AND minerva_row_filter("), "{predicate}");
+    assert!(
+        predicate.starts_with("CAST(number AS Int64) > Int64(1) AND minerva_row_filter("),
+        "{predicate}"
+    );
 }

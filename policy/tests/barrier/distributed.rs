@@ -12,9 +12,10 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_distributed::{
-    ChannelResolver, CoordinatorToWorkerMsg, DistributedExec, DistributedExt, ExecuteTaskRequest, GetWorkerInfoRequest,
-    GetWorkerInfoResponse, MaybeEncoded, SessionStateBuilderExt, SetPlanRequest, Worker, WorkerChannel, WorkerPlanRewriteEvent,
-    WorkerPlanRewriteEventResponse, WorkerQueryContext, WorkerResolver, WorkerToCoordinatorMsg, display_plan_ascii,
+    ChannelResolver, CoordinatorToWorkerMsg, DistributedExec, DistributedExt, DistributedMetricsFormat,
+    ExecuteTaskRequest, GetWorkerInfoRequest, GetWorkerInfoResponse, MaybeEncoded, SessionStateBuilderExt,
+    SetPlanRequest, Worker, WorkerChannel, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerQueryContext,
+    WorkerResolver, WorkerToCoordinatorMsg, display_plan_ascii, rewrite_distributed_plan_with_metrics,
 };
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use futures::StreamExt;
@@ -85,7 +86,9 @@ impl WorkerChannel for Channel {
         context: &Arc<TaskContext>,
     ) -> Result<BoxStream<'static, Result<WorkerToCoordinatorMsg>>> {
         request.plan = MaybeEncoded::Encoded(request.plan.encode(context)?);
-        self.0.coordinator_channel(headers, request, messages.map(Ok).boxed()).await
+        self.0
+            .coordinator_channel(headers, request, messages.map(Ok).boxed())
+            .await
     }
 
     async fn execute_task(
@@ -100,7 +103,9 @@ impl WorkerChannel for Channel {
     }
 
     async fn get_worker_info(&mut self, _request: GetWorkerInfoRequest) -> Result<GetWorkerInfoResponse> {
-        Ok(GetWorkerInfoResponse { version: self.0.version().to_owned() })
+        Ok(GetWorkerInfoResponse {
+            version: self.0.version().to_owned(),
+        })
     }
 }
 
@@ -114,7 +119,11 @@ fn session(grants: Grants) -> SessionContext {
     let worker = Worker::from_session_builder(move |mut context: WorkerQueryContext| {
         let (channels, grants) = (channels.clone(), Arc::clone(&grants));
         async move {
-            context.builder.scalar_functions().get_or_insert_with(Vec::new).extend(functions());
+            context
+                .builder
+                .scalar_functions()
+                .get_or_insert_with(Vec::new)
+                .extend(functions());
             let verified = move |stage: WorkerPlanRewriteEvent<'_>| {
                 verify(&stage.plan, &grants, &World::leaf)?;
                 Ok(WorkerPlanRewriteEventResponse::new(stage.plan))
@@ -157,15 +166,32 @@ async fn two_workers_answer_like_one_process() {
         if plan.is::<DistributedExec>() {
             distributed += 1;
             let shown = display_plan_ascii(redact_plan(&plan).unwrap().as_ref(), false);
-            assert!(shown.contains("GovernedScan: dataos://lake:main/people") && shown.contains("Stage 1"), "{shown}");
+            assert!(
+                shown.contains("GovernedScan: dataos://lake:main/people") && shown.contains("Stage 1"),
+                "{shown}"
+            );
             assert!(!shown.contains("EU") && !shown.contains("/people/"), "{shown}");
         }
-        let answer = collect(plan, spread.session.task_ctx()).await;
+        let answer = collect(Arc::clone(&plan), spread.session.task_ctx()).await;
+        if plan.is::<DistributedExec>() && answer.is_ok() {
+            let analyzed = rewrite_distributed_plan_with_metrics(plan, DistributedMetricsFormat::Aggregated)
+                .await
+                .unwrap();
+            let shown = display_plan_ascii(redact_plan(&analyzed).unwrap().as_ref(), true);
+            assert!(
+                shown.contains("GovernedScan: dataos://lake:main/people") && shown.contains("output_rows="),
+                "{shown}"
+            );
+            assert!(!shown.contains("EU") && !shown.contains("/people/"), "{shown}");
+        }
         match (single.answer(sql).await, answer) {
             (Ok(expected), Ok(batches)) => assert_eq!(world::rows(&batches).unwrap(), expected, "{sql}"),
             (Err(_), Err(error)) => assert!(!error.to_string().contains(CANARY), "{sql}: {error}"),
             (expected, got) => panic!("{sql}: {got:?}, not {expected:?}"),
         }
     }
-    assert!(distributed > 10, "only {distributed} of the statements were distributed");
+    assert!(
+        distributed > 10,
+        "only {distributed} of the statements were distributed"
+    );
 }

@@ -100,7 +100,11 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         write_tables(folder.path(), hidden);
         let session = SessionContext::new_with_state(state(config).build());
-        let mut world = Self { folder, session, grants: Grants::default() };
+        let mut world = Self {
+            folder,
+            session,
+            grants: Grants::default(),
+        };
         world.open().await;
         world
     }
@@ -125,7 +129,13 @@ impl World {
     }
 
     pub(crate) async fn plan(&self, sql: &str) -> Arc<dyn ExecutionPlan> {
-        self.session.sql(sql).await.unwrap().create_physical_plan().await.unwrap()
+        self.session
+            .sql(sql)
+            .await
+            .unwrap()
+            .create_physical_plan()
+            .await
+            .unwrap()
     }
 
     /// The whole physical plan, as no user sees it.
@@ -135,7 +145,9 @@ impl World {
 
     /// The physical plan as the user sees it.
     pub(crate) async fn shown(&self, sql: &str) -> String {
-        let text = displayable(redact_plan(&self.plan(sql).await).unwrap().as_ref()).indent(true).to_string();
+        let text = displayable(redact_plan(&self.plan(sql).await).unwrap().as_ref())
+            .indent(true)
+            .to_string();
         text.replace(self.folder.path().to_str().unwrap().trim_start_matches('/'), "")
     }
 
@@ -151,9 +163,15 @@ impl World {
     /// Which table a file belongs to: the folder under the root.
     pub(crate) fn leaf(node: &dyn ExecutionPlan) -> Leaf {
         let text = displayable(node).one_line().to_string();
-        let tables = ["people", "orders", "shops"].iter().filter(|name| text.contains(&format!("/{name}/")));
+        let tables = ["people", "orders", "shops"]
+            .iter()
+            .filter(|name| text.contains(&format!("/{name}/")));
         let addresses: Vec<Address> = tables.map(|name| address(name)).collect();
-        if addresses.is_empty() { Leaf::Unknown(node.name().to_owned()) } else { Leaf::Dataset(addresses) }
+        if addresses.is_empty() {
+            Leaf::Unknown(node.name().to_owned())
+        } else {
+            Leaf::Dataset(addresses)
+        }
     }
 }
 
@@ -179,7 +197,10 @@ pub(crate) fn govern(name: &str, raw: Arc<dyn TableProvider>) -> (Arc<dyn TableP
     let Verdict::Allow(governance) = decide(&rules(), &jane, &address(name), &raw.schema()) else {
         panic!("jane may read everything");
     };
-    (protect(&address(name), &governance, raw).unwrap(), governance.fingerprint.clone())
+    (
+        protect(&address(name), &governance, raw).unwrap(),
+        governance.fingerprint.clone(),
+    )
 }
 
 /// A session as the coordinator makes it: the rule after `push_down_filter`, and a planner that knows barriers.
@@ -220,31 +241,51 @@ fn write_tables(root: &Path, hidden: Hidden) {
 
 fn people(ids: &[(i64, i64)], salt: i64) -> RecordBatch {
     let text = |make: &dyn Fn(i64, bool) -> String| {
-        Arc::new(StringArray::from(ids.iter().map(|(id, _)| make(*id, id % 10 == 3)).collect::<Vec<_>>()))
+        Arc::new(StringArray::from(
+            ids.iter().map(|(id, _)| make(*id, id % 10 == 3)).collect::<Vec<_>>(),
+        ))
     };
     let number = |make: &dyn Fn(i64, bool) -> i64| {
-        Arc::new(Int64Array::from(ids.iter().map(|(id, _)| make(*id, id % 10 == 3)).collect::<Vec<_>>()))
+        Arc::new(Int64Array::from(
+            ids.iter().map(|(id, _)| make(*id, id % 10 == 3)).collect::<Vec<_>>(),
+        ))
     };
     let strings = ["name", "letter", "code", "region", "remark"];
     let fields = ["id", "key", "amount"].map(|name| Field::new(name, DataType::Int64, name != "id"));
-    let fields = fields.into_iter().chain(strings.map(|name| Field::new(name, DataType::Utf8, true)));
+    let fields = fields
+        .into_iter()
+        .chain(strings.map(|name| Field::new(name, DataType::Utf8, true)));
     let columns: Vec<datafusion::arrow::array::ArrayRef> = vec![
         number(&|id, _| id),
         number(&|id, _| id % 10),
         number(&|id, hidden| if hidden { id + 100_000 + salt } else { id }),
         text(&|id, _| format!("{CANARY}-name-{id}-{salt}")),
         text(&|id, _| format!("{CANARY}-letter-{}-{:02}", salt % 10, id % 100)),
-        text(&|id, hidden| if hidden { format!("{CANARY}-{salt}") } else { id.to_string() }),
+        text(&|id, hidden| {
+            if hidden {
+                format!("{CANARY}-{salt}")
+            } else {
+                id.to_string()
+            }
+        }),
         text(&|_, hidden| if hidden { "US".to_owned() } else { "EU".to_owned() }),
         text(&|id, hidden| {
-            if hidden { format!("{CANARY} remark of a hidden row {id}") } else { format!("what everybody may read of {id}") }
+            if hidden {
+                format!("{CANARY} remark of a hidden row {id}")
+            } else {
+                format!("what everybody may read of {id}")
+            }
         }),
     ];
     RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns).unwrap()
 }
 
 fn numbers(count: i64, step: i64) -> RecordBatch {
-    let schema = Schema::new(["id", "number"].map(|name| Field::new(name, DataType::Int64, false)).to_vec());
+    let schema = Schema::new(
+        ["id", "number"]
+            .map(|name| Field::new(name, DataType::Int64, false))
+            .to_vec(),
+    );
     let ids = Int64Array::from_iter_values((0..count).map(|id| id * step));
     let numbers = Int64Array::from_iter_values(0..count);
     RecordBatch::try_new(Arc::new(schema), vec![Arc::new(ids), Arc::new(numbers)]).unwrap()
@@ -253,7 +294,9 @@ fn numbers(count: i64, step: i64) -> RecordBatch {
 fn write(root: &Path, table: &str, file: i64, batch: &RecordBatch) {
     let folder = root.join(table);
     std::fs::create_dir_all(&folder).unwrap();
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(1000)).build();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(1000))
+        .build();
     let file = File::create(folder.join(format!("{file}.parquet"))).unwrap();
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
     writer.write(batch).unwrap();

@@ -33,7 +33,7 @@ use super::{
     status::{internal, invalid, status_of, unsupported},
     stream::wire_schema,
 };
-use crate::engine::CreateKey;
+use crate::{engine::CreateKey, session::PolicySubject};
 
 /// Every action with its description, in the order of the alphabet.
 const ACTIONS: &[(&str, &str)] = &[
@@ -80,6 +80,10 @@ const ACTIONS: &[(&str, &str)] = &[
     (
         "minerva.apikey.get",
         r#"lists API keys; {"user"} or {}, {"apikeys": [{"user", "name", "created", "expires"}]}"#,
+    ),
+    (
+        "minerva.policy.explain",
+        r#"says who sees what and why, to operators; {"user", "table" or "sql" or neither}, {"text"}"#,
     ),
 ];
 
@@ -171,6 +175,7 @@ impl Service {
             "minerva.apikey.create" => self.create_key(caller, body),
             "minerva.apikey.get" => self.list_keys(caller, body),
             "minerva.apikey.delete" => self.delete_key(caller, body),
+            "minerva.policy.explain" => explain_policy(caller, body).await,
             "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
             "CreatePreparedSubstraitPlan" => Err(unsupported("Substrait plans are not supported; send SQL")),
             other => Err(unsupported(format!(
@@ -276,6 +281,33 @@ impl Service {
             .map_err(status_of)?;
         Done::json(&json!({ "deleted": deleted }))
     }
+}
+
+/// Whose view of what is to be explained.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainPolicy {
+    user: String,
+    #[serde(default)]
+    table: Option<String>,
+    #[serde(default)]
+    sql: Option<String>,
+}
+
+async fn explain_policy(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
+    let ExplainPolicy { user, table, sql } = read_json(body)?;
+    let subject = match (table, sql) {
+        (Some(_), Some(_)) => return Err(invalid("name a table or a statement, not both")),
+        (Some(table), None) => PolicySubject::Table(table),
+        (None, Some(sql)) => PolicySubject::Query(sql),
+        (None, None) => PolicySubject::Everything,
+    };
+    let text = caller
+        .session
+        .explain_policy(&user, &subject)
+        .await
+        .map_err(status_of)?;
+    Done::json(&json!({ "text": text }))
 }
 
 #[derive(Deserialize)]

@@ -23,10 +23,13 @@ use tonic::{
     transport::server::{Connected, TlsConnectInfo},
 };
 
-use super::sessions::ClientSession;
+use super::{handles::locked, sessions::ClientSession};
 
 /// How long to wait after the system refused to accept, which it does when it is out of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many unknown cookies are remembered for one connection.
+const MOST_LOST_COOKIES: usize = 16;
 
 /// The other end of one connection.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ pub(super) struct Peer {
     /// The session of each principal that has called on this connection without a cookie.
     pub(super) sessions: Mutex<HashMap<String, Arc<ClientSession>>>,
     /// Cookies that name no session any more and whose client has been told so once.
-    pub(super) lost_cookies: Mutex<HashSet<String>>,
+    lost_cookies: Mutex<HashSet<String>>,
 }
 
 impl Peer {
@@ -45,6 +48,15 @@ impl Peer {
             sessions: Mutex::default(),
             lost_cookies: Mutex::default(),
         })
+    }
+
+    /// Whether this cookie, which names no session, is seen for the first time. Few are remembered: honest clients have one.
+    pub(super) fn loses(&self, cookie: &str) -> bool {
+        let mut lost = locked(&self.lost_cookies);
+        if lost.len() >= MOST_LOST_COOKIES {
+            lost.clear();
+        }
+        lost.insert(cookie.to_owned())
     }
 
     /// The peer that a call came from.

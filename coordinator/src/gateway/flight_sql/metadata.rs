@@ -12,7 +12,7 @@ use arrow::{
 use arrow_flight::{
     error::FlightError,
     sql::{
-        CommandGetCatalogs, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables,
+        CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables,
         metadata::{GetCatalogsBuilder, GetDbSchemasBuilder, GetTablesBuilder},
     },
 };

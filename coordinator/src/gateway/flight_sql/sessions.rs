@@ -156,6 +156,11 @@ impl Sessions {
         extensions: &Extensions,
     ) -> Result<Admitted, Status> {
         let principal = engine.authenticate(&credentials_of(metadata)?).map_err(status_of)?;
+        if let Some(wanted) = metadata.get("cluster-name") {
+            engine
+                .serves(&String::from_utf8_lossy(wanted.as_bytes()))
+                .map_err(status_of)?;
+        }
         let peer = Peer::of(extensions)
             .ok_or_else(|| internal("a call arrived without its connection", &"no peer in the request"))?;
         let (client, is_new) = match cookie_of(metadata) {
@@ -189,7 +194,7 @@ impl Sessions {
             return Ok((known, false));
         }
         // The client is told once that its settings are gone; afterwards it gets the session of its connection and that session's cookie.
-        if locked(&peer.lost_cookies).insert(cookie.to_owned()) {
+        if peer.loses(cookie) {
             let mut status = unknown(
                 "the session has ended: it was idle for too long or the server was restarted; \
                  its current catalog, schema and prepared statements are gone, connect or try again",

@@ -295,10 +295,7 @@ fn results(builder: &mut SqlInfoDataBuilder) {
 
 #[cfg(test)]
 mod tests {
-    use arrow::{
-        array::{Array, AsArray},
-        datatypes::UInt32Type,
-    };
+    use arrow::{array::AsArray, datatypes::UInt32Type};
 
     use super::*;
 

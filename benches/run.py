@@ -1,0 +1,244 @@
+"""Minerva against plain DataFusion and DuckDB on the same files in one run; every figure is a ratio.
+
+    python benches/run.py --minerva PATH [--data FOLDER] [--scale 1] [--runs 3] [--write]
+
+FOLDER/lake/tpch/*.parquet is made when it is not there. `--write` puts the figures into
+benches/RESULTS.md. Needs what `make test` installs: adbc-driver-flightsql, duckdb, pyarrow.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import tempfile
+import time
+
+import adbc_driver_flightsql.dbapi as flight
+import duckdb
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+QUERIES = {n: (ROOT / f"tests/tpch/q{n}.sql").read_text().strip().rstrip(";") for n in range(1, 23)}
+TABLES = ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"]
+
+RESOURCES = """
+name: lake
+version: v2alpha
+type: depot
+depot: {{type: FILE, file: {{path: {lake}, format: PARQUET}}}}
+---
+name: plain
+version: v1
+type: user
+user: {{tags: [roles:id:reader]}}
+---
+name: governed
+version: v1
+type: user
+user: {{tags: [roles:id:reader, roles:id:governed]}}
+---
+name: readers
+version: v1
+type: policy
+policy:
+  access: {{subjects: {{tags: [[roles:id:reader]]}}, predicates: [select], objects: {{paths: ['dataos://lake:tpch/*']}}, allow: true}}
+---
+name: items
+version: v1
+type: policy
+policy:
+  data:
+    type: filter
+    priority: 10
+    dataset_id: lake.tpch.lineitem
+    selector: {{user: {{match: any, tags: [roles:id:governed]}}}}
+    filters: [{{column: l_quantity, operator: greater_than, value: 2}}]
+---
+name: orders
+version: v1
+type: policy
+policy:
+  data:
+    type: filter
+    priority: 10
+    dataset_id: lake.tpch.orders
+    selector: {{user: {{match: any, tags: [roles:id:governed]}}}}
+    filters: [{{column: o_orderpriority, operator: not_equals, value: 5-LOW}}]
+---
+name: words
+version: v1
+type: policy
+policy:
+  data:
+    type: mask
+    priority: 10
+    depot: lake
+    selector: {{user: {{match: any, tags: [roles:id:governed]}}, column: {{names: [o_comment, c_address, s_address]}}}}
+    mask: {{operator: redact}}
+"""
+
+#: The same as the policies above, written by hand.
+BY_HAND = {
+    "lineitem": "SELECT * FROM lake.tpch.lineitem WHERE l_quantity > 2",
+    "orders": "SELECT o_orderkey, o_custkey, o_orderstatus, o_totalprice, o_orderdate, o_orderpriority, o_clerk, o_shippriority, "
+    "CASE WHEN o_comment IS NULL THEN NULL ELSE 'REDACTED' END AS o_comment FROM lake.tpch.orders WHERE o_orderpriority <> '5-LOW'",
+    "customer": "SELECT c_custkey, c_name, CASE WHEN c_address IS NULL THEN NULL ELSE 'REDACTED' END AS c_address, c_nationkey, c_phone, "
+    "c_acctbal, c_mktsegment, c_comment FROM lake.tpch.customer",
+    "supplier": "SELECT s_suppkey, s_name, CASE WHEN s_address IS NULL THEN NULL ELSE 'REDACTED' END AS s_address, s_nationkey, s_phone, "
+    "s_acctbal, s_comment FROM lake.tpch.supplier",
+}
+
+
+class Minerva:
+    """A server of its own for one measurement."""
+
+    def __init__(self, program, resources, workers):
+        self.folder = tempfile.TemporaryDirectory()
+        self.data = pathlib.Path(self.folder.name)
+        begin = time.perf_counter()
+        self.process = subprocess.Popen(
+            [program, "serve", "--resources", resources, "--data", self.data, "--flight-port", "0", "--cluster-port", "0", "--workers", str(workers)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.address = None
+        for line in self.process.stdout:
+            name, _, address = line.strip().partition(" ")
+            if name == "flight":
+                self.address = address
+            if name == "ready":
+                break
+        self.start_seconds = time.perf_counter() - begin
+        self.program = program
+
+    def resident_mib(self):
+        lines = pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+    def connect(self, user):
+        command = [self.program, "user", "apikey", "create", "-u", user, "-d", "1h", "--server", self.address, "--data", self.data]
+        key = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        return flight.connect(f"grpc://{self.address}", db_kwargs={"username": user, "password": key}, autocommit=True).cursor()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+
+def best_of(run, runs):
+    best = {}
+    for number, sql in QUERIES.items():
+        for _ in range(runs):
+            begin = time.perf_counter()
+            run(sql)
+            taken = time.perf_counter() - begin
+            best[number] = min(best.get(number, taken), taken)
+    return best
+
+
+def on_minerva(cursor, views, runs):
+    for name, body in views.items():
+        cursor.execute(f"CREATE OR REPLACE VIEW {name} AS {body}")
+        cursor.fetchall()
+
+    def run(sql):
+        cursor.execute(sql)
+        cursor.fetch_arrow_table()
+
+    return best_of(run, runs)
+
+
+def on_duckdb(lake, runs):
+    connection = duckdb.connect()
+    connection.execute(f"SET threads = {os.cpu_count()}")
+    for table in TABLES:
+        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{lake / 'tpch' / table}.parquet')")
+    return best_of(lambda sql: connection.execute(sql).fetch_arrow_table(), runs)
+
+
+def cargo_bench(name, *arguments):
+    command = ["cargo", "bench", "--quiet", "--bench", name, "--", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1]
+
+
+def point_query(cursor):
+    times = []
+    for _ in range(300):
+        begin = time.perf_counter()
+        cursor.execute("SELECT n_name FROM lake.tpch.nation WHERE n_nationkey = 7")
+        cursor.fetchall()
+        times.append((time.perf_counter() - begin) * 1000)
+    return statistics.median(times[50:])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--minerva", required=True, type=pathlib.Path)
+    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / "minerva-bench")
+    parser.add_argument("--scale", type=float, default=1)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    lake = arguments.data / "lake"
+    if not (lake / "tpch" / "supplier.parquet").exists():
+        cargo_bench("generate", lake / "tpch", arguments.scale)
+    resources = arguments.data / "resources"
+    resources.mkdir(parents=True, exist_ok=True)
+    (resources / "bench.yaml").write_text(RESOURCES.format(lake=lake))
+
+    plain_views = {table: f"SELECT * FROM lake.tpch.{table}" for table in TABLES}
+    figures = {}
+    plain = json.loads(cargo_bench("plain_datafusion", lake / "tpch", ROOT / "tests/tpch", arguments.runs))
+    figures["plain DataFusion 55"] = sum(plain.values())
+    figures["DuckDB 1.5.5"] = sum(on_duckdb(lake, arguments.runs).values())
+    with Minerva(arguments.minerva, resources, 1) as one:
+        idle = one.resident_mib()
+        start = one.start_seconds
+        cursor = one.connect("plain")
+        p50 = point_query(cursor)
+        figures["Minerva, one process"] = sum(on_minerva(cursor, plain_views, arguments.runs).values())
+        figures["views by hand"] = sum(on_minerva(cursor, plain_views | BY_HAND, arguments.runs).values())
+        governed = one.connect("governed")
+        figures["two filters and three masks"] = sum(on_minerva(governed, plain_views, arguments.runs).values())
+    with Minerva(arguments.minerva, resources, 2) as two:
+        figures["Minerva, two workers of one process"] = sum(on_minerva(two.connect("plain"), plain_views, arguments.runs).values())
+
+    base = figures["plain DataFusion 55"]
+    lines = [
+        f"TPC-H scale {arguments.scale:g} on Parquet, sum of the 22 queries, best of {arguments.runs}, {os.cpu_count()} cores, {datetime.date.today()}.",
+        "",
+        "| what | seconds | ratio | goal |",
+        "| --- | --- | --- | --- |",
+    ]
+    goals = {
+        "Minerva, one process": (base, "at most 1.03 x plain DataFusion"),
+        "Minerva, two workers of one process": (base, "at most 1.10 x plain DataFusion"),
+        "two filters and three masks": (figures["views by hand"], "at most 1.05 x the views by hand"),
+    }
+    for name, seconds in figures.items():
+        against, goal = goals.get(name, (base, ""))
+        lines.append(f"| {name} | {seconds:.2f} | {seconds / against:.3f} | {goal} |")
+    lines.append(f"| Minerva, one process, against DuckDB | | {figures['Minerva, one process'] / figures['DuckDB 1.5.5']:.3f} | later: below 1 |")
+    lines += [
+        "",
+        "| what | figure | goal |",
+        "| --- | --- | --- |",
+        f"| `SELECT ... WHERE key = 7` over one kept connection, p50 | {p50:.2f} ms | at most 3 ms |",
+        f"| start to `ready` | {start * 1000:.0f} ms | at most 300 ms |",
+        f"| idle memory | {idle:.0f} MiB | at most 100 MiB |",
+        f"| one decision among 1,000 policies | {cargo_bench('decide').split()[-1]} µs | at most 50 µs |",
+    ]
+    text = "\n".join(lines)
+    print(text)
+    if arguments.write:
+        header = "# Results\n\nMade by `make bench`; machines are noisy, so the ratios count. The newest run is kept.\n\n"
+        (ROOT / "benches/RESULTS.md").write_text(header + text + "\n")
+
+
+main()

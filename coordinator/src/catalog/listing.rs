@@ -1,0 +1,264 @@
+//! What a user may see of the catalogue: catalogs, schemas, tables, and whether a name is among them.
+//!
+//! In: a request. Out: names that the user may select, and nothing of others. Deliberately absent: opening a table, which only the door does.
+
+use std::collections::BTreeSet;
+
+use minerva_resources::Address;
+
+use super::{Catalog, INFORMATION_SCHEMA, SYSTEM, TableEntry, TableRequest};
+use crate::{
+    error::{Code, QueryError, Result},
+    system,
+};
+
+impl Catalog<'_> {
+    pub(crate) async fn expect_catalog(&self, name: &str) -> Result<()> {
+        let catalogs = self.catalogs();
+        match catalogs.iter().any(|known| known == name) {
+            true => Ok(()),
+            false => {
+                let error = QueryError::new(Code::CatalogNotFound, format!("catalog `{name}` does not exist"));
+                Err(error.suggest(name, catalogs.iter().map(String::as_str)))
+            }
+        }
+    }
+
+    pub(crate) async fn expect_schema(&self, catalog: Option<&str>, name: &str) -> Result<()> {
+        let Some(catalog) = catalog else {
+            return Err(QueryError::new(
+                Code::MissingCatalogName,
+                format!("schema `{name}` needs a catalog, and the session has none"),
+            )
+            .with_hint("USE catalog.schema"));
+        };
+        let schemas = self.schemas(Some(catalog)).await?;
+        match schemas.iter().any(|(_, schema)| schema == name) {
+            true => Ok(()),
+            false => {
+                let error = QueryError::new(
+                    Code::SchemaNotFound,
+                    format!("schema `{catalog}.{name}` does not exist"),
+                );
+                Err(error.suggest(name, schemas.iter().map(|(_, schema)| schema.as_str())))
+            }
+        }
+    }
+
+    /// The catalogs that the user may see, `system` among them.
+    pub(crate) fn catalogs(&self) -> Vec<String> {
+        let visible = self
+            .snapshot
+            .set
+            .depots()
+            .filter(|depot| self.snapshot.rules.may_see_depot(self.principal, &depot.meta.name));
+        let mut names: Vec<String> = visible.map(|depot| depot.meta.name.clone()).collect();
+        names.push(SYSTEM.to_owned());
+        names.sort();
+        names
+    }
+
+    /// The schemas of one catalog or of all. A depot that cannot be reached is an error only when it is named.
+    pub(crate) async fn schemas(&self, catalog: Option<&str>) -> Result<Vec<(String, String)>> {
+        let mut found = Vec::new();
+        for name in self
+            .catalogs()
+            .into_iter()
+            .filter(|name| catalog.is_none_or(|wanted| wanted == name))
+        {
+            found.push((name.clone(), INFORMATION_SCHEMA.to_owned()));
+            if name == SYSTEM {
+                found.extend(
+                    system::schemas()
+                        .into_iter()
+                        .map(|schema| (name.clone(), schema.to_owned())),
+                );
+                continue;
+            }
+            match self.visible_tables(&name).await {
+                Ok(tables) => {
+                    let schemas: BTreeSet<String> = tables.into_iter().map(|address| address.collection).collect();
+                    found.extend(schemas.into_iter().map(|schema| (name.clone(), schema)));
+                }
+                Err(error) if catalog.is_some() => return Err(error),
+                Err(error) => tracing::warn!(depot = name, %error, "left out of a listing"),
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The datasets of a depot that the user may select.
+    async fn visible_tables(&self, depot: &str) -> Result<Vec<Address>> {
+        let source = self
+            .engine
+            .depots
+            .open(depot)
+            .await
+            .map_err(datafusion::error::DataFusionError::from)?;
+        let mut found = Vec::new();
+        for collection in source
+            .collections()
+            .await
+            .map_err(datafusion::error::DataFusionError::from)?
+        {
+            if !self
+                .snapshot
+                .rules
+                .may_see_collection(self.principal, depot, &collection)
+            {
+                continue;
+            }
+            for dataset in source
+                .datasets(&collection)
+                .await
+                .map_err(datafusion::error::DataFusionError::from)?
+            {
+                let address = Address::new(depot, &collection, dataset);
+                if self.snapshot.rules.may_select(self.principal, &address).allowed {
+                    found.push(address);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The tables that the user may see.
+    pub(crate) async fn tables(&self, request: &TableRequest) -> Result<Vec<TableEntry>> {
+        let wanted = |kind: &str| {
+            request.kinds.is_empty()
+                || request
+                    .kinds
+                    .iter()
+                    .any(|known| known == kind || (known == "TABLE" && kind == "BASE TABLE"))
+        };
+        let schema_matches = |schema: &str| {
+            request
+                .schema_pattern
+                .as_deref()
+                .is_none_or(|pattern| like(pattern, schema))
+        };
+        let table_matches = |table: &str| {
+            request
+                .table_pattern
+                .as_deref()
+                .is_none_or(|pattern| like(pattern, table))
+        };
+        let mut found = Vec::new();
+        for catalog in self
+            .catalogs()
+            .into_iter()
+            .filter(|name| request.catalog.as_ref().is_none_or(|wanted| wanted == name))
+        {
+            if wanted("SYSTEM TABLE") {
+                for (schema, name, arrow) in system::tables_of(&catalog) {
+                    if schema_matches(schema) && table_matches(name) {
+                        let arrow = request.with_schema.then_some(arrow);
+                        let description = String::new();
+                        let (schema, name) = (schema.to_owned(), name.to_owned());
+                        found.push(TableEntry {
+                            catalog: catalog.clone(),
+                            schema,
+                            name,
+                            kind: "SYSTEM TABLE",
+                            arrow,
+                            description,
+                        });
+                    }
+                }
+            }
+            if catalog == SYSTEM || !wanted("BASE TABLE") {
+                continue;
+            }
+            let visible = match self.visible_tables(&catalog).await {
+                Ok(visible) => visible,
+                Err(error) if request.catalog.is_some() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(depot = catalog, %error, "left out of a listing");
+                    continue;
+                }
+            };
+            for address in visible
+                .into_iter()
+                .filter(|address| schema_matches(&address.collection) && table_matches(&address.dataset))
+            {
+                found.extend(self.entry(address, request.with_schema).await);
+            }
+        }
+        found.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));
+        Ok(found)
+    }
+
+    /// One line of a listing. A table that cannot be read is listed without columns, so that one broken file does not hide the others.
+    async fn entry(&self, address: Address, with_schema: bool) -> Option<TableEntry> {
+        let description = self
+            .snapshot
+            .set
+            .dataset(&address)
+            .map(|dataset| dataset.description.clone())
+            .unwrap_or_default();
+        let arrow = match with_schema {
+            false => None,
+            true => match self.governed(&address).await {
+                Ok(Some((opened, _))) => Some(opened.table.schema()),
+                Ok(None) => return None,
+                Err(error) => {
+                    tracing::warn!(%address, %error, "listed without columns");
+                    None
+                }
+            },
+        };
+        Some(TableEntry {
+            catalog: address.depot,
+            schema: address.collection,
+            name: address.dataset,
+            kind: "BASE TABLE",
+            arrow,
+            description,
+        })
+    }
+}
+
+/// SQL's LIKE with `%`, `_` and the escape `\`, as drivers use it for names.
+pub(crate) fn like(pattern: &str, text: &str) -> bool {
+    fn go(pattern: &[char], text: &[char]) -> bool {
+        match (pattern, text) {
+            ([], []) => true,
+            (['%', rest @ ..], _) => {
+                (0..=text.len()).any(|skipped| text.get(skipped..).is_some_and(|tail| go(rest, tail)))
+            }
+            (['\\', escaped, rest @ ..], [first, tail @ ..]) => escaped == first && go(rest, tail),
+            (['_', rest @ ..], [_, tail @ ..]) => go(rest, tail),
+            ([wanted, rest @ ..], [first, tail @ ..]) => wanted == first && go(rest, tail),
+            _ => false,
+        }
+    }
+    // A run of `%` means the same as one; without it the search stays short for every pattern that a person writes.
+    let mut letters: Vec<char> = Vec::with_capacity(pattern.len());
+    for letter in pattern.chars() {
+        if !(letter == '%' && letters.last() == Some(&'%')) {
+            letters.push(letter);
+        }
+    }
+    go(&letters, &text.chars().collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::like;
+
+    #[test]
+    fn like_is_sqls() {
+        for (pattern, text, expected) in [
+            ("%", "", true),
+            ("fl%", "flights", true),
+            ("_lights", "flights", true),
+            ("flight", "flights", false),
+            (r"a\_b", "a_b", true),
+            (r"a\_b", "axb", false),
+            ("%%%%%%%%%%%%%%%%x", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
+        ] {
+            assert_eq!(like(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

@@ -415,6 +415,14 @@ fn from_schema(error: &SchemaError) -> QueryError {
 
 fn from_plan(text: &str) -> QueryError {
     let text = clean(text);
+    if text.contains("does not satisfy order requirements")
+        || text.contains("does not satisfy distribution requirements")
+    {
+        // The text holds the whole plan, with what lies below the barriers.
+        tracing::error!(%text, "a plan is not sound");
+        return QueryError::new(Code::GenericInternalError, "no sound plan was found for the statement")
+            .with_hint("write the statement in another way, and report it");
+    }
     let lower = text.to_lowercase();
     let code = if lower.starts_with("invalid function")
         || lower.contains("no function matches")

@@ -594,10 +594,10 @@ mod tests {
 
     #[test]
     fn errors_have_a_position() {
-        let error = one_statement("SELECT 1\nFROM FROM t").unwrap_err();
+        let error = one_statement("SELECT 1\nFROM t WHERE )").unwrap_err();
         assert_eq!(
             (error.code, error.position),
-            (Code::SyntaxError, Some((2, 6))),
+            (Code::SyntaxError, Some((2, 14))),
             "{error:?}"
         );
         assert_eq!(code_of(""), Code::SyntaxError);

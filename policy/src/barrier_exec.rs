@@ -14,13 +14,13 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ColumnStatistics, Constraints, DataFusionError, Result, Statistics, internal_err};
+use datafusion::common::{ColumnStatistics, DataFusionError, Result, Statistics, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::object_store;
 use datafusion::parquet::errors::ParquetError;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::filter_pushdown::{ChildFilterDescription, FilterDescription, FilterPushdownPhase};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
@@ -64,7 +64,7 @@ impl PolicyBarrierExec {
                 seal.address
             );
         }
-        let properties = without_constraints(input.properties());
+        let properties = known_outside(input.properties());
         let filters = Arc::from([]);
         Ok(Self {
             seal,
@@ -119,12 +119,14 @@ impl PolicyBarrierExec {
     }
 }
 
-/// A key of the raw table says nothing about its masked values and may be secret itself.
-fn without_constraints(properties: &Arc<PlanProperties>) -> Arc<PlanProperties> {
-    if properties.equivalence_properties().constraints().is_empty() {
-        return Arc::clone(properties);
-    }
-    Arc::new(PlanProperties::clone(properties).with_constraints(Constraints::default()))
+/// What is known of the rows besides their order stays below. A key of the raw table says nothing about its masked values and may be
+/// secret itself; that a column is constant, as a filtered or masked one is, would be told by plans, and sorts that rely on it do not
+/// survive a join.
+fn known_outside(properties: &Arc<PlanProperties>) -> Arc<PlanProperties> {
+    let inside = properties.equivalence_properties();
+    let orderings = inside.oeq_class().iter().cloned();
+    let outside = EquivalenceProperties::new_with_orderings(Arc::clone(inside.schema()), orderings);
+    Arc::new(PlanProperties::clone(properties).with_eq_properties(outside))
 }
 
 impl DisplayAs for PolicyBarrierExec {

@@ -1,8 +1,8 @@
 # `make test` does all that the tests need: it builds once, in release mode, and fetches the Python clients into a private folder.
-TARGET ?= $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/minerva-target)
-VENV ?= $(TARGET)/test-venv
-export CARGO_TARGET_DIR = $(TARGET)
-export MINERVA_TEST_PYTHON = $(VENV)/bin/python
+TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/minerva-target)
+VENV := $(TARGET)/test-venv
+export CARGO_TARGET_DIR := $(TARGET)
+export MINERVA_TEST_PYTHON := $(VENV)/bin/python
 
 .PHONY: run test check fmt bench quick docs fuzz clean-data
 

@@ -418,8 +418,8 @@ fn from_plan(text: &str) -> QueryError {
     if text.contains("does not satisfy order requirements")
         || text.contains("does not satisfy distribution requirements")
     {
-        // The text holds the whole plan, with what lies below the barriers.
-        tracing::error!(%text, "a plan is not sound");
+        // The text holds the whole plan, with what lies below the barriers: it goes neither to the client nor into the log.
+        tracing::error!("the plan of a statement is not sound");
         return QueryError::new(Code::GenericInternalError, "no sound plan was found for the statement")
             .with_hint("write the statement in another way, and report it");
     }

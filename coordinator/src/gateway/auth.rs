@@ -141,11 +141,11 @@ pub fn hash_key(key: &str) -> String {
         .collect()
 }
 
-/// A new key: 256 random bits.
+/// A new key: 256 random bits, after a letter, so that no command line takes it for a flag.
 pub(crate) fn new_key() -> String {
     let mut bytes = [0; 32];
     rand::rng().fill_bytes(&mut bytes);
-    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    format!("k{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// Seconds since 1970.

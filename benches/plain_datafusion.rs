@@ -1,6 +1,7 @@
 //! TPC-H on DataFusion alone, with the settings that Minerva plans with: what Minerva's own cost is measured against.
 //!
-//! In: a folder of Parquet files, a folder of queries, how often each is run. Out: one line `{"q1": seconds, ...}`, the best of the runs. Run by `run.py`.
+//! In: a folder of Parquet files, a folder of queries, and on standard input the numbers of the queries to run, a line each. Out: for each line the
+//! seconds that it took. Run by `run.py`, which asks the engines in turn, so that the machine's noise falls on all of them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,9 +29,9 @@ async fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with("--"))
         .collect();
-    let [folder, queries, runs] = arguments.as_slice() else {
+    let [folder, queries] = arguments.as_slice() else {
         // `cargo test --all-targets` runs benchmarks without arguments.
-        println!("usage: plain_datafusion FOLDER QUERIES RUNS");
+        println!("usage: plain_datafusion FOLDER QUERIES");
         return;
     };
     let cores = std::thread::available_parallelism().unwrap().get();
@@ -46,25 +47,20 @@ async fn main() {
             .await
             .unwrap();
     }
-    let mut best = serde_json::Map::new();
-    for number in 1..=22 {
-        let sql = std::fs::read_to_string(Path::new(queries).join(format!("q{number}.sql"))).unwrap();
-        let mut seconds = f64::MAX;
-        for _ in 0..runs.parse().unwrap() {
-            let begin = Instant::now();
-            let mut rows = context
-                .sql(sql.trim().trim_end_matches(';'))
-                .await
-                .unwrap()
-                .execute_stream()
-                .await
-                .unwrap();
-            while let Some(batch) = rows.next().await {
-                batch.unwrap();
-            }
-            seconds = seconds.min(begin.elapsed().as_secs_f64());
+    for number in std::io::stdin().lines() {
+        let path = Path::new(queries).join(format!("q{}.sql", number.unwrap()));
+        let sql = std::fs::read_to_string(path).unwrap();
+        let begin = Instant::now();
+        let mut rows = context
+            .sql(sql.trim().trim_end_matches(';'))
+            .await
+            .unwrap()
+            .execute_stream()
+            .await
+            .unwrap();
+        while let Some(batch) = rows.next().await {
+            batch.unwrap();
         }
-        best.insert(format!("q{number}"), seconds.into());
+        println!("{}", begin.elapsed().as_secs_f64());
     }
-    println!("{}", serde_json::Value::Object(best));
 }

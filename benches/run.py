@@ -113,36 +113,68 @@ class Minerva:
                 break
         self.start_seconds = time.perf_counter() - begin
         self.program = program
+        self.keys = {}
+        self.connections = []
 
     def resident_mib(self):
         lines = pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
     def connect(self, user):
-        command = [self.program, "user", "apikey", "create", "-u", user, "-d", "1h", "--server", self.address, "--data", self.data]
-        key = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-        return flight.connect(f"grpc://{self.address}", db_kwargs={"username": user, "password": key}, autocommit=True).cursor()
+        if user not in self.keys:
+            command = [self.program, "user", "apikey", "create", "-u", user, "-d", "1h", "--server", self.address, "--data", self.data]
+            self.keys[user] = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        self.connections.append(flight.connect(f"grpc://{self.address}", db_kwargs={"username": user, "password": self.keys[user]}, autocommit=True))
+        cursor = self.connections[-1].cursor()
+        self.connections.append(cursor)
+        return cursor
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        for connection in reversed(self.connections):
+            connection.close()
         self.process.terminate()
         self.process.wait()
 
 
-def best_of(run, runs):
-    best = {}
-    for number, sql in QUERIES.items():
+class PlainDataFusion:
+    """DataFusion alone in a process of its own; it tells its own time."""
+
+    def __init__(self, tpch):
+        program = cargo_bench_program("plain_datafusion")
+        self.process = subprocess.Popen([program, tpch, ROOT / "tests/tpch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, number):
+        print(number, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+class Timed:
+    """An engine whose answers are waited for here."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def seconds(self, number):
+        begin = time.perf_counter()
+        self.run(QUERIES[number])
+        return time.perf_counter() - begin
+
+
+def sums_of_best(engines, runs):
+    """Every engine answers a query before the next one is asked, so that the machine's noise falls on all of them."""
+    best = {name: {} for name in engines}
+    for number in QUERIES:
         for _ in range(runs):
-            begin = time.perf_counter()
-            run(sql)
-            taken = time.perf_counter() - begin
-            best[number] = min(best.get(number, taken), taken)
+            for name, engine in engines.items():
+                taken = engine.seconds(number)
+                best[name][number] = min(best[name].get(number, taken), taken)
     return best
 
 
-def on_minerva(cursor, views, runs):
+def on_minerva(cursor, views):
     for name, body in views.items():
         cursor.execute(f"CREATE OR REPLACE VIEW {name} AS {body}")
         cursor.fetchall()
@@ -151,15 +183,21 @@ def on_minerva(cursor, views, runs):
         cursor.execute(sql)
         cursor.fetch_arrow_table()
 
-    return best_of(run, runs)
+    return Timed(run)
 
 
-def on_duckdb(lake, runs):
+def on_duckdb(lake):
     connection = duckdb.connect()
     connection.execute(f"SET threads = {os.cpu_count()}")
     for table in TABLES:
         connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{lake / 'tpch' / table}.parquet')")
-    return best_of(lambda sql: connection.execute(sql).fetch_arrow_table(), runs)
+    return Timed(lambda sql: connection.execute(sql).fetch_arrow_table())
+
+
+def cargo_bench_program(name):
+    command = ["cargo", "bench", "--quiet", "--bench", name, "--no-run", "--message-format", "json"]
+    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return next(message["executable"] for message in map(json.loads, lines) if message.get("executable") and message["target"]["name"] == name)
 
 
 def cargo_bench(name, *arguments):
@@ -183,6 +221,7 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / "minerva-bench")
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--verbose", action="store_true", help="print the seconds of each query")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     lake = arguments.data / "lake"
@@ -193,22 +232,23 @@ def main():
     (resources / "bench.yaml").write_text(RESOURCES.format(lake=lake))
 
     plain_views = {table: f"SELECT * FROM lake.tpch.{table}" for table in TABLES}
-    figures = {}
-    plain = json.loads(cargo_bench("plain_datafusion", lake / "tpch", ROOT / "tests/tpch", arguments.runs))
-    figures["plain DataFusion 55"] = sum(plain.values())
-    figures["DuckDB 1.5.5"] = sum(on_duckdb(lake, arguments.runs).values())
-    with Minerva(arguments.minerva, resources, 1) as one:
+    with Minerva(arguments.minerva, resources, 1) as one, Minerva(arguments.minerva, resources, 2) as two:
         idle = one.resident_mib()
         start = one.start_seconds
-        cursor = one.connect("plain")
-        p50 = point_query(cursor)
-        figures["Minerva, one process"] = sum(on_minerva(cursor, plain_views, arguments.runs).values())
-        figures["views by hand"] = sum(on_minerva(cursor, plain_views | BY_HAND, arguments.runs).values())
-        governed = one.connect("governed")
-        figures["two filters and three masks"] = sum(on_minerva(governed, plain_views, arguments.runs).values())
-    with Minerva(arguments.minerva, resources, 2) as two:
-        figures["Minerva, two workers of one process"] = sum(on_minerva(two.connect("plain"), plain_views, arguments.runs).values())
-
+        p50 = point_query(one.connect("plain"))
+        engines = {
+            "plain DataFusion 55": PlainDataFusion(lake / "tpch"),
+            "DuckDB 1.5.5": on_duckdb(lake),
+            "Minerva, one process": on_minerva(one.connect("plain"), plain_views),
+            "Minerva, two workers of one process": on_minerva(two.connect("plain"), plain_views),
+            "views by hand": on_minerva(one.connect("plain"), plain_views | BY_HAND),
+            "two filters and three masks": on_minerva(one.connect("governed"), plain_views),
+        }
+        best = sums_of_best(engines, arguments.runs)
+    if arguments.verbose:
+        for number in QUERIES:
+            print(number, *(f"{best[name][number]:.3f}" for name in engines))
+    figures = {name: sum(seconds.values()) for name, seconds in best.items()}
     base = figures["plain DataFusion 55"]
     lines = [
         f"TPC-H scale {arguments.scale:g} on Parquet, sum of the 22 queries, best of {arguments.runs}, {os.cpu_count()} cores, {datetime.date.today()}.",

@@ -121,6 +121,11 @@ pub trait Source: Debug + Send + Sync {
         Err(self.refusal("CREATE TABLE"))
     }
 
+    /// Whether datasets can be created, added to and removed.
+    fn is_writable(&self) -> bool {
+        false
+    }
+
     /// Adds `rows` to a dataset, all or none, and returns how many there are.
     async fn append(&self, _collection: &str, _dataset: &str, _rows: Vec<RecordBatch>) -> Result<u64> {
         Err(self.refusal("INSERT"))

@@ -231,6 +231,10 @@ impl Source for MemorySource {
         Ok(count)
     }
 
+    fn is_writable(&self) -> bool {
+        true
+    }
+
     async fn append(&self, collection: &str, dataset: &str, rows: Vec<RecordBatch>) -> Result<u64> {
         let mut tables = self.write_tables();
         let Some(table) = tables.get_mut(&(collection.to_owned(), dataset.to_owned())) else {

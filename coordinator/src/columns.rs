@@ -8,7 +8,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::{Field, Schema, SchemaRef},
-    sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins},
+    sql::sqlparser::ast::{
+        Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins,
+    },
 };
 
 /// Parts a name from its number; a private character of Unicode that cannot be typed.
@@ -21,7 +23,19 @@ pub(crate) fn name(query: &mut Query) {
     for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
         name(&mut cte.query);
     }
-    name_body(&mut query.body);
+    let named = name_body(&mut query.body);
+    if let Some(OrderBy {
+        kind: OrderByKind::Expressions(order),
+        ..
+    }) = &mut query.order_by
+    {
+        // DataFusion no longer sees that these are columns of the result once those have names.
+        for by in order {
+            if let Some((_, name)) = named.iter().find(|(expr, _)| *expr == by.expr) {
+                by.expr = Expr::Identifier(name.clone());
+            }
+        }
+    }
 }
 
 /// The columns as their reader knows them.
@@ -39,9 +53,12 @@ pub(crate) fn without_marks(schema: &SchemaRef) -> SchemaRef {
     ))
 }
 
-fn name_body(body: &mut SetExpr) {
+/// Expressions that were given a name, with it.
+type Named = Vec<(Expr, Ident)>;
+
+fn name_body(body: &mut SetExpr) -> Named {
     match body {
-        SetExpr::Select(select) => name_select(select),
+        SetExpr::Select(select) => return name_select(select),
         SetExpr::Query(query) => name(query),
         SetExpr::SetOperation { left, right, .. } => {
             name_body(left);
@@ -49,9 +66,11 @@ fn name_body(body: &mut SetExpr) {
         }
         _ => {}
     }
+    Named::new()
 }
 
-fn name_select(select: &mut Select) {
+fn name_select(select: &mut Select) -> Named {
+    let mut named = Named::new();
     for table in &mut select.from {
         name_tables(table);
     }
@@ -76,12 +95,16 @@ fn name_select(select: &mut Select) {
         match item {
             SelectItem::UnnamedExpr(expr) => {
                 let expr = expr.clone();
+                if needs_name && *times == 1 {
+                    named.push((expr.clone(), alias.clone()));
+                }
                 *item = SelectItem::ExprWithAlias { expr, alias };
             }
             SelectItem::ExprWithAlias { alias: old, .. } => *old = alias,
             _ => {}
         }
     }
+    named
 }
 
 fn name_tables(tables: &mut TableWithJoins) {

@@ -14,6 +14,7 @@ use datafusion::{
     sql::sqlparser::ast::Query as QueryAst,
 };
 use futures::TryStreamExt;
+use minerva_connectors::Source;
 
 use crate::{
     catalog::{Catalog, TableRequest, like},
@@ -118,6 +119,7 @@ pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request
                     format!("table `{}` exists already", name.join(".")),
                 ));
             }
+            expect_writable(source.as_ref(), "CREATE TABLE")?;
             let (schema, batches) = collect(session, snapshot, *query, tracked).await?;
             let count = source
                 .create(&address.collection, &address.dataset, schema, batches)
@@ -128,6 +130,7 @@ pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request
         Request::Insert { name, columns, query } => {
             let (address, source) = catalog.writable(&name).await?;
             let target = catalog.existing(&address).await?.schema();
+            expect_writable(source.as_ref(), "INSERT")?;
             let (_, batches) = collect(session, snapshot, *query, tracked).await?;
             let batches = batches
                 .iter()
@@ -201,6 +204,14 @@ pub(crate) fn describe(request: &Request) -> Description {
 
 /// The columns of SHOW COLUMNS.
 const COLUMNS: [&str; 4] = ["Column", "Type", "Extra", "Comment"];
+
+/// Before the rows are made: a query that cannot be kept is not run.
+fn expect_writable(source: &dyn Source, statement: &str) -> Result<()> {
+    match source.is_writable() {
+        true => Ok(()),
+        false => Err(from_depot(source.refusal(statement))),
+    }
+}
 
 fn from_depot(error: minerva_connectors::Error) -> QueryError {
     QueryError::from(datafusion::error::DataFusionError::from(error))

@@ -12,7 +12,7 @@ use std::{
 
 use datafusion::{
     arrow::{
-        array::{RecordBatch, StringArray},
+        array::{RecordBatch, RecordBatchOptions, StringArray},
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
     common::{ParamValues, ScalarValue},
@@ -354,9 +354,15 @@ fn named(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
     }
     let renamed = Arc::clone(&schema);
     let inner = rows
-        .map(move |batch| batch.and_then(|batch| Ok(batch.with_schema(Arc::clone(&renamed))?)))
+        .map(move |batch| batch.and_then(|batch| renamed_to(&renamed, batch)))
         .boxed();
     Box::pin(Guarded { schema, inner })
+}
+
+fn renamed_to(schema: &SchemaRef, batch: RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = batch.columns().to_vec();
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows)?)
 }
 
 /// One batch as a stream.

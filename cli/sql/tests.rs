@@ -368,11 +368,7 @@ fn a_position_is_told_as_in_the_whole_text() {
 #[test]
 fn result_sets_are_set_apart_or_refused() {
     let schema = SchemaRef::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
-    let mut people = Results {
-        format: Format::Markdown,
-        sink: Vec::new(),
-        result_sets: 0,
-    };
+    let mut people = Results::new(Format::Markdown, Vec::new());
     for _ in 0..2 {
         people.begin(&schema).unwrap().finish().unwrap();
     }
@@ -380,11 +376,7 @@ fn result_sets_are_set_apart_or_refused() {
         String::from_utf8(people.sink).unwrap(),
         "| a |\n| ---: |\n\n| a |\n| ---: |\n"
     );
-    let mut file = Results {
-        format: Format::Parquet,
-        sink: Vec::new(),
-        result_sets: 0,
-    };
+    let mut file = Results::new(Format::Parquet, Vec::new());
     file.begin(&schema).unwrap().finish().unwrap();
     assert!(matches!(file.begin(&schema), Err(Failure::Failed(_))));
 }

@@ -36,3 +36,4 @@ pub use queries::{Client, State};
 pub use query::Query;
 pub use session::{Description, PolicySubject, Session};
 pub use store::StoredKey;
+pub use system::sql_type;

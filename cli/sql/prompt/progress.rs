@@ -1,0 +1,184 @@
+//! A line on how far a statement is, while its rows are awaited.
+//!
+//! In: the query's id, and what the server answers to `minerva.query.progress`. Out: one line on standard error, written over again and erased before
+//! anything else is written. Deliberately absent: any of it where standard error is no terminal.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::client::Connection;
+
+/// What is done by then needs no line.
+const FIRST_AFTER: Duration = Duration::from_millis(400);
+const THEN_EVERY: Duration = Duration::from_millis(250);
+/// A server that is busy is not waited for: the line then says how long it took so far.
+const ANSWER_WITHIN: Duration = Duration::from_millis(800);
+
+/// The line of one statement; all clones are the same line.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress(Arc<Mutex<Line>>);
+
+#[derive(Debug, Default)]
+struct Line {
+    query_id: Option<String>,
+    is_shown: bool,
+    is_over: bool,
+}
+
+impl Progress {
+    /// No line at all.
+    pub(super) fn none() -> Self {
+        Self::default()
+    }
+
+    /// Shows a line from now on, as wide as the terminal at most.
+    pub(super) fn begin(connection: Connection, columns: usize) -> Self {
+        let progress = Self::none();
+        if io::stderr().is_terminal() {
+            tokio::spawn(progress.clone().run(connection, columns));
+        }
+        progress
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server has planned the statement, and gave it this id.
+    pub(super) fn planned(&self, query_id: &[u8]) {
+        self.line().query_id = std::str::from_utf8(query_id).ok().map(str::to_owned);
+    }
+
+    /// Takes the line away for good.
+    pub(super) fn erase(&self) {
+        let mut line = self.line();
+        line.is_over = true;
+        if std::mem::take(&mut line.is_shown) {
+            let _ = io::stderr().write_all(b"\r\x1b[K");
+        }
+    }
+
+    async fn run(self, mut connection: Connection, columns: usize) {
+        let start = Instant::now();
+        tokio::time::sleep(FIRST_AFTER).await;
+        loop {
+            let query_id = {
+                let line = self.line();
+                if line.is_over {
+                    return;
+                }
+                line.query_id.clone()
+            };
+            let answer = match query_id {
+                None => None,
+                Some(query_id) => {
+                    let arguments = json!({"query_id": query_id});
+                    let asked = connection.call("minerva.query.progress", &arguments);
+                    tokio::time::timeout(ANSWER_WITHIN, asked)
+                        .await
+                        .ok()
+                        .and_then(Result::ok)
+                }
+            };
+            {
+                let mut line = self.line();
+                if line.is_over {
+                    return;
+                }
+                line.is_shown = true;
+                let text = text(start.elapsed(), line.query_id.is_some(), answer.as_ref());
+                // The last column stays free, or the terminal begins another row.
+                let text: String = text.chars().take(columns.saturating_sub(1)).collect();
+                let _ = io::stderr().write_all(format!("\r{text}\x1b[K").as_bytes());
+            }
+            tokio::time::sleep(THEN_EVERY).await;
+        }
+    }
+}
+
+/// What the line says.
+fn text(elapsed: Duration, is_planned: bool, answer: Option<&Value>) -> String {
+    let number = |name: &str| {
+        answer
+            .and_then(|answer| answer.get(name)?.as_u64())
+            .filter(|number| *number > 0)
+    };
+    let state = answer.and_then(|answer| answer.get("state")?.as_str());
+    let state = state.map_or_else(
+        || if is_planned { "running" } else { "planning" }.to_owned(),
+        str::to_lowercase,
+    );
+    let mut parts = vec![format!("{state} {:.1} s", elapsed.as_secs_f64())];
+    if let Some(stages) = number("stages") {
+        let begun = number("stages_begun").unwrap_or_default();
+        parts.push(format!("{begun} of {stages} stages begun"));
+    }
+    match (number("read_rows"), number("read_bytes")) {
+        (Some(rows), Some(bytes)) => parts.push(format!("{} rows ({}) read", grouped(rows), size(bytes))),
+        (Some(rows), None) => parts.push(format!("{} rows read", grouped(rows))),
+        _ => {}
+    }
+    if let Some(rows) = number("output_rows") {
+        let bytes = number("output_bytes").unwrap_or_default();
+        parts.push(format!("{} rows ({}) out", grouped(rows), size(bytes)));
+    }
+    parts.push("Ctrl-C cancels".to_owned());
+    parts.join(", ")
+}
+
+/// `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1.5 GiB`.
+fn size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if size < 1024.0 {
+            return if unit == "B" {
+                format!("{bytes} B")
+            } else {
+                format!("{size:.1} {unit}")
+            };
+        }
+        size /= 1024.0;
+    }
+    format!("{size:.1} TiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known() {
+        let after = Duration::from_millis(2_340);
+        assert_eq!(text(after, false, None), "planning 2.3 s, Ctrl-C cancels");
+        assert_eq!(text(after, true, None), "running 2.3 s, Ctrl-C cancels");
+        let answer = json!({
+            "state": "RUNNING", "stages": 3, "stages_begun": 2, "read_rows": 1_234_567, "read_bytes": 3 << 29, "output_rows": 12, "output_bytes": 100,
+        });
+        assert_eq!(
+            text(after, true, Some(&answer)),
+            "running 2.3 s, 2 of 3 stages begun, 1,234,567 rows (1.5 GiB) read, 12 rows (100 B) out, Ctrl-C cancels"
+        );
+        assert_eq!(
+            text(after, true, Some(&json!({"state": "QUEUED", "stages": 0}))),
+            "queued 2.3 s, Ctrl-C cancels"
+        );
+    }
+}

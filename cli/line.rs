@@ -173,7 +173,6 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn run(&mut self, decoder: &mut Decoder) -> io::Result<Entered> {
         self.terminal.write_all(BEGIN_PASTES.as_bytes())?;
-        self.paint()?;
         let mut bytes = [0; 4096];
         loop {
             while let Some(key) = decoder.next() {

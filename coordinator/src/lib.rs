@@ -16,6 +16,7 @@ pub mod gateway;
 mod memory;
 mod optimizer;
 mod parse;
+mod progress;
 mod queries;
 mod query;
 mod session;
@@ -32,6 +33,7 @@ pub use gateway::{
     auth::{Credentials, hash_key},
     shutdown_when,
 };
+pub use progress::Progress;
 pub use queries::{Client, State};
 pub use query::Query;
 pub use session::{Description, PolicySubject, Session};

@@ -209,7 +209,8 @@ impl Planned {
         snapshot: &Snapshot,
         tracked: &Tracked,
     ) -> Result<SendableRecordBatchStream> {
-        tracked.planned(self.names.addresses.iter().map(ToString::to_string).collect());
+        let addresses = self.names.addresses.iter().map(ToString::to_string);
+        tracked.planned(addresses.collect(), &self.physical);
         let told = QueryGrants::new(&tracked.id(), snapshot.version(), &self.names.grants);
         let context = match max_memory(snapshot, session) {
             Some(limit) => {

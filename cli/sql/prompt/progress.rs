@@ -115,12 +115,11 @@ fn text(elapsed: Duration, is_planned: bool, answer: Option<&Value>) -> String {
     );
     let mut parts = vec![format!("{state} {:.1} s", elapsed.as_secs_f64())];
     if let Some(stages) = number("stages") {
-        let begun = number("stages_begun").unwrap_or_default();
-        parts.push(format!("{begun} of {stages} stages begun"));
+        parts.push(format!("{stages} {}", if stages == 1 { "stage" } else { "stages" }));
     }
-    match (number("read_rows"), number("read_bytes")) {
-        (Some(rows), Some(bytes)) => parts.push(format!("{} rows ({}) read", grouped(rows), size(bytes))),
-        (Some(rows), None) => parts.push(format!("{} rows read", grouped(rows))),
+    match (number("input_rows"), number("input_bytes")) {
+        (Some(rows), Some(bytes)) => parts.push(format!("{} rows ({}) in", grouped(rows), size(bytes))),
+        (Some(rows), None) => parts.push(format!("{} rows in", grouped(rows))),
         _ => {}
     }
     if let Some(rows) = number("output_rows") {
@@ -170,11 +169,11 @@ mod tests {
         assert_eq!(text(after, false, None), "planning 2.3 s, Ctrl-C cancels");
         assert_eq!(text(after, true, None), "running 2.3 s, Ctrl-C cancels");
         let answer = json!({
-            "state": "RUNNING", "stages": 3, "stages_begun": 2, "read_rows": 1_234_567, "read_bytes": 3 << 29, "output_rows": 12, "output_bytes": 100,
+            "state": "RUNNING", "stages": 3, "input_rows": 1_234_567, "input_bytes": 3_u64 << 29, "output_rows": 12, "output_bytes": 100,
         });
         assert_eq!(
             text(after, true, Some(&answer)),
-            "running 2.3 s, 2 of 3 stages begun, 1,234,567 rows (1.5 GiB) read, 12 rows (100 B) out, Ctrl-C cancels"
+            "running 2.3 s, 3 stages, 1,234,567 rows (1.5 GiB) in, 12 rows (100 B) out, Ctrl-C cancels"
         );
         assert_eq!(
             text(after, true, Some(&json!({"state": "QUEUED", "stages": 0}))),

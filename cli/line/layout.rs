@@ -113,11 +113,9 @@ impl Rows {
     }
 
     fn break_row(&mut self) {
-        let style = self.style;
         self.set_style(Style::Plain);
         self.done.push(std::mem::take(&mut self.row));
         self.column = 0;
-        self.set_style(style);
     }
 
     fn set_style(&mut self, style: Style) {

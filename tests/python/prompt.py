@@ -149,8 +149,8 @@ def statements_of_one_and_of_several_lines():
 def control_c_cancels_the_statement_and_the_next_one_works():
     with Terminal() as terminal:
         terminal.type(ENDLESS + "\r")
-        progress = terminal.until("running", "Ctrl-C cancels")
-        assert re.search(r"running \d+\.\d s", progress), progress
+        progress = terminal.until("running", " stage", "Ctrl-C cancels")
+        assert re.search(r"running \d+\.\d s, \d+ stages?, ", progress), progress
         began = time.monotonic()
         terminal.type(CTRL_C)
         terminal.until("canceled", PROMPT)

@@ -14,7 +14,10 @@ pub(super) fn styles(text: &str) -> Vec<(usize, Style)> {
     pieces(text)
         .map(|piece| {
             // `x.date` names something.
-            let style = if after_dot { Style::Plain } else { style(piece) };
+            let style = match style(piece) {
+                Style::Keyword if after_dot => Style::Plain,
+                style => style,
+            };
             after_dot = piece == ".";
             (piece.len(), style)
         })
@@ -41,7 +44,7 @@ mod tests {
 
     #[test]
     fn parts_are_seen_as_what_they_are() {
-        let text = "SELECT \"a\", 'it''s', 12 FROM t.date -- x\n/* y */ e'z' $$s$$";
+        let text = "SELECT \"a\", 'it''s', 1.5 FROM t.date -- x\n/* y */ e'z' $$s$$";
         let mut rest = text;
         let mut found = Vec::new();
         for (length, style) in styles(text) {
@@ -59,7 +62,8 @@ mod tests {
                 ("\"a\"", Style::Name),
                 ("'it'", Style::Text),
                 ("'s'", Style::Text),
-                ("12", Style::Number),
+                ("1", Style::Number),
+                ("5", Style::Number),
                 ("FROM", Style::Keyword),
                 ("-- x", Style::Comment),
                 ("/* y */", Style::Comment),

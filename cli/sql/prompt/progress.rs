@@ -15,9 +15,8 @@ use crate::client::Connection;
 
 /// What is done by then needs no line.
 const FIRST_AFTER: Duration = Duration::from_millis(400);
+/// A server that does not answer by then is busy: the line says what it said last.
 const THEN_EVERY: Duration = Duration::from_millis(250);
-/// A server that is busy is not waited for: the line then says how long it took so far.
-const ANSWER_WITHIN: Duration = Duration::from_millis(800);
 
 /// The line of one statement; all clones are the same line.
 #[derive(Debug, Clone, Default)]
@@ -65,39 +64,33 @@ impl Progress {
 
     async fn run(self, mut connection: Connection, columns: usize) {
         let start = Instant::now();
+        let mut answer = None;
         tokio::time::sleep(FIRST_AFTER).await;
-        loop {
-            let query_id = {
-                let line = self.line();
-                if line.is_over {
-                    return;
+        while let Some(query_id) = self.show(start.elapsed(), answer.as_ref(), columns) {
+            let next = tokio::time::sleep(THEN_EVERY);
+            let arguments = json!({"query_id": query_id});
+            if !query_id.is_empty() {
+                let asked = connection.call("minerva.query.progress", &arguments);
+                if let Ok(Ok(answered)) = tokio::time::timeout(THEN_EVERY, asked).await {
+                    answer = Some(answered);
                 }
-                line.query_id.clone()
-            };
-            let answer = match query_id {
-                None => None,
-                Some(query_id) => {
-                    let arguments = json!({"query_id": query_id});
-                    let asked = connection.call("minerva.query.progress", &arguments);
-                    tokio::time::timeout(ANSWER_WITHIN, asked)
-                        .await
-                        .ok()
-                        .and_then(Result::ok)
-                }
-            };
-            {
-                let mut line = self.line();
-                if line.is_over {
-                    return;
-                }
-                line.is_shown = true;
-                let text = text(start.elapsed(), line.query_id.is_some(), answer.as_ref());
-                // The last column stays free, or the terminal begins another row.
-                let text: String = text.chars().take(columns.saturating_sub(1)).collect();
-                let _ = io::stderr().write_all(format!("\r{text}\x1b[K").as_bytes());
             }
-            tokio::time::sleep(THEN_EVERY).await;
+            next.await;
         }
+    }
+
+    /// Shows the line, unless it is over; answers the query's id, empty while there is none.
+    fn show(&self, elapsed: Duration, answer: Option<&Value>, columns: usize) -> Option<String> {
+        let mut line = self.line();
+        if line.is_over {
+            return None;
+        }
+        line.is_shown = true;
+        let text = text(elapsed, line.query_id.is_some(), answer);
+        // The last column stays free, or the terminal begins another row.
+        let text: String = text.chars().take(columns.saturating_sub(1)).collect();
+        let _ = io::stderr().write_all(format!("\r{text}\x1b[K").as_bytes());
+        Some(line.query_id.clone().unwrap_or_default())
     }
 }
 

@@ -17,6 +17,7 @@ use arrow::{
 use futures::TryStreamExt;
 use minerva_coordinator::{Bound, Config, shutdown_when};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 pub(crate) use crate::args::DemoArgs;
 use crate::{
@@ -65,7 +66,7 @@ const MAX_WIDTH: usize = 18;
 /// Runs the command.
 pub(crate) fn run(args: DemoArgs) -> ExitCode {
     log_to_stderr();
-    report(on_runtime(async move {
+    report(on_runtime(async |compute| {
         let (data, temporary) = match args.data.clone() {
             Some(data) => (data, None),
             None => {
@@ -73,13 +74,13 @@ pub(crate) fn run(args: DemoArgs) -> ExitCode {
                 (folder.0.clone(), Some(folder))
             }
         };
-        let served = serve(&args, &data).await;
+        let served = serve(&args, &data, compute).await;
         drop(temporary);
         served
     }))
 }
 
-async fn serve(args: &DemoArgs, data: &Path) -> Result<(), String> {
+async fn serve(args: &DemoArgs, data: &Path, compute: Handle) -> Result<(), String> {
     let resources = data.join("flights");
     unpack(&resources)?;
     let mut config = Config::new(vec![resources.clone()], data.to_owned());
@@ -88,6 +89,7 @@ async fn serve(args: &DemoArgs, data: &Path) -> Result<(), String> {
     config.cluster_port = args.doors.cluster_port;
     // The example is small: at the usual size of a task all of it would stay on one worker, and there would be nothing to see.
     config.bytes_per_task = 1 << 20;
+    config.compute_on = Some(compute);
     let bound = start(config, args.workers).await?;
     let flight = flight_address(&bound)?;
     let (leave, left) = tokio::sync::oneshot::channel::<()>();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use minerva_coordinator::{Bound, Config, TlsFiles, shutdown_when};
+use tokio::runtime::{Handle, Runtime};
 
 pub(crate) use crate::args::ServeArgs;
 use crate::{args::Tls, failure::Failure};
@@ -19,8 +20,8 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 /// Runs the command.
 pub(crate) fn run(args: ServeArgs) -> ExitCode {
     log_to_stderr();
-    report(on_runtime(async move {
-        let bound = start(config(&args), args.workers).await?;
+    report(on_runtime(async |compute| {
+        let bound = start(config(&args, compute), args.workers).await?;
         if let Some(key) = &bound.first_start().admin_key {
             let data = bound.data().display();
             // The key goes to a person; programs read the addresses on standard output.
@@ -34,7 +35,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
     }))
 }
 
-fn config(args: &ServeArgs) -> Config {
+fn config(args: &ServeArgs, compute: Handle) -> Config {
     let mut config = Config::new(args.resources.clone(), args.data.clone());
     config.host = args.doors.host;
     config.flight_port = args.doors.flight_port;
@@ -42,6 +43,7 @@ fn config(args: &ServeArgs) -> Config {
     config.tls = tls_files(&args.tls);
     config.insecure = args.tls.insecure;
     config.join_token_file = args.join_token_file.clone();
+    config.compute_on = Some(compute);
     config
 }
 
@@ -85,17 +87,26 @@ pub(crate) fn log_to_stderr() {
         .try_init();
 }
 
-/// Runs a server's work on all cores.
-pub(crate) fn on_runtime(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+/// Runs a server's work. It is given the threads for what computes, one for each core: the server's own are always free to answer.
+pub(crate) fn on_runtime<W>(work: impl FnOnce(Handle) -> W) -> Result<(), String>
+where
+    W: Future<Output = Result<(), String>>,
+{
+    let (serving, computing) = (threads("serve")?, threads("compute")?);
+    let done = serving.block_on(work(computing.handle().clone()));
+    // What still blocks, such as a read of a slow disk, does not keep the process.
+    computing.shutdown_background();
+    serving.shutdown_background();
+    done
+}
+
+fn threads(name: &str) -> Result<Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_name(name)
         .thread_stack_size(STACK_BYTES)
         .build()
-        .map_err(|error| format!("cannot start the program's threads: {error}"))?;
-    let done = runtime.block_on(work);
-    // What still blocks, such as a read of a slow disk, does not keep the process.
-    runtime.shutdown_background();
-    done
+        .map_err(|error| format!("cannot start the program's threads: {error}"))
 }
 
 /// The exit code of a server, with what went wrong on standard error.

@@ -11,6 +11,7 @@ use std::{
 
 use minerva_cluster::{Tls, TlsFiles, Token};
 use minerva_worker::{Config, bind};
+use tokio::runtime::Handle;
 
 pub(crate) use crate::args::WorkerArgs;
 use crate::serve::{log_to_stderr, on_runtime, report, told_to_leave};
@@ -21,8 +22,8 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 /// Runs the command.
 pub(crate) fn run(args: WorkerArgs) -> ExitCode {
     log_to_stderr();
-    report(on_runtime(async move {
-        let bound = bind(config(&args)?).await.map_err(|error| error.to_string())?;
+    report(on_runtime(async |compute| {
+        let bound = bind(config(&args, compute)?).await.map_err(|error| error.to_string())?;
         say("worker", &bound.addr().to_string())?;
         let mut joined = bound.joined();
         let serving = bound.serve(told_to_leave());
@@ -48,7 +49,7 @@ fn say(name: &str, value: &str) -> Result<(), String> {
         .map_err(|error| format!("standard output is closed: {error}"))
 }
 
-fn config(args: &WorkerArgs) -> Result<Config, String> {
+fn config(args: &WorkerArgs, compute: Handle) -> Result<Config, String> {
     let coordinator = args.coordinator.parse().map_err(|error| {
         format!(
             "`{}` is no URL of a coordinator: {error}; expected http://HOST:PORT",
@@ -74,8 +75,9 @@ fn config(args: &WorkerArgs) -> Result<Config, String> {
         port: args.cluster_port,
         token: Token::find(file, args.join_token.as_deref(), &args.data).map_err(|error| error.to_string())?,
         tls,
-        runtime: minerva_cluster::runtime(None, None).map_err(|error| error.to_string())?,
-        memory_bytes: 0,
+        runtime: minerva_cluster::runtime(None).map_err(|error| error.to_string())?,
+        memory_bytes: minerva_cluster::default_memory_bytes(),
+        compute_on: compute,
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         drain_within: DRAIN_WITHIN,
     })

@@ -12,9 +12,12 @@ use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConve
 use minerva_connectors::{ScanExec, decode_file_scan, decode_scan, encode_file_scan, encode_scan};
 use minerva_policy::{decode_barrier, encode_barrier};
 
+use crate::paced::PacedExec;
+
 const BARRIER: u8 = 1;
 const SCAN: u8 = 2;
 const FILE_SCAN: u8 = 3;
+const PACED: u8 = 4;
 
 /// Writes and reads the nodes of this project. Registered first, on the coordinator and on every worker.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +43,9 @@ impl PhysicalExtensionCodec for Codec {
             bytes.push(FILE_SCAN);
             bytes.extend(body);
             Ok(())
+        } else if node.is::<PacedExec>() {
+            bytes.push(PACED);
+            Ok(())
         } else {
             not_impl_err!("`{}` cannot be sent to a worker", node.name())
         }
@@ -59,6 +65,10 @@ impl PhysicalExtensionCodec for Codec {
             BARRIER => decode_barrier(body, inputs),
             SCAN => Ok(Arc::new(decode_scan(body)?)),
             FILE_SCAN => decode_file_scan(body, context, self, converter),
+            PACED => match inputs {
+                [input] => Ok(Arc::new(PacedExec::new(Arc::clone(input)))),
+                _ => internal_err!("`PacedExec` came over the wire with {} inputs", inputs.len()),
+            },
             kind => internal_err!("a plan node of unknown kind {kind} came over the wire"),
         }
     }

@@ -6,7 +6,7 @@
 //! the coordinator did not announce.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, extensions_options, internal_datafusion_err};
@@ -37,6 +37,8 @@ extensions_options! {
         pub open: String, default = String::new()
         /// Pairs `address:fingerprint` of hashes, separated by commas: what may be read under that barrier only.
         pub governed: String, default = String::new()
+        /// How many bytes of memory the query may have in one process.
+        pub max_memory: Option<u64>, default = None
         /// How the coordinator's session differs from the defaults in what matters where a plan runs.
         pub options: String, default = String::new()
     }
@@ -63,6 +65,11 @@ impl QueryGrants {
         told
     }
 
+    /// Bounds the memory of the query in each process.
+    pub fn with_max_memory(self, max_memory: Option<u64>) -> Self {
+        Self { max_memory, ..self }
+    }
+
     /// The context in which the coordinator runs the query: what travels with its stages is what is granted here.
     pub fn into_context(mut self, context: &TaskContext) -> Arc<TaskContext> {
         self.options = changed_options(context.session_config().options());
@@ -82,15 +89,14 @@ impl QueryGrants {
 
 /// The options of a session that matter where its plans run and are not the defaults.
 fn changed_options(options: &ConfigOptions) -> String {
-    let usual: HashMap<String, Option<String>> = ConfigOptions::default()
-        .entries()
-        .into_iter()
-        .map(|entry| (entry.key, entry.value))
-        .collect();
+    static USUAL: LazyLock<HashMap<String, Option<String>>> = LazyLock::new(|| {
+        let entries = ConfigOptions::default().entries().into_iter();
+        entries.map(|entry| (entry.key, entry.value)).collect()
+    });
     let mut told = form_urlencoded::Serializer::new(String::new());
     for ConfigEntry { key, value, .. } in options.entries() {
         let matters = TOLD.iter().any(|prefix| key.starts_with(prefix)) && !OWN.contains(&key.as_str());
-        if let Some(value) = value.filter(|value| matters && usual.get(&key) != Some(&Some(value.clone()))) {
+        if let Some(value) = value.filter(|value| matters && USUAL.get(&key) != Some(&Some(value.clone()))) {
             told.append_pair(&key, &value);
         }
     }

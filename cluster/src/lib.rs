@@ -7,6 +7,7 @@
 //! It plans no SQL, decides no policy and opens no depot itself.
 
 mod analyze;
+mod arithmetic;
 mod channels;
 mod client;
 mod codec;
@@ -14,22 +15,27 @@ mod error;
 mod grants;
 mod leaves;
 mod members;
+mod memory;
 mod messages;
+mod paced;
 mod server;
 mod session;
 mod tls;
 mod token;
 
-pub use analyze::{analyze_within, metrics_within};
+pub use analyze::metrics_within;
+pub use arithmetic::{checked, sum};
 pub use channels::{Channels, server};
 pub use client::CoordinatorClient;
 pub use codec::Codec;
 pub use error::{Error, WorkerLost, reason_of};
 pub use grants::{QueryGrants, leaf_of, planned_under};
 pub use members::{HEARTBEAT, LOST_AFTER, Members, Node, NodeState};
+pub use memory::{default_memory_bytes, runtime};
 pub use messages::{Heard, Join, Joined, Resources, ResourcesVersion};
+pub use paced::PaceJoins;
 pub use server::{ClusterPort, Membership};
-pub use session::{Wire, coordinator_session, runtime, worker_session};
+pub use session::{Wire, coordinator_session, worker_session};
 pub use tls::{Tls, TlsFiles};
 pub use token::{CheckToken, TOKEN_FILE, Token};
 

@@ -5,22 +5,21 @@
 //! session's config, so a config or a query planner of the caller's own must be in the builder before.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use datafusion::common::Result;
-use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion_distributed::{DistributedExt, SessionStateBuilderExt, WorkerQueryContext};
 use minerva_connectors::Depots;
 use minerva_policy::{KeyRing, mask_functions};
 
+use crate::arithmetic;
 use crate::codec::Codec;
 use crate::grants::{QueryGrants, VerifyStage, take_options};
 use crate::leaves::{CountTasks, DealSplits};
+use crate::memory::Shares;
 use crate::{Channels, Error, Members, Resources};
 
 /// What plans need beyond themselves on either side of the wire. Clones share it, also when the resources change.
@@ -29,6 +28,7 @@ pub struct Wire {
     depots: Arc<Depots>,
     functions: Arc<RwLock<Arc<[Arc<ScalarUDF>]>>>,
     channels: Channels,
+    shares: Arc<Shares>,
 }
 
 impl fmt::Debug for Wire {
@@ -47,6 +47,7 @@ impl Wire {
             depots,
             functions: Arc::new(RwLock::new(functions_with(keys))),
             channels,
+            shares: Arc::default(),
         }
     }
 
@@ -76,6 +77,11 @@ impl Wire {
     /// The channels.
     pub fn channels(&self) -> &Channels {
         &self.channels
+    }
+
+    /// The memory of one query in this process, of at most so many bytes.
+    pub fn share(&self, query_id: &str, limit_bytes: u64, runtime: &Arc<RuntimeEnv>) -> Arc<RuntimeEnv> {
+        self.shares.of(query_id, limit_bytes, runtime)
     }
 
     fn functions(&self) -> Arc<[Arc<ScalarUDF>]> {
@@ -119,20 +125,18 @@ pub fn worker_session(context: WorkerQueryContext, wire: &Wire) -> Result<Sessio
     builder
         .scalar_functions()
         .get_or_insert_default()
-        .extend(wire.functions().iter().map(Arc::clone));
-    take_options(builder.config().get_or_insert_default())?;
+        .extend(wire.functions().iter().chain(arithmetic::functions()).map(Arc::clone));
+    builder
+        .aggregate_functions()
+        .get_or_insert_default()
+        .push(arithmetic::sum());
+    let config = builder.config().get_or_insert_default();
+    take_options(config)?;
+    let told = config.options().extensions.get::<QueryGrants>();
+    if let Some((query_id, limit)) = told.and_then(|told| Some((told.query_id.clone(), told.max_memory?)))
+        && let Some(runtime) = builder.runtime_env()
+    {
+        *runtime = wire.share(&query_id, limit, runtime);
+    }
     Ok(builder.build())
-}
-
-/// The memory and the spill files that all queries of a process share.
-pub fn runtime(memory_bytes: Option<usize>, spill: Option<PathBuf>) -> Result<Arc<RuntimeEnv>, DataFusionError> {
-    let mut builder = RuntimeEnvBuilder::new();
-    if let Some(bytes) = memory_bytes {
-        let named = std::num::NonZeroUsize::MIN.saturating_add(4);
-        builder = builder.with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(bytes), named)));
-    }
-    if let Some(folder) = spill {
-        builder = builder.with_temp_file_path(folder);
-    }
-    builder.build_arc()
 }

@@ -29,6 +29,7 @@ use minerva_resources::Address;
 pub(crate) use listing::like;
 
 use crate::{
+    columns,
     engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
     session::{NOWHERE, Session, View},
@@ -187,7 +188,9 @@ impl<'a> Catalog<'a> {
             .resolve_into(view.query.as_ref().clone(), &own_state, &mut own, depth + 1)
             .await?;
         own_state.register_catalog_list(Arc::clone(&own.list) as Arc<dyn CatalogProviderList>);
-        let statement = ParsedStatement::Statement(Box::new(Statement::Query(view.query)));
+        let mut query = view.query;
+        columns::name(&mut query);
+        let statement = ParsedStatement::Statement(Box::new(Statement::Query(query)));
         let mut plan = own_state.statement_to_plan(statement).await?;
         if !view.columns.is_empty() {
             let fields = plan.schema().columns();

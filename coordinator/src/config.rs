@@ -42,6 +42,8 @@ pub struct Config {
     pub bytes_per_task: usize,
     /// Memory of all queries of this process, in bytes; none means three quarters of the machine's.
     pub max_memory_bytes: Option<u64>,
+    /// The threads that queries compute on, so that the doors answer while they are busy; none means those that call.
+    pub compute_on: Option<tokio::runtime::Handle>,
 }
 
 impl Config {
@@ -60,6 +62,7 @@ impl Config {
             parallelism: 0,
             bytes_per_task: 16 << 20,
             max_memory_bytes: None,
+            compute_on: None,
         }
     }
 

@@ -12,13 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use datafusion::{
-    execution::{
-        memory_pool::{GreedyMemoryPool, TrackConsumersPool},
-        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
-    },
-    prelude::SessionConfig,
-};
+use datafusion::{execution::runtime_env::RuntimeEnv, prelude::SessionConfig};
 use minerva_cluster::{Members, ResourcesVersion, Wire};
 use minerva_connectors::Depots;
 use minerva_policy::{Principal, Rules};
@@ -114,7 +108,8 @@ impl Engine {
             resources, store, lock, ..
         } = prepared;
         let set = resources.current();
-        let runtime = runtime(&config)?;
+        let runtime = minerva_cluster::runtime(config.max_memory_bytes)
+            .map_err(|error| format!("the query runtime cannot be made: {error}"))?;
         let limits = set
             .cluster(&config.cluster)
             .map(|cluster| cluster.limits.clone())
@@ -446,29 +441,7 @@ fn write_private(path: &Path, text: &str) -> Result<(), String> {
     write().map_err(|error| format!("file `{}` cannot be written: {error}", path.display()))
 }
 
-/// Memory and temporary files of all queries of this process.
-fn runtime(config: &Config) -> Result<Arc<RuntimeEnv>, String> {
-    let bytes = config
-        .max_memory_bytes
-        .unwrap_or_else(|| machine_memory_bytes() / 4 * 3);
-    let pool = GreedyMemoryPool::new(usize::try_from(bytes).unwrap_or(usize::MAX));
-    let top = std::num::NonZeroUsize::new(3).unwrap_or(std::num::NonZeroUsize::MIN);
-    RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, top)))
-        .build_arc()
-        .map_err(|error| format!("the query runtime cannot be made: {error}"))
-}
-
 /// Where a first start keeps the key of `admin`.
 pub fn admin_key_file(data: &Path) -> PathBuf {
     data.join("admin-key")
-}
-
-/// The memory of this machine, or 8 GiB where it cannot be told.
-fn machine_memory_bytes() -> u64 {
-    let kib = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    kib.map_or(8 << 30, |kib| kib * 1024)
 }

@@ -27,6 +27,7 @@ use crate::{
 const COLUMN: &str = "Query Plan";
 /// How long EXPLAIN ANALYZE waits for the workers' counters.
 const METRICS_WITHIN: Duration = Duration::from_secs(5);
+const MISSING: &str = "the counters of some workers did not arrive within 5 s and are not shown";
 
 /// The columns of an EXPLAIN.
 pub(crate) fn schema() -> SchemaRef {
@@ -44,6 +45,7 @@ pub(crate) async fn run(
 ) -> Result<Answer> {
     let planned = plan(session, snapshot, query, parameters).await?;
     let sees_all = session.principal().is_operator();
+    let mut missing = None;
     let text = match options.kind {
         ExplainKind::Validate => "valid".to_owned(),
         ExplainKind::Logical => {
@@ -66,9 +68,10 @@ pub(crate) async fn run(
                     while let Some(batch) = rows.try_next().await? {
                         tracked.produced(batch.num_rows(), batch.get_array_memory_size());
                     }
-                    metrics_within(&planned.physical, DistributedMetricsFormat::Aggregated, METRICS_WITHIN)
-                        .await?
-                        .unwrap_or(planned.physical)
+                    let counted =
+                        metrics_within(&planned.physical, DistributedMetricsFormat::Aggregated, METRICS_WITHIN).await?;
+                    missing = counted.is_none().then_some(MISSING);
+                    counted.unwrap_or(planned.physical)
                 }
                 false => planned.physical,
             };
@@ -77,18 +80,30 @@ pub(crate) async fn run(
             } else {
                 minerva_policy::redact_plan(&physical)?
             };
-            physical_text(&physical, options)?
+            physical_text(&physical, options, missing)?
         }
     };
-    let lines: Vec<String> = text.trim_end().lines().map(str::to_owned).collect();
+    let lines: Vec<String> = text.trim().lines().map(str::to_owned).collect();
     Ok(Answer::Table(text_table(COLUMN, &lines)?))
 }
 
-fn physical_text(plan: &Arc<dyn ExecutionPlan>, options: ExplainOptions) -> Result<String> {
+/// The plan in the wanted format, with what is missing from it.
+fn physical_text(
+    plan: &Arc<dyn ExecutionPlan>,
+    options: ExplainOptions,
+    missing: Option<&'static str>,
+) -> Result<String> {
+    let note = |mark: &str| missing.map_or_else(String::new, |missing| format!("{mark}{missing}\n"));
     match options.format {
-        ExplainFormat::Text => Ok(text(plan, options.analyze)),
-        ExplainFormat::Graphviz => Ok(DisplayableExecutionPlan::new(plan.as_ref()).graphviz().to_string()),
-        ExplainFormat::Json => serde_json::to_string_pretty(&json(plan, options.analyze)).map_err(|error| {
+        ExplainFormat::Text => Ok(note("") + &text(plan, options.analyze)),
+        ExplainFormat::Graphviz => {
+            Ok(note("// ") + &DisplayableExecutionPlan::new(plan.as_ref()).graphviz().to_string())
+        }
+        ExplainFormat::Json => serde_json::to_string_pretty(&match missing {
+            Some(missing) => serde_json::json!({ "missing": missing, "plan": json(plan, options.analyze) }),
+            None => json(plan, options.analyze),
+        })
+        .map_err(|error| {
             QueryError::new(
                 Code::GenericInternalError,
                 format!("the plan cannot be written as JSON: {error}"),

@@ -6,6 +6,7 @@
 mod admission;
 mod catalog;
 mod cluster;
+mod columns;
 mod commands;
 mod config;
 mod dialect;
@@ -13,7 +14,6 @@ mod engine;
 mod error;
 mod explain;
 pub mod gateway;
-mod memory;
 mod optimizer;
 mod parse;
 mod progress;

@@ -28,14 +28,15 @@ use datafusion::{
 use futures::{Stream, StreamExt, stream};
 use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
 use minerva_policy::Grant;
+use tokio::runtime::Handle;
 
 use crate::{
     admission::Permit,
     catalog::{Catalog, Names},
-    commands,
+    columns, commands,
     engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
-    explain, memory, parse,
+    explain, parse,
     parse::Request,
     queries::Tracked,
     session::{Description, Session},
@@ -211,17 +212,22 @@ impl Planned {
     ) -> Result<SendableRecordBatchStream> {
         let addresses = self.names.addresses.iter().map(ToString::to_string);
         tracked.planned(addresses.collect(), &self.physical);
-        let told = QueryGrants::new(&tracked.id(), snapshot.version(), &self.names.grants);
-        let context = match max_memory(snapshot, session) {
+        let engine = session.engine();
+        let limit = max_memory(snapshot, session);
+        let told = QueryGrants::new(&tracked.id(), snapshot.version(), &self.names.grants).with_max_memory(limit);
+        let context = match limit {
             Some(limit) => {
-                let runtime = memory::bounded(self.state.runtime_env(), limit);
-                Arc::new(TaskContext::from(&self.state).with_runtime(runtime))
+                let share = engine.wire().share(&tracked.id(), limit, self.state.runtime_env());
+                Arc::new(TaskContext::from(&self.state).with_runtime(share))
             }
             None => self.state.task_ctx(),
         };
+        // What computes runs on threads of its own: the doors stay open while all of those are busy.
+        let _computing = engine.config.compute_on.as_ref().map(Handle::enter);
         let rows = execute_stream(Arc::clone(&self.physical), told.into_context(&context))?;
         // In a task of its own, so that a deadline and a cancelling client are heard while an operator computes.
         let rows = spawn_buffered(rows, ROWS_AHEAD);
+        let rows = named(rows);
         let is_governed = self
             .names
             .grants
@@ -262,14 +268,15 @@ pub(crate) async fn plan(
 pub(crate) async fn logical(
     session: &Session,
     snapshot: &Snapshot,
-    query: QueryAst,
+    mut query: QueryAst,
 ) -> Result<(SessionState, Names, LogicalPlan)> {
-    let mut state = session.state(snapshot, false);
+    columns::name(&mut query);
+    let mut state = session.state(snapshot, true);
     let names = Catalog::of(session, snapshot).resolve(&query, &mut state).await?;
     let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
     let plan = state.statement_to_plan(statement).await?;
-    if names.distributable && is_distributable(&plan) {
-        state = session.state(snapshot, true);
+    if !(names.distributable && is_distributable(&plan)) {
+        state = session.state(snapshot, false);
     }
     Ok((state, names, plan))
 }
@@ -322,7 +329,7 @@ pub(crate) async fn describe(session: &Session, sql: &str) -> Result<Description
     parameters.sort_by_key(|(name, _)| name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX));
     let schema = match explained {
         true => explain::schema(),
-        false => Arc::new(plan.schema().as_arrow().clone()),
+        false => columns::without_marks(&Arc::new(plan.schema().as_arrow().clone())),
     };
     Ok(Description {
         schema,
@@ -336,6 +343,19 @@ fn scrubbed(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
     let schema = rows.schema();
     let inner = rows
         .map(|batch| batch.and_then(|batch| Ok(minerva_policy::scrub(&batch)?)))
+        .boxed();
+    Box::pin(Guarded { schema, inner })
+}
+
+/// Gives the columns the names that their reader knows them by.
+fn named(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let schema = columns::without_marks(&rows.schema());
+    if Arc::ptr_eq(&schema, &rows.schema()) {
+        return rows;
+    }
+    let renamed = Arc::clone(&schema);
+    let inner = rows
+        .map(move |batch| batch.and_then(|batch| Ok(batch.with_schema(Arc::clone(&renamed))?)))
         .boxed();
     Box::pin(Guarded { schema, inner })
 }

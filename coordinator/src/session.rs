@@ -12,14 +12,16 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::datatypes::{DataType, SchemaRef},
     common::ScalarValue,
-    execution::{SessionState, SessionStateBuilder, context::QueryPlanner, runtime_env::RuntimeEnv},
-    logical_expr::LogicalPlan,
+    execution::{
+        SessionState, SessionStateBuilder, SessionStateDefaults, context::QueryPlanner, runtime_env::RuntimeEnv,
+    },
+    logical_expr::{AggregateUDF, LogicalPlan},
     physical_plan::ExecutionPlan,
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
     prelude::SessionConfig,
 };
 use datafusion_distributed::DistributedExt;
-use minerva_cluster::{Members, Wire};
+use minerva_cluster::{Members, PaceJoins, Wire};
 use minerva_policy::{BarrierPlanner, Principal};
 use minerva_resources::Address;
 
@@ -299,7 +301,9 @@ impl Templates {
                 .with_config(settings(config.clone(), wire))
                 .with_runtime_env(Arc::clone(runtime))
                 .with_default_features()
+                .with_aggregate_functions(aggregates())
                 .with_optimizer_rules(optimizer::rules())
+                .with_physical_optimizer_rule(Arc::new(PaceJoins))
                 .with_query_planner(Arc::new(Planner))
         };
         let distributed = minerva_cluster::coordinator_session(builder(), wire, members)
@@ -317,6 +321,13 @@ impl Templates {
             false => self.local.clone(),
         }
     }
+}
+
+/// DataFusion's aggregate functions, with a `sum` that does not wrap around.
+fn aggregates() -> Vec<Arc<AggregateUDF>> {
+    let mut functions = SessionStateDefaults::default_aggregate_functions();
+    functions.push(minerva_cluster::sum());
+    functions
 }
 
 /// DataFusion's physical planner, which also knows barriers.

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::stats::Precision;
@@ -242,9 +242,10 @@ impl ExecutionPlan for PolicyBarrierExec {
                 }
             })
             .collect();
+        let num_rows = rounded(input.num_rows);
         Ok(Arc::new(Statistics {
-            num_rows: rounded(input.num_rows),
-            total_byte_size: rounded(input.total_byte_size),
+            num_rows,
+            total_byte_size: num_rows.multiply(&Precision::Inexact(row_bytes(&self.schema()))),
             column_statistics,
         }))
     }
@@ -331,8 +332,15 @@ fn estimate(column: &ColumnStatistics) -> ColumnStatistics {
         min_value: column.min_value.clone().to_inexact(),
         sum_value: Precision::Absent,
         distinct_count: rounded(column.distinct_count),
-        byte_size: rounded(column.byte_size),
+        byte_size: Precision::Absent,
     }
+}
+
+/// About how wide a row is, told from its types alone: how long hidden values are must not choose between plans.
+fn row_bytes(schema: &Schema) -> usize {
+    const WIDE: usize = 32;
+    let width = |field: &FieldRef| field.data_type().primitive_width().unwrap_or(WIDE);
+    schema.fields().iter().map(width).sum()
 }
 
 /// Rounds up to a power of two, so that a few hidden rows more or less do not change a plan.

@@ -334,3 +334,50 @@ fn tls_is_served_and_asked_for() {
         "plain text is not answered"
     );
 }
+
+/// Ten to the fourteenth pairs of rows that no filter lets through.
+fn runaway() -> String {
+    let tables = (0..14).map(|n| format!("(VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)) AS t{n}(x{n})"));
+    let sum: Vec<String> = (0..14).map(|n| format!("x{n}")).collect();
+    let tables: Vec<String> = tables.collect();
+    format!(
+        "SELECT count(*) FROM {} WHERE {} = 200",
+        tables.join(" CROSS JOIN "),
+        sum.join(" + ")
+    )
+}
+
+#[test]
+fn runaway_joins_leave_room_for_others_and_stop_when_their_client_leaves() {
+    for workers in [1, 2] {
+        let minerva = Minerva::start(&[("depots.yaml", DEPOT)], workers);
+        let mut runaways: Vec<_> = (0..3)
+            .map(|_| minerva.client(&["sql", "-e", &runaway()]).spawn().unwrap())
+            .collect();
+        let running =
+            "SELECT count(*) FROM system.runtime.queries WHERE state = 'RUNNING' AND query LIKE '%CROSS JOIN%'";
+        while minerva.rows(None, &running.replace("%CROSS JOIN%", "SELECT count(*) FROM (VALUES%")) != ["3"] {}
+        assert_eq!(
+            minerva.rows(None, "SELECT count(*) FROM small.tpch.lineitem"),
+            ["60175"]
+        );
+        for runaway in &mut runaways {
+            runaway.kill().unwrap();
+            runaway.wait().unwrap();
+        }
+        // Nothing goes on once their records say that they ended: two looks at the program's time find no difference.
+        let mut looks = (0..100).map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            minerva.server.processor_ticks()
+        });
+        let mut last = looks.next().unwrap();
+        assert!(
+            looks.any(|now| {
+                let idle = now <= last + 1;
+                last = now;
+                idle
+            }),
+            "the cancelled joins go on computing"
+        );
+    }
+}

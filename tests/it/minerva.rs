@@ -82,6 +82,18 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// The processor's time that it has had, in ticks.
+    pub(crate) fn processor_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let after_name = stat.rsplit(')').next().unwrap();
+        after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap())
+            .sum()
+    }
+
     /// Asks it to leave and waits; true when it left in order.
     pub(crate) fn leave(mut self) -> (bool, String) {
         let asked = Command::new("kill")

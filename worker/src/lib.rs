@@ -23,7 +23,9 @@ use minerva_cluster::{
     Channels, CheckToken, CoordinatorClient, Error, Join, Tls, Token, VERSION, Wire, reason_of, server,
 };
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use url::Url;
@@ -46,8 +48,10 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// The memory and the spill files of its queries.
     pub runtime: Arc<RuntimeEnv>,
-    /// How much memory that is, for the listing of nodes; 0 when it is not limited.
+    /// How much memory that is, for the listing of nodes.
     pub memory_bytes: u64,
+    /// The threads that stages run on, so that the coordinator hears of the worker while they are busy.
+    pub compute_on: Handle,
     /// How many threads it computes with, for the listing of nodes.
     pub cores: usize,
     /// How long it may take to finish what it has once it is told to stop.
@@ -152,24 +156,35 @@ impl Bound {
                 // Told to stop, or nobody is left to tell.
                 let _ = stopped.await;
             });
-        let mut serving = std::pin::pin!(serving);
+        let mut port = JoinSet::new();
+        port.spawn_on(serving, &self.config.compute_on);
         let membership = member::stay(&self.state, &self.join, &self.joined);
         let end = tokio::select! {
-            served = &mut serving => return served.map_err(|error| Error::Address(format!("the worker's port stopped: {}", reason_of(&error)))),
+            served = closed(&mut port) => return served,
             refusal = membership => Err(refusal),
             () = shutdown => Ok(()),
         };
         if end.is_ok() {
             // The port stays open while tasks run: other workers still fetch from them.
             tokio::select! {
-                served = &mut serving => return served.map_err(|error| Error::Address(format!("the worker's port stopped: {}", reason_of(&error)))),
+                served = closed(&mut port) => return served,
                 () = drain::drain(&self.state, &worker, self.config.drain_within) => {}
             }
         }
         drop(stop);
         // Whoever still holds a connection has had its time.
-        let _ = tokio::time::timeout(drain::CLOSE_WITHIN, serving).await;
+        let _ = tokio::time::timeout(drain::CLOSE_WITHIN, closed(&mut port)).await;
         end
+    }
+}
+
+/// Completes when the port serves no more.
+async fn closed(port: &mut JoinSet<Result<(), tonic::transport::Error>>) -> Result<(), Error> {
+    let stopped = |reason: String| Err(Error::Address(format!("the worker's port stopped: {reason}")));
+    match port.join_next().await {
+        None | Some(Ok(Ok(()))) => Ok(()),
+        Some(Ok(Err(error))) => stopped(reason_of(&error)),
+        Some(Err(error)) => stopped(error.to_string()),
     }
 }
 

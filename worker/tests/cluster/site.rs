@@ -13,11 +13,11 @@ use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion_distributed::{DistributedExt, Worker, display_plan_ascii};
+use datafusion_distributed::{DistributedExt, DistributedMetricsFormat, Worker, display_plan_ascii};
 use futures::TryStreamExt;
 use minerva_cluster::{
     Channels, ClusterPort, Error, Members, Membership, QueryGrants, Resources, Tls, TlsFiles, Token, Wire,
-    analyze_within, coordinator_session, runtime,
+    coordinator_session, metrics_within, runtime,
 };
 use minerva_connectors::Depots;
 use minerva_policy::{Grants, KeyRing};
@@ -123,7 +123,7 @@ impl Site {
         });
         let wire = Wire::new(Arc::new(Depots::new(set)), &KeyRing::default(), channels.clone());
         let (stop, stopped) = oneshot::channel();
-        let worker = in_process(wire.clone(), runtime(None, None).unwrap());
+        let worker = in_process(wire.clone(), runtime(None).unwrap());
         let port = ClusterPort {
             membership: Arc::clone(&board) as _,
             worker: Some(worker.clone()),
@@ -207,8 +207,17 @@ impl Site {
     }
 
     pub(crate) async fn stream(&self, sql: &str, granted: &[&str]) -> Result<SendableRecordBatchStream> {
+        let (_, rows) = self.planned_stream(sql, granted).await?;
+        Ok(rows)
+    }
+
+    async fn planned_stream(
+        &self,
+        sql: &str,
+        granted: &[&str],
+    ) -> Result<(Arc<dyn ExecutionPlan>, SendableRecordBatchStream)> {
         let context = self.context().await;
-        let plan: Arc<dyn ExecutionPlan> = context.sql(sql).await?.create_physical_plan().await?;
+        let plan = context.sql(sql).await?.create_physical_plan().await?;
         let mut grants = Grants::default();
         for table in granted {
             grants.add(Address::new("shop", "sales", *table), "");
@@ -219,7 +228,17 @@ impl Site {
         }
         let version = self.board.resources().version.clone();
         let grants = QueryGrants::new("query-1", &version, &grants);
-        execute_stream(analyze_within(plan, WITHIN), grants.into_context(&context.task_ctx()))
+        let rows = execute_stream(Arc::clone(&plan), grants.into_context(&context.task_ctx()))?;
+        Ok((plan, rows))
+    }
+
+    /// The plan of a query with what every task counted, after it has run.
+    pub(crate) async fn analyzed(&self, sql: &str) -> String {
+        let (plan, rows) = self.planned_stream(sql, TABLES).await.unwrap();
+        rows.try_collect::<Vec<RecordBatch>>().await.unwrap();
+        let format = DistributedMetricsFormat::PerTask;
+        let plan = metrics_within(&plan, format, WITHIN).await.unwrap();
+        display_plan_ascii(plan.expect("all metrics arrive").as_ref(), true)
     }
 
     pub(crate) async fn rows_granted(&self, sql: &str, granted: &[&str]) -> Result<String> {
@@ -352,7 +371,8 @@ fn config(coordinator: Url, token: Token) -> Config {
         port: 0,
         token,
         tls: None,
-        runtime: runtime(None, None).unwrap(),
+        runtime: runtime(None).unwrap(),
+        compute_on: tokio::runtime::Handle::current(),
         memory_bytes: 0,
         cores: 2,
         drain_within: Duration::from_secs(10),

@@ -285,6 +285,7 @@ mod tests {
             "worker --coordinator http://127.0.0.1:7435",
             "sql -e x -u jane --output-format csv --timing",
             "sql -f -",
+            "sql --profile there --timing",
             "check a b.yaml",
             "user apikey create -u jane -d 24h -n laptop",
             "user apikey get -u jane --login admin",

@@ -112,6 +112,11 @@ impl Editor {
         self.history.push(text.to_owned());
     }
 
+    /// What was remembered last.
+    pub(crate) fn newest(&self) -> Option<&str> {
+        self.history.last().map(String::as_str)
+    }
+
     /// Reads one text.
     pub(crate) fn read(&mut self, prompt: &str, continuation: &str, helper: &dyn Helper) -> io::Result<Entered> {
         let raw = self.terminal.try_clone()?.into_raw_mode()?;

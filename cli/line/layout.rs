@@ -92,10 +92,11 @@ impl Rows {
         let width = shown_width(character);
         self.make_room(width);
         self.set_style(style);
-        if character == '\t' {
-            self.row.push_str("    ");
-        } else {
-            self.row.push(character);
+        match character {
+            '\t' => self.row.push_str("    "),
+            // Whatever it would do to a terminal, it does not.
+            _ if character.is_control() => self.row.push(char::REPLACEMENT_CHARACTER),
+            _ => self.row.push(character),
         }
         self.column += width;
     }
@@ -130,7 +131,7 @@ fn shown_width(character: char) -> usize {
     match character {
         '\n' => 1,
         '\t' => TAB,
-        _ => character.width().unwrap_or(0),
+        _ => character.width().unwrap_or(1),
     }
 }
 
@@ -186,6 +187,7 @@ mod tests {
             ("e\u{301}|x", 80, &["m> e\u{301}x"], (0, 4)),
             ("a|\tb", 80, &["m> a    b"], (0, 4)),
             ("ab|c", 3, &["abc"], (0, 2)),
+            ("a\u{1b}b|", 80, &["m> a\u{fffd}b"], (0, 6)),
             ("abcde|\nf", 8, &["m> abcde", "", " > f"], (1, 0)),
         ] {
             let found = layout(text, width);

@@ -77,8 +77,9 @@ pub(super) async fn run(args: &SqlArgs) -> Result<(), Failure> {
             Entered::Interrupted => continue,
             Entered::End => break,
         };
-        if history.keep(text.trim_end()) {
-            editor.remember(text.trim_end());
+        let typed = text.trim_end();
+        if editor.newest() != Some(typed) && history.keep(typed) {
+            editor.remember(typed);
         }
         match prompt.obey(&text).await {
             Ok(true) => {}
@@ -163,10 +164,23 @@ impl Prompt {
     }
 
     async fn try_one(&mut self, statement: &Statement<'_>, interrupt: &mut Interrupt) -> Result<(), Failure> {
-        let connection = interrupt.or(self.link.connection()).await??;
-        let start = Instant::now();
         let screen = screen_size();
-        let progress = Progress::begin(connection.another(), screen.0);
+        let progress = Progress::begin(screen.0);
+        let done = self.run_shown(statement, interrupt, screen, &progress).await;
+        progress.erase();
+        done
+    }
+
+    async fn run_shown(
+        &mut self,
+        statement: &Statement<'_>,
+        interrupt: &mut Interrupt,
+        screen: (usize, usize),
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let connection = interrupt.or(self.link.connection()).await??;
+        progress.connected(connection.another());
+        let start = Instant::now();
         let planned = |query_id: &[u8]| progress.planned(query_id);
         let done = match &mut self.output {
             Some(results) => {

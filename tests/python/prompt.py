@@ -170,8 +170,7 @@ def names_and_keywords_are_completed():
         # The names come beside the prompt: asked for until they are there.
         for _ in range(100):
             terminal.type("\x15SELECT n_name FR" + TAB + " sma" + TAB + ".t" + TAB + ".nat" + TAB)
-            time.sleep(0.1)
-            while terminal.read(0.1):
+            while terminal.read(0.2):
                 pass
             if "small.tpch.nation" in CONTROL.sub("", terminal.seen[terminal.at :]):
                 break
@@ -341,7 +340,6 @@ def colours_are_shown_unless_they_are_not_wanted():
 def a_narrow_terminal_shows_the_same():
     with Terminal(size=(10, 20)) as terminal:
         terminal.type("SELECT 'a text that is much wider than this' AS a")
-        time.sleep(0.3)
         terminal.type(" ;\x1b[D\x1b[D" + "\r")
         terminal.until("(1 row)", PROMPT)
 
@@ -363,7 +361,7 @@ def the_first_line_is_there_at_once():
     with Terminal("--user", "x", "--apikey", "y", environment={"MINERVA_SERVER": address}) as terminal:
         assert terminal.ready < 2, terminal.ready
         terminal.type("SELECT 1;\r")
-        time.sleep(0.5)
+        terminal.until("connecting")
         terminal.type(CTRL_C)
         terminal.until("canceled", PROMPT, seconds=5)
         terminal.type(CTRL_D)

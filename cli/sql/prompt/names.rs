@@ -90,15 +90,25 @@ fn tables_of(batches: &[RecordBatch]) -> Vec<Table> {
     for batch in batches {
         let text = |name: &str, row: usize| {
             let column = batch.column_by_name(name)?.as_string_opt::<i32>()?;
-            column.is_valid(row).then(|| column.value(row).to_owned())
+            column
+                .is_valid(row)
+                .then(|| column.value(row).to_owned())
+                .filter(|name| is_printable(name))
         };
         for row in 0..batch.num_rows() {
-            tables.push(Table {
-                catalog: text("catalog_name", row).unwrap_or_default(),
-                schema: text("db_schema_name", row).unwrap_or_default(),
-                name: text("table_name", row).unwrap_or_default(),
-                columns: columns_of(batch, row).unwrap_or_default(),
-            });
+            let place = (
+                text("catalog_name", row),
+                text("db_schema_name", row),
+                text("table_name", row),
+            );
+            if let (Some(catalog), Some(schema), Some(name)) = place {
+                tables.push(Table {
+                    catalog,
+                    schema,
+                    name,
+                    columns: columns_of(batch, row).unwrap_or_default(),
+                });
+            }
         }
     }
     tables
@@ -107,7 +117,19 @@ fn tables_of(batches: &[RecordBatch]) -> Vec<Table> {
 fn columns_of(batch: &RecordBatch, row: usize) -> Option<Vec<String>> {
     let schemas = batch.column_by_name("table_schema")?.as_binary_opt::<i32>()?;
     let schema = Schema::try_from(IpcMessage(schemas.value(row).to_vec().into())).ok()?;
-    Some(schema.fields().iter().map(|field| field.name().clone()).collect())
+    Some(
+        schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .filter(|name| is_printable(name))
+            .collect(),
+    )
+}
+
+/// Names are shown on a terminal, which they must not command.
+fn is_printable(name: &str) -> bool {
+    !name.chars().any(char::is_control)
 }
 
 /// A name as it is, from how it is written.

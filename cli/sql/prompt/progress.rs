@@ -24,6 +24,9 @@ pub(super) struct Progress(Arc<Mutex<Line>>);
 
 #[derive(Debug, Default)]
 struct Line {
+    /// To ask with, once there is one.
+    connection: Option<Connection>,
+    is_connected: bool,
     query_id: Option<String>,
     is_shown: bool,
     is_over: bool,
@@ -36,16 +39,23 @@ impl Progress {
     }
 
     /// Shows a line from now on, as wide as the terminal at most.
-    pub(super) fn begin(connection: Connection, columns: usize) -> Self {
+    pub(super) fn begin(columns: usize) -> Self {
         let progress = Self::none();
         if io::stderr().is_terminal() {
-            tokio::spawn(progress.clone().run(connection, columns));
+            tokio::spawn(progress.clone().run(columns));
         }
         progress
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is a connection, and this one beside it to ask with.
+    pub(super) fn connected(&self, connection: Connection) {
+        let mut line = self.line();
+        line.connection = Some(connection);
+        line.is_connected = true;
     }
 
     /// The server has planned the statement, and gave it this id.
@@ -62,50 +72,58 @@ impl Progress {
         }
     }
 
-    async fn run(self, mut connection: Connection, columns: usize) {
+    async fn run(self, columns: usize) {
         let start = Instant::now();
         let mut answer = None;
         tokio::time::sleep(FIRST_AFTER).await;
-        while let Some(query_id) = self.show(start.elapsed(), answer.as_ref(), columns) {
+        while self.show(start.elapsed(), answer.as_ref(), columns) {
             let next = tokio::time::sleep(THEN_EVERY);
-            let arguments = json!({"query_id": query_id});
-            if !query_id.is_empty() {
-                let asked = connection.call("minerva.query.progress", &arguments);
-                if let Ok(Ok(answered)) = tokio::time::timeout(THEN_EVERY, asked).await {
-                    answer = Some(answered);
-                }
+            if let Ok(Some(answered)) = tokio::time::timeout(THEN_EVERY, self.ask()).await {
+                answer = Some(answered);
             }
             next.await;
         }
     }
 
-    /// Shows the line, unless it is over; answers the query's id, empty while there is none.
-    fn show(&self, elapsed: Duration, answer: Option<&Value>, columns: usize) -> Option<String> {
+    /// What the server says, if it can be asked.
+    async fn ask(&self) -> Option<Value> {
+        let (mut connection, query_id) = {
+            let line = self.line();
+            (line.connection.as_ref()?.another(), line.query_id.clone()?)
+        };
+        let asked = connection.call("minerva.query.progress", &json!({"query_id": query_id}));
+        asked.await.ok()
+    }
+
+    /// Shows the line; false when it is over.
+    fn show(&self, elapsed: Duration, answer: Option<&Value>, columns: usize) -> bool {
         let mut line = self.line();
         if line.is_over {
-            return None;
+            return false;
         }
         line.is_shown = true;
-        let text = text(elapsed, line.query_id.is_some(), answer);
+        let doing = match (line.is_connected, &line.query_id) {
+            (false, _) => "connecting",
+            (true, None) => "planning",
+            (true, Some(_)) => "running",
+        };
+        let text = text(doing, elapsed, answer);
         // The last column stays free, or the terminal begins another row.
         let text: String = text.chars().take(columns.saturating_sub(1)).collect();
         let _ = io::stderr().write_all(format!("\r{text}\x1b[K").as_bytes());
-        Some(line.query_id.clone().unwrap_or_default())
+        true
     }
 }
 
 /// What the line says.
-fn text(elapsed: Duration, is_planned: bool, answer: Option<&Value>) -> String {
+fn text(doing: &str, elapsed: Duration, answer: Option<&Value>) -> String {
     let number = |name: &str| {
         answer
             .and_then(|answer| answer.get(name)?.as_u64())
             .filter(|number| *number > 0)
     };
     let state = answer.and_then(|answer| answer.get("state")?.as_str());
-    let state = state.map_or_else(
-        || if is_planned { "running" } else { "planning" }.to_owned(),
-        str::to_lowercase,
-    );
+    let state = state.map_or_else(|| doing.to_owned(), str::to_lowercase);
     let mut parts = vec![format!("{state} {:.1} s", elapsed.as_secs_f64())];
     if let Some(stages) = number("stages") {
         parts.push(format!("{stages} {}", if stages == 1 { "stage" } else { "stages" }));
@@ -159,17 +177,17 @@ mod tests {
     #[test]
     fn a_line_says_what_is_known() {
         let after = Duration::from_millis(2_340);
-        assert_eq!(text(after, false, None), "planning 2.3 s, Ctrl-C cancels");
-        assert_eq!(text(after, true, None), "running 2.3 s, Ctrl-C cancels");
+        assert_eq!(text("planning", after, None), "planning 2.3 s, Ctrl-C cancels");
+        assert_eq!(text("running", after, None), "running 2.3 s, Ctrl-C cancels");
         let answer = json!({
             "state": "RUNNING", "stages": 3, "input_rows": 1_234_567, "input_bytes": 3_u64 << 29, "output_rows": 12, "output_bytes": 100,
         });
         assert_eq!(
-            text(after, true, Some(&answer)),
+            text("running", after, Some(&answer)),
             "running 2.3 s, 3 stages, 1,234,567 rows (1.5 GiB) in, 12 rows (100 B) out, Ctrl-C cancels"
         );
         assert_eq!(
-            text(after, true, Some(&json!({"state": "QUEUED", "stages": 0}))),
+            text("running", after, Some(&json!({"state": "QUEUED", "stages": 0}))),
             "queued 2.3 s, Ctrl-C cancels"
         );
     }

@@ -91,8 +91,8 @@ impl Progress {
             let line = self.line();
             (line.connection.as_ref()?.another(), line.query_id.clone()?)
         };
-        let asked = connection.call("minerva.query.progress", &json!({"query_id": query_id}));
-        asked.await.ok()
+        let arguments = json!({"query_id": query_id});
+        connection.call("minerva.query.progress", &arguments).await.ok()
     }
 
     /// Shows the line; false when it is over.

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     slice,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arrow::{
@@ -141,7 +141,7 @@ async fn run_statements<W: Write + Send + 'static>(
         let start = Instant::now();
         let rows = run_statement(&mut connection, statement, &mut results, &mut interrupt, |_| {}).await?;
         if args.timing {
-            say_time(start, rows);
+            say_time(start.elapsed(), rows);
         }
     }
     results.sink.flush()?;
@@ -341,14 +341,14 @@ fn locate(failure: Failure, statement: &Statement<'_>) -> Failure {
     Failure::Server(error)
 }
 
-fn say_time(start: Instant, rows: Option<u64>) {
+fn say_time(elapsed: Duration, rows: Option<u64>) {
     let rows = rows.unwrap_or_default();
     let noun = if rows == 1 { "row" } else { "rows" };
     // Nobody is left to tell when standard error is closed.
     let _ = writeln!(
         io::stderr().lock(),
         "time: {:.3} s, {rows} {noun}",
-        start.elapsed().as_secs_f64()
+        elapsed.as_secs_f64()
     );
 }
 

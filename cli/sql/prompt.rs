@@ -182,25 +182,26 @@ impl Prompt {
         progress.connected(connection.another());
         let start = Instant::now();
         let planned = |query_id: &[u8]| progress.planned(query_id);
-        let done = match &mut self.output {
+        let (elapsed, done) = match &mut self.output {
             Some(results) => {
                 let done = run_statement(connection, statement, results, interrupt, planned).await;
                 results.sink.flush()?;
-                done
+                (start.elapsed(), done)
             }
             None => {
                 let mut results = Results::new(self.format, Screen::new(screen, progress.clone())).with_types();
                 let done = run_statement(connection, statement, &mut results, interrupt, planned).await;
                 progress.erase();
+                // However long somebody then reads in the pager.
+                let elapsed = start.elapsed();
                 let finished = results.sink.finish();
                 match done {
                     // Who leaves the pager has seen enough.
                     Err(Failure::Output(error)) if error.is_broken_pipe() => return Ok(()),
-                    done => finished.map_err(Failure::from).and(done),
+                    done => (elapsed, finished.map_err(Failure::from).and(done)),
                 }
             }
         };
-        progress.erase();
         let rows = done?;
         if self.link.learn(statement.text) {
             self.link.fetch_names();
@@ -209,7 +210,7 @@ impl Prompt {
             say("done");
         }
         if self.timing {
-            say_time(start, rows);
+            say_time(elapsed, rows);
         }
         Ok(())
     }

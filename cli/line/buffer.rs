@@ -158,7 +158,7 @@ impl Buffer {
         let column = self.before().split_at(start).1.chars().count();
         self.cursor = end_above;
         let start_above = self.line_start();
-        self.to_column(start_above, column);
+        self.go_to_column(start_above, column);
         true
     }
 
@@ -169,11 +169,11 @@ impl Buffer {
             return false;
         }
         let column = self.before().split_at(self.line_start()).1.chars().count();
-        self.to_column(end + 1, column);
+        self.go_to_column(end + 1, column);
         true
     }
 
-    fn to_column(&mut self, line_start: usize, column: usize) {
+    fn go_to_column(&mut self, line_start: usize, column: usize) {
         let line = self.text.split_at(line_start).1;
         let line = line.split('\n').next().unwrap_or_default();
         let at = line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);

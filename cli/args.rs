@@ -112,17 +112,15 @@ pub(crate) struct DemoArgs {
     pub(crate) doors: Doors,
 }
 
+/// Where `minerva serve` listens by itself.
+const DEFAULT_SERVER: &str = "127.0.0.1:7433";
+
 /// Which coordinator a client talks to, and how it proves who it is.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct ServerArgs {
-    /// The coordinator's Flight SQL door: HOST[:PORT], or a URL (https:// for TLS)
-    #[arg(
-        long,
-        env = "MINERVA_SERVER",
-        value_name = "SERVER",
-        default_value = "127.0.0.1:7433"
-    )]
-    pub(crate) server: String,
+    /// The coordinator's Flight SQL door: HOST[:PORT], or a URL (https:// for TLS) [default: 127.0.0.1:7433]
+    #[arg(long, env = "MINERVA_SERVER", value_name = "SERVER")]
+    pub(crate) server: Option<String>,
     /// The API key; better kept in the environment, since others see a command line
     #[arg(long, env = "MINERVA_APIKEY", value_name = "KEY", hide_env_values = true)]
     pub(crate) apikey: Option<String>,
@@ -135,6 +133,13 @@ pub(crate) struct ServerArgs {
     /// A local coordinator's folder; its admin-key file is used if neither user nor key is given
     #[arg(long, env = "MINERVA_DATA", value_name = "DIR", default_value = "./minerva-data")]
     pub(crate) data: PathBuf,
+}
+
+impl ServerArgs {
+    /// The server that was named, or the one on this machine.
+    pub(crate) fn server(&self) -> &str {
+        self.server.as_deref().unwrap_or(DEFAULT_SERVER)
+    }
 }
 
 /// A server as a command that speaks about another user names it: there `--user` is whom it is about.
@@ -280,6 +285,7 @@ mod tests {
             "worker --coordinator http://127.0.0.1:7435",
             "sql -e x -u jane --output-format csv --timing",
             "sql -f -",
+            "sql --profile there --timing",
             "check a b.yaml",
             "user apikey create -u jane -d 24h -n laptop",
             "user apikey get -u jane --login admin",

@@ -8,9 +8,12 @@ mod target;
 
 use std::{fs, io::ErrorKind, path::Path, time::Duration};
 
+use arrow::array::RecordBatch;
 use arrow_flight::{
     Action, CancelFlightInfoRequest, FlightClient, FlightEndpoint, FlightInfo, HandshakeRequest, Ticket,
-    decode::FlightRecordBatchStream, flight_service_client::FlightServiceClient, sql::client::FlightSqlServiceClient,
+    decode::FlightRecordBatchStream,
+    flight_service_client::FlightServiceClient,
+    sql::{CommandGetTables, client::FlightSqlServiceClient},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::{TryStreamExt, stream};
@@ -51,7 +54,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects and authenticates as `user`, or as the first user of a local coordinator.
     pub(crate) async fn open(server: &ServerArgs, user: Option<&str>) -> Result<Self, Failure> {
-        let target = Target::parse(&server.server, server.tls_ca.is_some()).map_err(Failure::Usage)?;
+        let target = Target::parse(server.server(), server.tls_ca.is_some()).map_err(Failure::Usage)?;
         let identity = identity(server, user, &target)?;
         if !target.tls && !target.is_loopback() && !server.insecure {
             return Err(Failure::Usage(format!(
@@ -61,13 +64,22 @@ impl Connection {
         }
         let door = Door::new(connect(server, &target).await?);
         handshake(&door, &identity).await?;
+        Ok(Self::at(door))
+    }
+
+    fn at(door: Door) -> Self {
         let service = FlightServiceClient::new(door.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self {
+        Self {
             client: FlightSqlServiceClient::new_from_inner(service),
             door,
-        })
+        }
+    }
+
+    /// The same session, for use beside this one.
+    pub(crate) fn another(&self) -> Self {
+        Self::at(self.door.clone())
     }
 
     /// Sends queries of this session to a cluster.
@@ -107,6 +119,20 @@ impl Connection {
         let mut client = FlightClient::new(self.door.clone());
         let request = CancelFlightInfoRequest::new(info);
         let _ = tokio::time::timeout(CANCEL_TIMEOUT, client.cancel_flight_info(request)).await;
+    }
+
+    /// The tables that the user may see, as GetTables answers them.
+    pub(crate) async fn tables(&mut self, with_columns: bool) -> Result<Vec<RecordBatch>, Failure> {
+        let request = CommandGetTables {
+            include_schema: with_columns,
+            ..CommandGetTables::default()
+        };
+        let info = self.client.get_tables(request).await?;
+        let mut batches = Vec::new();
+        for endpoint in &info.endpoint {
+            batches.extend(self.read(endpoint).await?.try_collect::<Vec<_>>().await?);
+        }
+        Ok(batches)
     }
 
     /// Calls one of Minerva's own actions, JSON in and JSON out.
@@ -206,7 +232,7 @@ fn identity(server: &ServerArgs, user: Option<&str>, target: &Target) -> Result<
 async fn connect(server: &ServerArgs, target: &Target) -> Result<Channel, Failure> {
     let authority = target.authority();
     let mut endpoint = Endpoint::from_shared(target.url())
-        .map_err(|error| Failure::Usage(format!("`{}` is no server: {error}", server.server)))?
+        .map_err(|error| Failure::Usage(format!("`{}` is no server: {error}", server.server())))?
         .user_agent(concat!("minerva/", env!("CARGO_PKG_VERSION")))
         .map_err(|error| Failure::Failed(error.to_string()))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -330,7 +356,7 @@ mod tests {
 
     fn server(folder: &Path, apikey: Option<&str>) -> ServerArgs {
         ServerArgs {
-            server: "127.0.0.1:7433".to_owned(),
+            server: Some("127.0.0.1:7433".to_owned()),
             apikey: apikey.map(str::to_owned),
             tls_ca: None,
             insecure: false,
@@ -368,7 +394,7 @@ mod tests {
     #[test]
     fn a_server_that_is_not_there_is_a_failure_to_connect() {
         let mut server = server(Path::new("."), Some("key"));
-        server.server = "127.0.0.1:1".to_owned();
+        server.server = Some("127.0.0.1:1".to_owned());
         let failure = call_once(&server, Some("jane"), "any", &Value::Null).unwrap_err();
         assert!(matches!(failure, Failure::Connect(_)), "{failure}");
         assert!(
@@ -382,7 +408,7 @@ mod tests {
     #[test]
     fn a_key_does_not_leave_the_machine_in_the_clear() {
         let mut server = server(Path::new("."), Some("key"));
-        server.server = "192.0.2.1:7433".to_owned();
+        server.server = Some("192.0.2.1:7433".to_owned());
         let failure = call_once(&server, Some("jane"), "any", &Value::Null).unwrap_err();
         assert!(matches!(failure, Failure::Usage(_)), "{failure}");
         assert!(failure.to_string().contains("unencrypted"), "{failure}");

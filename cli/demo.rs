@@ -151,7 +151,7 @@ struct Answer {
 
 async fn show(flight: &str, data: &Path) -> Result<(), Failure> {
     let server = |apikey: Option<String>| ServerArgs {
-        server: flight.to_owned(),
+        server: Some(flight.to_owned()),
         apikey,
         tls_ca: None,
         insecure: true,

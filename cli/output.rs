@@ -22,6 +22,8 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
 use clap::ValueEnum;
 use datafusion::parquet::errors::ParquetError;
 
+pub(crate) use self::width::width;
+
 /// How a result set is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "UPPER")]
@@ -59,6 +61,17 @@ impl Format {
             Self::Aligned | Self::Vertical | Self::Markdown => true,
             Self::Csv | Self::Tsv | Self::Json | Self::Arrow | Self::Parquet => false,
         }
+    }
+
+    /// The name as it is typed.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Begins a table that says the types of its columns.
+    pub(crate) fn begin_with_types<'a>(schema: &SchemaRef, sink: &'a mut Sink) -> Box<dyn Output + 'a> {
+        Box::new(aligned::Aligned::begin(schema, sink).with_types(schema))
     }
 
     /// Begins a result set.

@@ -1,9 +1,10 @@
 //! `minerva sql`: runs statements on a coordinator and writes their results.
 //!
-//! In: statements from -e, -f or standard input. Out: result sets on standard output as they arrive, errors on standard error, an exit code.
-//! Deliberately absent: the interactive prompt, and any understanding of SQL beyond where a statement ends.
+//! In: statements from -e, -f or standard input, or what is typed at a terminal. Out: result sets on standard output as they arrive, errors on
+//! standard error, an exit code. Deliberately absent: any understanding of SQL beyond where a statement ends.
 
 mod interrupt;
+mod prompt;
 mod split;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     slice,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arrow::{
@@ -32,11 +33,14 @@ use crate::{
     client::{Connection, block_on},
     failure::Failure,
     output::{Format, Output},
+    profile::Profile,
 };
 
 const AFTER_HELP: &str =
     "Statements are separated by `;` and run in turn in one session; the first that fails ends the run.
-Without -e and -f they are read from standard input.
+Without -e and -f they are read from standard input; at a terminal there is a prompt.
+Servers and who one is there may be kept in profiles: `[NAME]` and `server`, `user`, `key`, `tls-ca`, `catalog`, `schema`
+in ~/.config/minerva/profiles, mode 0600. Flags and environment win.
 
 Exit codes:
   0    every statement succeeded, or the reader of the results had enough
@@ -64,6 +68,9 @@ pub(crate) struct SqlArgs {
         ignore_case = true
     )]
     output_format: Format,
+    /// The profile to take server, user and key from; `default` if there is one
+    #[arg(long, env = "MINERVA_PROFILE", value_name = "NAME")]
+    profile: Option<String>,
     /// The user to connect as
     #[arg(short, long, env = "MINERVA_USER", value_name = "USER")]
     user: Option<String>,
@@ -89,10 +96,35 @@ pub(crate) fn run(args: &SqlArgs) -> ExitCode {
         return Failure::Usage("this format is no text; send it to a file, like `> result.parquet`".to_owned())
             .report();
     }
-    let sink = BufWriter::new(io::stdout());
-    match block_on(async { run_statements(args, sink, Interrupt::listen()).await }) {
+    match Profile::load(args.profile.as_deref()).and_then(|profile| run_as(&args.clone().completed(profile))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+fn run_as(args: &SqlArgs) -> Result<(), Failure> {
+    if args.execute.is_none() && args.file.is_none() && io::stdin().is_terminal() {
+        return block_on(prompt::run(args));
+    }
+    let sink = BufWriter::new(io::stdout());
+    block_on(async { run_statements(args, sink, Interrupt::listen()).await })
+}
+
+impl SqlArgs {
+    /// Takes from a profile what was not given. Its key is for its server and its user: with another of either it stays where it is.
+    fn completed(mut self, profile: Profile) -> Self {
+        let is_same = |given: &Option<String>, kept: &Option<String>| given.is_none() || given == kept;
+        if is_same(&self.server.server, &profile.server) && is_same(&self.user, &profile.user) {
+            self.server.apikey = self.server.apikey.or(profile.key);
+        }
+        if is_same(&self.server.server, &profile.server) {
+            self.user = self.user.or(profile.user);
+            self.server.tls_ca = self.server.tls_ca.or(profile.tls_ca);
+            self.catalog = self.catalog.or(profile.catalog);
+            self.schema = self.schema.or(profile.schema);
+        }
+        self.server.server = self.server.server.or(profile.server);
+        self
     }
 }
 
@@ -104,16 +136,12 @@ async fn run_statements<W: Write + Send + 'static>(
     let text = read_statements(args)?;
     let statements = split(&text);
     let mut connection = interrupt.or(open(args)).await??;
-    let mut results = Results {
-        format: args.output_format,
-        sink,
-        result_sets: 0,
-    };
+    let mut results = Results::new(args.output_format, sink);
     for statement in &statements {
         let start = Instant::now();
-        let rows = run_statement(&mut connection, statement, &mut results, &mut interrupt).await?;
+        let rows = run_statement(&mut connection, statement, &mut results, &mut interrupt, |_| {}).await?;
         if args.timing {
-            say_time(start, rows);
+            say_time(start.elapsed(), rows);
         }
     }
     results.sink.flush()?;
@@ -131,12 +159,7 @@ fn read_statements(args: &SqlArgs) -> Result<String, Failure> {
                 file.display()
             ))
         })?,
-        (None, file) => {
-            if file.is_none() && io::stdin().is_terminal() {
-                return Err(Failure::Usage(
-                    "the interactive prompt comes with a later version; give statements with -e SQL or -f FILE, or on standard input".to_owned(),
-                ));
-            }
+        (None, _) => {
             let mut text = String::new();
             io::stdin()
                 .lock()
@@ -166,18 +189,23 @@ async fn open(args: &SqlArgs) -> Result<Connection, Failure> {
 struct Results<W> {
     format: Format,
     sink: W,
+    /// Whether tables say the types of their columns.
+    with_types: bool,
     result_sets: usize,
 }
 
-/// Runs one statement and writes its result; answers how many rows it had.
+/// Runs one statement and writes its result; answers how many rows it had, `None` for a statement that has no result. Tells its query's id once
+/// it is planned.
 async fn run_statement<W: Write + Send + 'static>(
     connection: &mut Connection,
     statement: &Statement<'_>,
     results: &mut Results<W>,
     interrupt: &mut Interrupt,
-) -> Result<u64, Failure> {
+    planned: impl FnOnce(&[u8]),
+) -> Result<Option<u64>, Failure> {
     let in_text = |failure| locate(failure, statement);
     let info = interrupt.or(connection.start(statement.text)).await?.map_err(in_text)?;
+    planned(&info.app_metadata);
     let written = interrupt.or(write_result(connection, &info, results)).await;
     match written {
         Err(interrupted) => {
@@ -197,7 +225,7 @@ async fn write_result<W: Write + Send + 'static>(
     connection: &mut Connection,
     info: &FlightInfo,
     results: &mut Results<W>,
-) -> Result<u64, Failure> {
+) -> Result<Option<u64>, Failure> {
     let mut batches = Batches {
         connection,
         schema: planned_schema(info)?,
@@ -210,7 +238,7 @@ async fn write_result<W: Write + Send + 'static>(
         while next.is_some() {
             next = batches.next().await?;
         }
-        return Ok(0);
+        return Ok(None);
     }
     let mut rows = 0;
     let mut output = results.begin(&batches.schema)?;
@@ -220,10 +248,26 @@ async fn write_result<W: Write + Send + 'static>(
         next = batches.next().await?;
     }
     output.finish()?;
-    Ok(rows)
+    Ok(Some(rows))
 }
 
 impl<W: Write + Send + 'static> Results<W> {
+    fn new(format: Format, sink: W) -> Self {
+        Self {
+            format,
+            sink,
+            with_types: false,
+            result_sets: 0,
+        }
+    }
+
+    fn with_types(self) -> Self {
+        Self {
+            with_types: true,
+            ..self
+        }
+    }
+
     fn begin(&mut self, schema: &SchemaRef) -> Result<Box<dyn Output + '_>, Failure> {
         if self.result_sets > 0 {
             if self.format.is_binary() {
@@ -237,7 +281,10 @@ impl<W: Write + Send + 'static> Results<W> {
             }
         }
         self.result_sets += 1;
-        Ok(self.format.begin(schema, &mut self.sink)?)
+        Ok(match self.format {
+            Format::Aligned if self.with_types => Format::begin_with_types(schema, &mut self.sink),
+            format => format.begin(schema, &mut self.sink)?,
+        })
     }
 }
 
@@ -294,13 +341,14 @@ fn locate(failure: Failure, statement: &Statement<'_>) -> Failure {
     Failure::Server(error)
 }
 
-fn say_time(start: Instant, rows: u64) {
+fn say_time(elapsed: Duration, rows: Option<u64>) {
+    let rows = rows.unwrap_or_default();
     let noun = if rows == 1 { "row" } else { "rows" };
     // Nobody is left to tell when standard error is closed.
     let _ = writeln!(
         io::stderr().lock(),
         "time: {:.3} s, {rows} {noun}",
-        start.elapsed().as_secs_f64()
+        elapsed.as_secs_f64()
     );
 }
 

@@ -3,6 +3,7 @@
 //! Widths come from the first rows; later ones that are wider push their line out, which keeps memory bounded and the result flowing.
 
 use arrow::{array::RecordBatch, datatypes::Schema};
+use minerva_coordinator::sql_type;
 
 use super::{
     Output, OutputError, Sink,
@@ -27,6 +28,8 @@ pub(super) struct Aligned<'a> {
 
 struct Column {
     name: String,
+    /// The type's name, where types are shown.
+    type_name: Option<String>,
     width: usize,
     is_right: bool,
 }
@@ -42,6 +45,7 @@ impl<'a> Aligned<'a> {
                 Column {
                     width: width(&name),
                     name,
+                    type_name: None,
                     is_right: is_number(field.data_type()),
                 }
             })
@@ -56,6 +60,17 @@ impl<'a> Aligned<'a> {
         }
     }
 
+    /// Says the types of the columns below their names.
+    pub(super) fn with_types(mut self, schema: &Schema) -> Self {
+        for (column, field) in self.columns.iter_mut().zip(schema.fields()) {
+            let mut name = String::new();
+            write_printable(&sql_type(field.data_type()), &mut name);
+            column.width = column.width.max(width(&name));
+            column.type_name = Some(name);
+        }
+        self
+    }
+
     /// Writes the header and the rows that waited for it.
     fn settle(&mut self) -> Result<(), OutputError> {
         let Some(waiting) = self.waiting.take() else {
@@ -68,6 +83,10 @@ impl<'a> Aligned<'a> {
         }
         let names: Vec<String> = self.columns.iter().map(|column| column.name.clone()).collect();
         self.write_row(&names)?;
+        let types: Option<Vec<String>> = self.columns.iter().map(|column| column.type_name.clone()).collect();
+        if let Some(types) = types {
+            self.write_row(&types)?;
+        }
         let rule: Vec<String> = self.columns.iter().map(|column| "-".repeat(column.width + 2)).collect();
         writeln!(self.sink, "{}", rule.join("+"))?;
         waiting.iter().try_for_each(|row| self.write_row(row))

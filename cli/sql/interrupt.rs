@@ -1,9 +1,9 @@
-//! Ctrl-C: the first stops the running work in good order, the second ends the program at once.
+//! Ctrl-C: the first stops the running work in good order, the second ends the program at once; at the prompt each stops what then runs.
 //!
 //! In: the signal. Out: [`Failure::Interrupted`] in place of what the work would have answered. Deliberately absent: what stopping means; the
 //! work is dropped, and its owner tells the server.
 
-use std::process;
+use std::{process, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -11,6 +11,30 @@ use crate::failure::Failure;
 
 /// The exit code of a program that a SIGINT ended, as shells count it.
 const INTERRUPTED: i32 = 130;
+
+/// Hears every Ctrl-C, for work after work.
+#[derive(Debug)]
+pub(super) struct Interrupts(Arc<watch::Sender<bool>>);
+
+impl Interrupts {
+    /// Takes over Ctrl-C, which does not end the program any more.
+    pub(super) fn listen() -> Self {
+        let sender = Arc::new(watch::channel(false).0);
+        let sent = Arc::clone(&sender);
+        tokio::spawn(async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                sent.send_replace(true);
+            }
+        });
+        Self(sender)
+    }
+
+    /// Hears Ctrl-C from now on, once.
+    pub(super) fn next(&self) -> Interrupt {
+        self.0.send_replace(false);
+        Interrupt(self.0.subscribe())
+    }
+}
 
 /// Hears Ctrl-C from its creation on.
 #[derive(Debug)]

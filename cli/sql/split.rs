@@ -36,6 +36,31 @@ pub(super) fn split(text: &str) -> Vec<Statement<'_>> {
     statements
 }
 
+/// Whether the last statement of a text is ended by its `;`, so that nothing more is to come.
+pub(super) fn is_finished(text: &str) -> bool {
+    let mut rest = text;
+    let mut is_open = false;
+    while let Some(piece) = piece(rest) {
+        match piece.kind {
+            Kind::Blank => {}
+            Kind::End => is_open = false,
+            Kind::Code => is_open = true,
+        }
+        rest = rest.split_at(piece.length).1;
+    }
+    !is_open
+}
+
+/// The pieces of a text: comments, strings, words, spaces, and single characters.
+pub(super) fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (head, tail) = rest.split_at(piece(rest)?.length);
+        rest = tail;
+        Some(head)
+    })
+}
+
 fn statement<'a>(text: &'a str, from: &'a str, length: usize) -> Statement<'a> {
     let (before, _) = text.split_at(text.len() - from.len());
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -236,6 +261,35 @@ mod tests {
         ] {
             assert_eq!(texts(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_text_is_finished_behind_its_last_semicolon() {
+        for (text, finished) in [
+            ("", true),
+            ("-- nothing", true),
+            ("SELECT 1", false),
+            ("SELECT 1;", true),
+            ("SELECT 1; -- so", true),
+            ("SELECT 1; SELECT", false),
+            ("SELECT ';", false),
+            ("SELECT 1 -- ;", false),
+            ("SELECT $$;", false),
+            ("SELECT 1 /* ; */", false),
+        ] {
+            assert_eq!(is_finished(text), finished, "{text}");
+        }
+    }
+
+    #[test]
+    fn pieces_make_up_the_text() {
+        let text = "SELECT  'a b', \"c\".d1 /* e */ -- f";
+        let found: Vec<&str> = pieces(text).collect();
+        assert_eq!(found.concat(), text);
+        assert!(
+            found.contains(&"'a b'") && found.contains(&"d1") && found.contains(&"/* e */"),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -344,6 +344,54 @@ async fn a_reader_that_has_enough_cancels_the_query_and_is_no_failure() {
 }
 
 #[test]
+fn a_profiles_key_goes_to_its_server_and_is_for_its_user() {
+    let profile = Profile {
+        server: Some("db.example".to_owned()),
+        user: Some("jane".to_owned()),
+        key: Some("k3y".to_owned()),
+        tls_ca: Some("ca.pem".into()),
+        catalog: Some("air".to_owned()),
+        schema: None,
+    };
+    let completed = |words: &[&str]| match Cli::try_parse_from(["minerva", "sql"].iter().chain(words))
+        .unwrap()
+        .command
+    {
+        Command::Sql(args) => args.completed(profile.clone()),
+        other => panic!("{other:?}"),
+    };
+    let who = |args: &SqlArgs| {
+        (
+            args.server.server().to_owned(),
+            args.user.clone(),
+            args.server.apikey.clone(),
+        )
+    };
+    let says = |server: &str, user: &str, key: Option<&str>| {
+        (server.to_owned(), Some(user.to_owned()), key.map(str::to_owned))
+    };
+    let whole = completed(&[]);
+    assert_eq!(who(&whole), says("db.example", "jane", Some("k3y")));
+    assert_eq!(
+        (whole.catalog.as_deref(), whole.server.tls_ca),
+        (Some("air"), Some("ca.pem".into()))
+    );
+    assert_eq!(
+        who(&completed(&["--server", "db.example"])),
+        says("db.example", "jane", Some("k3y"))
+    );
+    assert_eq!(who(&completed(&["--user", "john"])), says("db.example", "john", None));
+    assert_eq!(
+        who(&completed(&["--apikey", "mine"])),
+        says("db.example", "jane", Some("mine"))
+    );
+    let elsewhere = completed(&["--server", "evil.example"]);
+    assert_eq!(who(&elsewhere), ("evil.example".to_owned(), None, None));
+    assert_eq!((elsewhere.catalog, elsewhere.server.tls_ca), (None, None));
+    assert_eq!(completed(&["--catalog", "mine"]).catalog.as_deref(), Some("mine"));
+}
+
+#[test]
 fn a_position_is_told_as_in_the_whole_text() {
     let text = "SELECT 1;\n\n  SELECT\n  x";
     let statement = split(text).pop().unwrap();
@@ -368,11 +416,7 @@ fn a_position_is_told_as_in_the_whole_text() {
 #[test]
 fn result_sets_are_set_apart_or_refused() {
     let schema = SchemaRef::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
-    let mut people = Results {
-        format: Format::Markdown,
-        sink: Vec::new(),
-        result_sets: 0,
-    };
+    let mut people = Results::new(Format::Markdown, Vec::new());
     for _ in 0..2 {
         people.begin(&schema).unwrap().finish().unwrap();
     }
@@ -380,11 +424,7 @@ fn result_sets_are_set_apart_or_refused() {
         String::from_utf8(people.sink).unwrap(),
         "| a |\n| ---: |\n\n| a |\n| ---: |\n"
     );
-    let mut file = Results {
-        format: Format::Parquet,
-        sink: Vec::new(),
-        result_sets: 0,
-    };
+    let mut file = Results::new(Format::Parquet, Vec::new());
     file.begin(&schema).unwrap().finish().unwrap();
     assert!(matches!(file.begin(&schema), Err(Failure::Failed(_))));
 }

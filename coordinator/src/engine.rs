@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     error::{Code, QueryError, Result},
     gateway::auth::{self, Credentials},
+    progress::Progress,
     queries::{Client, Queries},
     session::{Session, Templates},
     store::{Store, StoredKey},
@@ -209,6 +210,12 @@ impl Engine {
         Ok(self
             .queries
             .cancel(owner, query_id, &format!("canceled by `{}`", principal.id)))
+    }
+
+    /// How far a query of this user is; an operator may ask about anybody's. `None` when it is not known.
+    pub fn progress(&self, principal: &Principal, query_id: &str) -> Option<Progress> {
+        let owner = (!principal.is_operator()).then_some(principal.id.as_str());
+        self.queries.progress(owner, query_id)
     }
 
     /// Makes an API key and keeps its hash.

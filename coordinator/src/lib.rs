@@ -16,6 +16,7 @@ mod explain;
 pub mod gateway;
 mod optimizer;
 mod parse;
+mod progress;
 mod queries;
 mod query;
 mod session;
@@ -32,7 +33,9 @@ pub use gateway::{
     auth::{Credentials, hash_key},
     shutdown_when,
 };
+pub use progress::Progress;
 pub use queries::{Client, State};
 pub use query::Query;
 pub use session::{Description, PolicySubject, Session};
 pub use store::StoredKey;
+pub use system::sql_type;

@@ -13,10 +13,14 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use datafusion::physical_plan::ExecutionPlan;
 use rand::Rng;
 use tokio::sync::watch;
 
-use crate::error::{Code, QueryError, Result};
+use crate::{
+    error::{Code, QueryError, Result},
+    progress::{Counts, Progress},
+};
 
 const KEPT: usize = 10_000;
 
@@ -74,6 +78,8 @@ pub(crate) struct Record {
     pub(crate) bytes: u64,
     pub(crate) tables: Vec<String>,
     pub(crate) error: Option<QueryError>,
+    /// What runs, while it runs.
+    plan: Option<Arc<dyn ExecutionPlan>>,
 }
 
 /// One query while it lives; dropping it ends it.
@@ -151,6 +157,7 @@ impl Queries {
             bytes: 0,
             tables: Vec::new(),
             error: None,
+            plan: None,
         }));
         let (sender, stop) = watch::channel(None);
         let mut inner = locked(&self.inner);
@@ -176,6 +183,35 @@ impl Queries {
             .collect()
     }
 
+    /// How far a query is; `None` when it is not known or is none of `user`'s.
+    pub(crate) fn progress(&self, user: Option<&str>, id: &str) -> Option<Progress> {
+        let newest_first = locked(&self.inner)
+            .newest_last
+            .iter()
+            .rev()
+            .map(Arc::clone)
+            .collect::<Vec<_>>();
+        let record = newest_first.iter().find(|record| locked(record).id == id)?;
+        let record = locked(record).clone();
+        if user.is_some_and(|user| user != record.user) {
+            return None;
+        }
+        let counts = record.plan.as_ref().map(Counts::of).unwrap_or_default();
+        let elapsed = match record.ended {
+            Some(_) => record.elapsed,
+            None => (Utc::now() - record.created).to_std().unwrap_or_default(),
+        };
+        Some(Progress {
+            state: record.state,
+            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            stages: counts.stages,
+            input_rows: counts.rows,
+            input_bytes: counts.bytes,
+            output_rows: record.rows,
+            output_bytes: record.bytes,
+        })
+    }
+
     /// Asks a query to stop; false when it has ended or is none of `user`'s.
     pub(crate) fn cancel(&self, user: Option<&str>, id: &str, message: &str) -> bool {
         let inner = locked(&self.inner);
@@ -199,6 +235,7 @@ impl Queries {
             Err(_) => State::Failed,
         };
         record.error = outcome.err();
+        record.plan = None;
         record.elapsed = tracked.started.elapsed();
         record.ended = Some(Utc::now());
         let id = record.id.clone();
@@ -221,10 +258,11 @@ impl Tracked {
     }
 
     /// It is planned and ready to run over these tables.
-    pub(crate) fn planned(&self, tables: Vec<String>) {
+    pub(crate) fn planned(&self, tables: Vec<String>, plan: &Arc<dyn ExecutionPlan>) {
         let mut record = locked(&self.record);
         record.planning = self.started.elapsed().saturating_sub(record.queued);
         record.tables = tables;
+        record.plan = Some(Arc::clone(plan));
     }
 
     /// Somebody reads its rows.
@@ -270,6 +308,16 @@ mod tests {
         let tracked = queries.begin("jane", &client(), "SELECT 1");
         let id = tracked.id();
         assert!(!queries.cancel(Some("john"), &id, "no"), "another user's query");
+        assert_eq!(queries.progress(Some("john"), &id), None, "another user's query");
+        let progress = |user| {
+            queries
+                .progress(user, &id)
+                .map(|progress| (progress.state, progress.output_rows))
+        };
+        tracked.running();
+        tracked.produced(3, 100);
+        assert_eq!(progress(Some("jane")), Some((State::Running, 3)));
+        assert_eq!(progress(None), progress(Some("jane")), "an operator's view");
         assert!(queries.cancel(Some("jane"), &id, "stop"));
         assert_eq!(tracked.stop_signal().borrow().as_deref(), Some("stop"));
         queries.end(&tracked, Err(QueryError::new(Code::QueryCanceled, "stop")));

@@ -210,7 +210,8 @@ impl Planned {
         snapshot: &Snapshot,
         tracked: &Tracked,
     ) -> Result<SendableRecordBatchStream> {
-        tracked.planned(self.names.addresses.iter().map(ToString::to_string).collect());
+        let addresses = self.names.addresses.iter().map(ToString::to_string);
+        tracked.planned(addresses.collect(), &self.physical);
         let engine = session.engine();
         let limit = max_memory(snapshot, session);
         let told = QueryGrants::new(&tracked.id(), snapshot.version(), &self.names.grants).with_max_memory(limit);

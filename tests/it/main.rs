@@ -14,6 +14,7 @@ mod flight_sql;
 mod governance;
 mod governed_data;
 mod minerva;
+mod prompt;
 mod reload;
 mod tidy;
 mod tpch;

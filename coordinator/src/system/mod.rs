@@ -24,7 +24,7 @@ use crate::{
     error::Result,
 };
 
-pub(crate) use types::sql_type;
+pub use types::sql_type;
 
 /// One table of the engine.
 #[async_trait]

@@ -3,7 +3,7 @@
 use datafusion::arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 
 /// The SQL name of an Arrow type.
-pub(crate) fn sql_type(data_type: &DataType) -> String {
+pub fn sql_type(data_type: &DataType) -> String {
     let precision = |unit: &TimeUnit| match unit {
         TimeUnit::Second => 0,
         TimeUnit::Millisecond => 3,

@@ -85,6 +85,10 @@ const ACTIONS: &[(&str, &str)] = &[
         "minerva.policy.explain",
         r#"says who sees what and why, to operators; {"user", "table" or "sql" or neither}, {"text"}"#,
     ),
+    (
+        "minerva.query.progress",
+        r#"says how far a query is; {"query_id"}, {"state", "elapsed_ms", "stages", "input_rows", "input_bytes", "output_rows", "output_bytes"}"#,
+    ),
 ];
 
 /// The options of a session.
@@ -176,6 +180,7 @@ impl Service {
             "minerva.apikey.get" => self.list_keys(caller, body),
             "minerva.apikey.delete" => self.delete_key(caller, body),
             "minerva.policy.explain" => explain_policy(caller, body).await,
+            "minerva.query.progress" => self.progress(caller, body),
             "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
             "CreatePreparedSubstraitPlan" => Err(unsupported("Substrait plans are not supported; send SQL")),
             other => Err(unsupported(format!(
@@ -237,6 +242,21 @@ impl Service {
         let expires = Utc::now() + RESULT_TIME_OUT;
         endpoint.expiration_time.get_or_insert_default().seconds = expires.timestamp();
         Ok(endpoint)
+    }
+
+    fn progress(&self, caller: &Caller, body: &[u8]) -> Result<Done, Status> {
+        let QueryNamed { query_id } = read_json(body)?;
+        let progress = self.engine.progress(&caller.principal, &query_id);
+        let progress = progress.ok_or_else(|| invalid(format!("there is no query `{query_id}` of yours")))?;
+        Done::json(&json!({
+            "state": progress.state.as_str(),
+            "elapsed_ms": progress.elapsed_ms,
+            "stages": progress.stages,
+            "input_rows": progress.input_rows,
+            "input_bytes": progress.input_bytes,
+            "output_rows": progress.output_rows,
+            "output_bytes": progress.output_bytes,
+        }))
     }
 
     fn create_key(&self, caller: &Caller, body: &[u8]) -> Result<Done, Status> {
@@ -322,6 +342,12 @@ struct NewKey {
 #[serde(deny_unknown_fields)]
 struct KeysOf {
     user: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueryNamed {
+    query_id: String,
 }
 
 #[derive(Deserialize)]

@@ -116,7 +116,11 @@ impl Source for PostgresSource {
         let address = Address::new(self.depot(), collection, dataset);
         let provider = RemoteTable::new(address, Arc::clone(&table.schema))
             .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
-            .with_table_type(if table.is_view { TableType::View } else { TableType::Base })
+            .with_table_type(if table.is_view {
+                TableType::View
+            } else {
+                TableType::Base
+            })
             .with_filters(move |filter| sql::accepts(filter, &table));
         Ok(Some(Arc::new(provider)))
     }

@@ -133,7 +133,10 @@ pub(super) async fn table(database: &Arc<Database>, schema: &str, name: &str) ->
         .await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let read = || -> Result<(Table, bool), tokio_postgres::Error> {
-        Ok((describe(&rows, first, database.decimals())?, first.try_get("reachable")?))
+        Ok((
+            describe(&rows, first, database.decimals())?,
+            first.try_get("reachable")?,
+        ))
     };
     let (table, reachable) = read().map_err(|failure| database.error(&failure).about(&object))?;
     let none_readable = !table.columns.is_empty() && table.columns.values().all(|column| !column.readable);

@@ -105,7 +105,8 @@ impl Database {
     pub(super) async fn connection(&self) -> Result<Connection> {
         let kept = {
             let mut idle = self.idle();
-            idle.connections.retain(|(_, connection)| !connection.client.is_closed());
+            idle.connections
+                .retain(|(_, connection)| !connection.client.is_closed());
             idle.connections.pop()
         };
         match kept {
@@ -309,7 +310,10 @@ impl Database {
                 ErrorKind::Unreachable,
                 "PostgreSQL ended the statement, at its `statement_timeout` or because somebody cancelled it",
             ),
-            (_, "57P03") => (ErrorKind::Unreachable, "PostgreSQL is starting or stopping; try again later"),
+            (_, "57P03") => (
+                ErrorKind::Unreachable,
+                "PostgreSQL is starting or stopping; try again later",
+            ),
             (_, "55P03") => (
                 ErrorKind::Unreachable,
                 "somebody else kept it locked for too long; try again later",
@@ -328,7 +332,10 @@ impl Database {
                 ErrorKind::Unreachable,
                 "PostgreSQL ended the statement because of what others do; try again",
             ),
-            ("53" | "58", _) => (ErrorKind::Unreachable, "PostgreSQL lacks memory, disk or another resource"),
+            ("53" | "58", _) => (
+                ErrorKind::Unreachable,
+                "PostgreSQL lacks memory, disk or another resource",
+            ),
             ("HV", _) => (ErrorKind::Unreachable, "PostgreSQL cannot read what is foreign to it"),
             ("22" | "23" | "P0", _) => (
                 ErrorKind::BadValue,

@@ -156,7 +156,9 @@ impl Decoder {
             return Ok(Front::EndMark);
         }
         if usize::try_from(count) != Ok(self.columns.len()) {
-            return Err(Fault::Malformed("a row has another number of columns than were asked for"));
+            return Err(Fault::Malformed(
+                "a row has another number of columns than were asked for",
+            ));
         }
         let mut rest = fields;
         for _ in 0..count {
@@ -224,7 +226,11 @@ fn header(bytes: &[u8]) -> Result<Front, Fault> {
         return Err(Fault::Malformed("its header is too long"));
     }
     let length = 19 + extension;
-    Ok(if bytes.len() < length { Front::Part } else { Front::Whole(length) })
+    Ok(if bytes.len() < length {
+        Front::Part
+    } else {
+        Front::Whole(length)
+    })
 }
 
 type Read<'a> = (Option<&'a [u8]>, &'a [u8]);

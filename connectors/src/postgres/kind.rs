@@ -58,6 +58,8 @@ pub(super) enum Written {
     Plain,
     /// Converted to the type of this name.
     As(&'static str),
+    /// By the output function of `inet`, whose conversion to text adds a mask that is not printed.
+    AsInet,
     /// As JSON text.
     AsJson,
 }
@@ -84,8 +86,11 @@ impl Declared {
             return (Kind::Json, Written::AsJson);
         }
         let scalar = self.scalar(decimals);
+        let is_inet = self.oid == Type::INET.oid();
         if self.arrays == 1 {
             let written = match scalar {
+                // Printed whole, and read as a list of texts.
+                _ if is_inet => Written::As("text::pg_catalog.text[]"),
                 Scalar::Label | Scalar::Printed => Written::As("text[]"),
                 _ if self.domain_inside => Written::As(scalar.array_name()),
                 _ => Written::Plain,
@@ -93,6 +98,7 @@ impl Declared {
             return (Kind::List(scalar), written);
         }
         let written = match scalar {
+            _ if is_inet => Written::AsInet,
             Scalar::Label | Scalar::Printed => Written::As("text"),
             _ => Written::Plain,
         };
@@ -313,9 +319,13 @@ mod tests {
             ..base(Type::INT4, 1, 'b')
         };
         check(of_domain, (Kind::List(Scalar::Int4), Written::As("int4[]")));
-        check(base(Type::INET, 0, 'b'), (Kind::One(Scalar::Printed), Written::As("text")));
+        check(base(Type::INET, 0, 'b'), (Kind::One(Scalar::Printed), Written::AsInet));
         check(
-            base(Type::INET, 1, 'b'),
+            base(Type::CIDR, 0, 'b'),
+            (Kind::One(Scalar::Printed), Written::As("text")),
+        );
+        check(
+            base(Type::CIDR, 1, 'b'),
             (Kind::List(Scalar::Printed), Written::As("text[]")),
         );
         let unknown = |form: char| Declared {

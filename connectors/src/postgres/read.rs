@@ -106,7 +106,10 @@ impl Reader {
             }
         }
         if !decoder.is_at_end() {
-            let message = format!("what PostgreSQL sent ends after {} rows, without an end mark", decoder.rows());
+            let message = format!(
+                "what PostgreSQL sent ends after {} rows, without an end mark",
+                decoder.rows()
+            );
             return Err(self.error(ErrorKind::Corrupt, message));
         }
         // Whoever reads the last batch may ask for a connection at once.
@@ -153,7 +156,9 @@ impl Reader {
                 found.data_type() == field.data_type() && (field.is_nullable() || !found.is_nullable())
             })
         });
-        let select = sql::select(&self.scan, table).filter(|_| fits).ok_or(Refusal::Outdated)?;
+        let select = sql::select(&self.scan, table)
+            .filter(|_| fits)
+            .ok_or(Refusal::Outdated)?;
         for column in sql::columns(&self.scan) {
             if table.columns.get(column).is_some_and(|column| !column.readable) {
                 let message = format!("PostgreSQL does not let the depot's user read column `{column}`");
@@ -179,7 +184,11 @@ impl Reader {
                     if !is_lost(&failure) {
                         running.end();
                     }
-                    return Err(if is_outdated { Refusal::Outdated } else { Refusal::Failed(error) });
+                    return Err(if is_outdated {
+                        Refusal::Outdated
+                    } else {
+                        Refusal::Failed(error)
+                    });
                 }
                 Err(Start::OtherTypes) => {
                     running.end();
@@ -200,8 +209,11 @@ impl Reader {
             return Err(Start::OtherTypes);
         };
         // All three are on their way before the first is answered.
-        let (begun, described, prepared) =
-            futures::join!(client.batch_execute(BEGIN), client.prepare(select), client.prepare(copy));
+        let (begun, described, prepared) = futures::join!(
+            client.batch_execute(BEGIN),
+            client.prepare(select),
+            client.prepare(copy)
+        );
         begun?;
         let described: Statement = described?;
         let prepared: Statement = prepared?;
@@ -219,7 +231,13 @@ impl Reader {
 
     fn kinds(&self, table: &Table) -> Result<Vec<Kind>> {
         let kind = |name: &String| table.columns.get(name).map(|column| column.kind);
-        let kinds: Option<Vec<Kind>> = self.scan.schema.fields().iter().map(|field| kind(field.name())).collect();
+        let kinds: Option<Vec<Kind>> = self
+            .scan
+            .schema
+            .fields()
+            .iter()
+            .map(|field| kind(field.name()))
+            .collect();
         kinds.ok_or_else(|| self.changed())
     }
 
@@ -232,7 +250,10 @@ impl Reader {
     fn fault(&self, fault: Fault, kinds: &[Kind]) -> Error {
         let (column, row, misfit) = match fault {
             Fault::Malformed(why) => {
-                return self.error(ErrorKind::Corrupt, format!("what PostgreSQL sent cannot be read: {why}"));
+                return self.error(
+                    ErrorKind::Corrupt,
+                    format!("what PostgreSQL sent cannot be read: {why}"),
+                );
             }
             Fault::Value { column, row, misfit } => (column, row, misfit),
         };

@@ -37,7 +37,10 @@ pub(super) fn select(scan: &Scan, table: &Table) -> Option<String> {
         let column = table.columns.get(field.name())?;
         sql.push_str(&value_of(field.name(), column)?);
     }
-    let (schema, name) = (identifier(&scan.address.collection)?, identifier(&scan.address.dataset)?);
+    let (schema, name) = (
+        identifier(&scan.address.collection)?,
+        identifier(&scan.address.dataset)?,
+    );
     push(&mut sql, format_args!(" FROM {schema}.{name} AS {ALIAS}"));
     for (position, filter) in scan.filters.iter().enumerate() {
         sql.push_str(if position == 0 { " WHERE " } else { " AND " });
@@ -76,6 +79,7 @@ fn value_of(name: &str, column: &Column) -> Option<String> {
     Some(match column.written {
         Written::Plain => name,
         Written::As(type_name) => format!("{name}::pg_catalog.{type_name}"),
+        Written::AsInet => format!("pg_catalog.textin(pg_catalog.inet_out({name}))"),
         Written::AsJson => format!("pg_catalog.to_jsonb({name})::pg_catalog.text"),
     })
 }
@@ -321,7 +325,11 @@ mod tests {
 
     #[test]
     fn names_and_values_are_quoted() {
-        let table = table(&[("id", Scalar::Int8), ("n\"; DROP TABLE x", Scalar::Text), ("e", Scalar::Label)]);
+        let table = table(&[
+            ("id", Scalar::Int8),
+            ("n\"; DROP TABLE x", Scalar::Text),
+            ("e", Scalar::Label),
+        ]);
         let filters = vec![
             compare("n\"; DROP TABLE x", Comparison::NotEqual, text("\\' OR 1=1 --")),
             compare("n\"; DROP TABLE x", Comparison::Less, text("a''b")),
@@ -411,14 +419,22 @@ mod tests {
             precision: 10,
             scale: 2,
         };
-        check(numeric, ScalarValue::Decimal128(Some(-5), 10, 2), "'-0.05'::pg_catalog.numeric");
+        check(
+            numeric,
+            ScalarValue::Decimal128(Some(-5), 10, 2),
+            "'-0.05'::pg_catalog.numeric",
+        );
         check(
             Scalar::Float8,
             f64::MIN_POSITIVE.into(),
             &format!("'{}'::pg_catalog.float8", f64::MIN_POSITIVE),
         );
         check(Scalar::Float8, f64::NEG_INFINITY.into(), "'-inf'::pg_catalog.float8");
-        check(Scalar::Date, ScalarValue::Date32(Some(-719_162)), "'0001-01-01'::pg_catalog.date");
+        check(
+            Scalar::Date,
+            ScalarValue::Date32(Some(-719_162)),
+            "'0001-01-01'::pg_catalog.date",
+        );
         check(
             Scalar::Timestamp,
             ScalarValue::TimestampMicrosecond(Some(-1), None),

@@ -73,9 +73,8 @@ fn read_roots(named: Option<&Path>) -> Result<RootCertStore, String> {
         Some(path) => path.to_owned(),
         None => system().ok_or("the system has no root certificates; name a file in `sslrootcert`")?,
     };
-    let unreadable = |why: &dyn std::fmt::Display| {
-        format!("the root certificates in `{}` cannot be read: {why}", path.display())
-    };
+    let unreadable =
+        |why: &dyn std::fmt::Display| format!("the root certificates in `{}` cannot be read: {why}", path.display());
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(&path).map_err(|failure| unreadable(&failure))? {
         let certificate = certificate.map_err(|failure| unreadable(&failure))?;

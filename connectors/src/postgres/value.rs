@@ -169,10 +169,7 @@ pub(super) fn numeric(bytes: &[u8], precision: u8, scale: u8) -> Value<i128> {
         return Err(Misfit::Malformed);
     }
     let magnitude = magnitude(digits, weight, i32::from(scale))?;
-    let limit = POWERS_OF_TEN
-        .get(usize::from(precision))
-        .copied()
-        .unwrap_or(u128::MAX);
+    let limit = POWERS_OF_TEN.get(usize::from(precision)).copied().unwrap_or(u128::MAX);
     if magnitude >= limit {
         return Err(Misfit::TooManyDigits);
     }
@@ -203,15 +200,32 @@ fn magnitude(digits: &[[u8; 2]], weight: i32, scale: i32) -> Value<u128> {
             return Err(Misfit::TooManyDigits);
         }
     }
+    // What is left is at most three digits below the scale, in the last of those that are kept. It is taken off before it
+    // is added, because with it the number might have no room.
+    let tens = tens + 4 * dropped.len() as i32;
+    let Some((last, kept)) = kept.split_last() else {
+        return Ok(0);
+    };
     let mut number = 0_u128;
     for next in kept {
-        let next = u128::from(digit(next)?);
-        number = number
-            .checked_mul(10_000)
-            .and_then(|number| number.checked_add(next))
-            .ok_or(Misfit::TooManyDigits)?;
+        number = joined(number, 10_000, digit(next)?)?;
     }
-    shifted(number, tens + 4 * dropped.len() as i32)
+    let last = digit(last)?;
+    match tens {
+        -3..=-1 => {
+            let below = 10_u16.pow(tens.unsigned_abs());
+            if last % below != 0 {
+                return Err(Misfit::TooManyDigits);
+            }
+            joined(number, 10_000 / below, last / below)
+        }
+        _ => shifted(joined(number, 10_000, last)?, tens),
+    }
+}
+
+fn joined(number: u128, times: u16, digit: u16) -> Value<u128> {
+    let number = number.checked_mul(u128::from(times)).ok_or(Misfit::TooManyDigits)?;
+    number.checked_add(u128::from(digit)).ok_or(Misfit::TooManyDigits)
 }
 
 /// A number times ten to the power of `tens`, when that is a whole number.
@@ -233,7 +247,11 @@ fn shifted(number: u128, tens: i32) -> Value<u128> {
 }
 
 fn whole(is_whole: bool, number: u128) -> Value<u128> {
-    if is_whole { Ok(number) } else { Err(Misfit::TooManyDigits) }
+    if is_whole {
+        Ok(number)
+    } else {
+        Err(Misfit::TooManyDigits)
+    }
 }
 
 const POWERS_OF_TEN: [u128; 39] = {
@@ -263,7 +281,11 @@ mod tests {
     #[test]
     fn numerics_are_never_rounded() {
         let check = |digits: &[u16], weight: i16, expected: Value<i128>| {
-            assert_eq!(numeric(&sent(digits, weight, 0, 2), 38, 2), expected, "{digits:?} {weight}");
+            assert_eq!(
+                numeric(&sent(digits, weight, 0, 2), 38, 2),
+                expected,
+                "{digits:?} {weight}"
+            );
             let negative = expected.map(|value| -value);
             assert_eq!(numeric(&sent(digits, weight, 0x4000, 2), 38, 2), negative);
         };
@@ -275,11 +297,17 @@ mod tests {
         check(&[1], -1, Err(Misfit::TooManyDigits));
         check(&[1], 8, Ok(10_i128.pow(34)));
         check(&[100], 8, Ok(10_i128.pow(36)));
-        check(&[9999], 8, Err(Misfit::TooManyDigits));
+        check(&[9999], 8, Ok(9999 * 10_i128.pow(34)));
         check(&[1], 9, Err(Misfit::TooManyDigits));
         check(&[1], i16::MAX, Err(Misfit::TooManyDigits));
         check(&[1], i16::MIN, Err(Misfit::TooManyDigits));
         check(&[1, 2, 3, 4, 5], 4, Ok(1_000_200_030_004_000_500));
+        check(&[9999; 10], 8, Err(Misfit::TooManyDigits));
+        check(
+            &[9999, 9999, 9999, 9999, 9999, 9999, 9999, 9999, 9999, 9900],
+            8,
+            Ok(10_i128.pow(38) - 1),
+        );
         check(&[1, 2, 3, 4, 5, 100, 0, 0], 4, Ok(1_000_200_030_004_000_501));
         check(&[1, 2, 3, 4, 5, 0, 0, 1], 4, Err(Misfit::TooManyDigits));
         check(&[99; 12], 11, Err(Misfit::TooManyDigits));

@@ -91,6 +91,9 @@ fn nothing_but_nulls_is_read() {
     }
     bytes.extend((-1_i16).to_be_bytes());
     let batches = read(&bytes, &[5]).unwrap();
-    assert_eq!(batches.iter().map(|batch| batch.num_rows()).collect::<Vec<_>>(), [3, 3, 1]);
+    assert_eq!(
+        batches.iter().map(|batch| batch.num_rows()).collect::<Vec<_>>(),
+        [3, 3, 1]
+    );
     assert!(batches[0].columns().iter().all(|column| column.null_count() == 3));
 }

@@ -47,13 +47,15 @@ fn programs() -> PathBuf {
     versions.sort();
     let on_path: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let mut folders = named.into_iter().chain(on_path).chain(versions.into_iter().rev());
-    folders.find(|folder| folder.join("initdb").is_file()).unwrap_or_else(|| {
-        panic!(
-            "these tests start a PostgreSQL of their own and find none: install the package `postgresql` (Debian, \
+    folders
+        .find(|folder| folder.join("initdb").is_file())
+        .unwrap_or_else(|| {
+            panic!(
+                "these tests start a PostgreSQL of their own and find none: install the package `postgresql` (Debian, \
              Ubuntu: `apt-get install postgresql`), or name the folder with `initdb` and `postgres` in \
              MINERVA_TEST_POSTGRES"
-        )
-    })
+            )
+        })
 }
 
 /// PostgreSQL refuses to run as root, so root lends it another user.
@@ -67,7 +69,11 @@ fn lent_user() -> Option<(u32, u32)> {
         let mut parts = line.split(':').skip(2);
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     };
-    Some(find("postgres").or_else(|| find("nobody")).expect("a user that is not root"))
+    Some(
+        find("postgres")
+            .or_else(|| find("nobody"))
+            .expect("a user that is not root"),
+    )
 }
 
 impl Server {
@@ -90,7 +96,13 @@ impl Server {
         let made = initdb
             .arg("--pgdata")
             .arg(&data)
-            .args(["--username=admin", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
+            .args([
+                "--username=admin",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+            ])
             .current_dir(folder.path())
             .output()
             .unwrap();
@@ -182,15 +194,11 @@ impl Server {
     }
 
     /// Depots with one, `db`, over a database.
-    pub(crate) fn depots(
-        &self,
-        database: &str,
-        host: &str,
-        params: &str,
-        user: &str,
-        password: &str,
-    ) -> Arc<Depots> {
-        let settings = format!("host: {host}, port: {}, database: {database}, params: {{{params}}}", self.port);
+    pub(crate) fn depots(&self, database: &str, host: &str, params: &str, user: &str, password: &str) -> Arc<Depots> {
+        let settings = format!(
+            "host: {host}, port: {}, database: {database}, params: {{{params}}}",
+            self.port
+        );
         depots(&settings, user, password)
     }
 
@@ -234,10 +242,11 @@ fn run(programs: &Path, folder: &Path, user: Option<(u32, u32)>, port: Option<u1
     // The server ends when the pipe is closed, which the end of this program does.
     const KEEPER: &str = "\"$0\" -D \"$1\" -p \"$2\" >\"$3\" 2>&1 </dev/null & server=$!; \
          (while kill -0 $server 2>/dev/null; do sleep 0.2; done; kill $$ 2>/dev/null) & watcher=$!; \
-         read nothing; kill -QUIT $server 2>/dev/null; wait $server; kill $watcher 2>/dev/null; exit 0";
+         read nothing; kill -INT $server 2>/dev/null; wait $server; kill $watcher 2>/dev/null; exit 0";
     for _ in 0..10 {
         let port = port.unwrap_or_else(|| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
         let log = folder.join("data").join("log");
+        let _ = fs::remove_file(&log);
         let mut keeper = as_user(Command::new("sh"), user)
             .arg("-c")
             .arg(KEEPER)
@@ -321,13 +330,11 @@ impl Place {
 
     /// Fills a table from the text format of `COPY`.
     pub(crate) async fn fill(&self, table: &str, text: String) {
-        let sink = self
-            .admin
-            .copy_in(&format!("COPY {table} FROM STDIN"))
+        let sink = self.admin.copy_in(&format!("COPY {table} FROM STDIN")).await.unwrap();
+        futures::pin_mut!(sink);
+        futures::SinkExt::send(&mut sink, std::io::Cursor::new(text.into_bytes()))
             .await
             .unwrap();
-        futures::pin_mut!(sink);
-        futures::SinkExt::send(&mut sink, std::io::Cursor::new(text.into_bytes())).await.unwrap();
         futures::SinkExt::close(&mut sink).await.unwrap();
     }
 }

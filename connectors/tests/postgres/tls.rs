@@ -18,7 +18,10 @@ async fn each_mode_asks_for_what_it_says() {
     ];
     for (host, params) in good {
         let depots = shared().depots("tls", host, &params, "encrypted", PASSWORD);
-        let source = depots.open("db").await.unwrap_or_else(|error| panic!("{params}: {error}"));
+        let source = depots
+            .open("db")
+            .await
+            .unwrap_or_else(|error| panic!("{params}: {error}"));
         assert_eq!(source.datasets("public").await.unwrap(), ["t"], "{params}");
     }
     let encrypted = "SELECT count(*) > 0 AND bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
@@ -28,13 +31,43 @@ async fn each_mode_asks_for_what_it_says() {
     assert!(place.ask::<bool>(encrypted).await);
 
     let bad = [
-        ("127.0.0.1", "sslmode: disable".to_owned(), ErrorKind::Denied, "pg_hba.conf"),
-        ("127.0.0.1", format!("sslmode: verify-full, {ca}"), ErrorKind::Denied, "certificate"),
-        ("localhost", format!("sslmode: verify-full, {other}"), ErrorKind::Denied, "UnknownIssuer"),
-        ("localhost", format!("sslmode: verify-ca, {other}"), ErrorKind::Denied, "UnknownIssuer"),
+        (
+            "127.0.0.1",
+            "sslmode: disable".to_owned(),
+            ErrorKind::Denied,
+            "pg_hba.conf",
+        ),
+        (
+            "127.0.0.1",
+            format!("sslmode: verify-full, {ca}"),
+            ErrorKind::Denied,
+            "certificate",
+        ),
+        (
+            "localhost",
+            format!("sslmode: verify-full, {other}"),
+            ErrorKind::Denied,
+            "UnknownIssuer",
+        ),
+        (
+            "localhost",
+            format!("sslmode: verify-ca, {other}"),
+            ErrorKind::Denied,
+            "UnknownIssuer",
+        ),
         // A root that is named is used.
-        ("localhost", format!("sslmode: require, {other}"), ErrorKind::Denied, "UnknownIssuer"),
-        ("localhost", "sslrootcert: gone.pem".to_owned(), ErrorKind::Settings, "gone.pem"),
+        (
+            "localhost",
+            format!("sslmode: require, {other}"),
+            ErrorKind::Denied,
+            "UnknownIssuer",
+        ),
+        (
+            "localhost",
+            "sslrootcert: gone.pem".to_owned(),
+            ErrorKind::Settings,
+            "gone.pem",
+        ),
         ("localhost", root("server.key"), ErrorKind::Settings, "no certificate"),
     ];
     for (host, params, kind, word) in bad {
@@ -63,7 +96,10 @@ async fn nothing_falls_back_to_no_tls() {
         rest
     });
     let settings = format!("host: 127.0.0.1, port: {port}, database: d, params: {{sslmode: require}}");
-    let error = crate::server::depots(&settings, "u", PASSWORD).open("db").await.unwrap_err();
+    let error = crate::server::depots(&settings, "u", PASSWORD)
+        .open("db")
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Settings, "{error}");
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
     assert!(server.await.unwrap().is_empty());

@@ -31,8 +31,9 @@ bench: $(VENV)/ready
 docs:
 	MINERVA_WRITE_DOCS=1 cargo test --release --workspace docs
 
+# TARGET_NAME is `manifests` or `copy`.
 fuzz:
-	cd fuzz && cargo +nightly fuzz run manifests
+	cd fuzz && cargo +nightly fuzz run $(or $(TARGET_NAME),manifests)
 
 $(VENV)/ready: tests/python/requirements.txt
 	@command -v python3 >/dev/null || { echo "the tests need python3 with venv; install it first" >&2; exit 1; }

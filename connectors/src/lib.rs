@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod leaf;
 mod memory;
+mod postgres;
 mod remote_table;
 mod scan;
 mod scan_codec;
@@ -43,6 +44,7 @@ pub use depots::{Depots, depots_of};
 pub use error::{Error, ErrorKind};
 pub use files::{decode_file_scan, encode_file_scan};
 pub use leaf::{LeafSource, leaf_addresses};
+pub use postgres::CopyDecoder;
 pub use remote_table::RemoteTable;
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};
@@ -153,6 +155,7 @@ pub trait Source: Debug + Send + Sync {
 pub const CONNECTORS: &[&dyn Connector] = &[
     &files::FileConnector,
     &memory::MemoryConnector,
+    &postgres::PostgresConnector,
     &sqlite::SqliteConnector,
     &tpch::TpchConnector,
 ];
@@ -174,7 +177,7 @@ fn check_depot(depot: &Depot) -> Vec<Problem> {
     let Some(connector) = connector(&depot.depot_type) else {
         return vec![unknown_type(depot)];
     };
-    let mut problems = depot.settings.check(connector.parameters(), &depot.meta.name);
+    let mut problems = depot.check(connector.parameters());
     if problems.is_empty() {
         problems.extend(connector.check(depot));
     }

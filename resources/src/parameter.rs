@@ -25,6 +25,8 @@ pub enum ParameterKind {
     Flag,
     /// A list of texts.
     List,
+    /// A map of texts; the connector knows its keys.
+    Map,
     /// One of these words, in upper or lower case.
     Choice(&'static [&'static str]),
 }
@@ -39,6 +41,7 @@ impl ParameterKind {
             ParameterKind::Number => "a number".to_string(),
             ParameterKind::Flag => "true or false".to_string(),
             ParameterKind::List => "a list of texts".to_string(),
+            ParameterKind::Map => "a map of texts".to_string(),
             ParameterKind::Choice(words) => format!("one of {}", suggest::quoted(words.iter().copied())),
         }
     }
@@ -53,6 +56,9 @@ impl ParameterKind {
             ParameterKind::List => node
                 .as_list()
                 .is_some_and(|nodes| nodes.iter().all(|node| node.plain_text().is_some())),
+            ParameterKind::Map => node
+                .as_map()
+                .is_some_and(|entries| entries.iter().all(|(_, node)| node.plain_text().is_some())),
             ParameterKind::Choice(words) => node
                 .as_text()
                 .is_some_and(|text| words.iter().any(|word| word.eq_ignore_ascii_case(text))),
@@ -208,6 +214,18 @@ impl Settings {
     pub fn list(&self, key: &str) -> Vec<String> {
         let nodes = self.get(key).and_then(Node::as_list).unwrap_or_default();
         nodes.iter().filter_map(Node::plain_text).collect()
+    }
+
+    /// The texts behind a key by their own keys, each with its line; none if it is absent.
+    pub fn map(&self, key: &str) -> Vec<(String, String, Location)> {
+        let entries = self.get(key).and_then(Node::as_map).unwrap_or_default();
+        entries
+            .iter()
+            .filter_map(|(key, node)| {
+                let location = Location::new(Arc::clone(&self.location.file), key.line);
+                Some((key.text.clone(), node.plain_text()?, location))
+            })
+            .collect()
     }
 
     /// The path behind a key, relative to `base` unless it is absolute.

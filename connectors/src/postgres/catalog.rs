@@ -1,0 +1,217 @@
+//! What PostgreSQL's catalogue knows of schemas and tables.
+//!
+//! Every question is one statement and one round trip. Whoever may not read a table is not told of it in lists; asked for
+//! by name it is there, and cannot be read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::connection::Database;
+use super::kind::{Declared, Kind, Scalar, Written};
+use crate::{ErrorKind, Result};
+
+/// A table, view, materialised view, partitioned or foreign table.
+#[derive(Debug, PartialEq)]
+pub(super) struct Table {
+    pub(super) schema: SchemaRef,
+    pub(super) columns: HashMap<String, Column>,
+    pub(super) is_view: bool,
+    pub(super) rows: Option<usize>,
+}
+
+/// How one column is asked for and read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Column {
+    pub(super) kind: Kind,
+    pub(super) written: Written,
+    pub(super) compared: Compared,
+    /// Whether the depot's user may read it.
+    pub(super) readable: bool,
+}
+
+/// Which comparisons PostgreSQL decides exactly as they are decided here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// None.
+    Not,
+    /// Those of its type, in the order of its type.
+    AsItIs,
+    /// As text. Equal is equal byte by byte; the order is that of bytes only under the collation `C`.
+    AsText {
+        /// Whether the column's own collation may decide what is equal, which lets an index be used.
+        own_collation: bool,
+    },
+}
+
+const SCHEMAS: &str = "\
+    SELECT nspname::text FROM pg_catalog.pg_namespace \
+    WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND pg_catalog.has_schema_privilege(oid, 'USAGE')";
+
+const TABLES: &str = "\
+    SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE n.nspname = $1 AND nspname !~ '^pg_' AND nspname <> 'information_schema' \
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+    AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')";
+
+/// One row for each column, or one without a column. Domains are followed to what they are made of, and so are the
+/// elements of arrays; the last step is the row without a successor.
+const TABLE: &str = "\
+    WITH RECURSIVE relation AS ( \
+        SELECT c.oid, c.relkind, c.reltuples, \
+            pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS reachable \
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+    ), attribute AS ( \
+        SELECT a.* FROM relation r JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid \
+        WHERE a.attnum > 0 AND NOT a.attisdropped \
+    ), step AS ( \
+        SELECT attnum, 0 AS depth, atttypid AS type, atttypmod AS modifier, 0 AS arrays, false AS inside FROM attribute \
+        UNION ALL \
+        SELECT s.attnum, s.depth + 1, next.type, next.modifier, s.arrays + next.arrays, \
+            s.inside OR (next.arrays = 0 AND s.arrays > 0) \
+        FROM step s CROSS JOIN LATERAL ( \
+            SELECT t.typbasetype AS type, t.typtypmod AS modifier, 0 AS arrays \
+            FROM pg_catalog.pg_type t WHERE t.oid = s.type AND t.typtype = 'd' \
+            UNION ALL \
+            SELECT e.oid, s.modifier, 1 FROM pg_catalog.pg_type e WHERE e.typarray = s.type \
+        ) next \
+    ), last AS ( \
+        SELECT DISTINCT ON (attnum) * FROM step ORDER BY attnum, depth DESC \
+    ) \
+    SELECT r.relkind::text, r.reltuples::float8, r.reachable, \
+        pg_catalog.current_setting('server_encoding') = 'UTF8' AS utf8, \
+        a.attname::text, a.attnotnull, l.type, l.modifier, l.arrays, l.inside, t.typtype::text, \
+        coalesce(o.collisdeterministic, true) AS deterministic, \
+        pg_catalog.has_column_privilege(r.oid, a.attnum, 'SELECT') AS readable \
+    FROM relation r \
+    LEFT JOIN attribute a ON true \
+    LEFT JOIN last l ON l.attnum = a.attnum \
+    LEFT JOIN pg_catalog.pg_type t ON t.oid = l.type \
+    LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation \
+    ORDER BY a.attnum";
+
+/// The schemas that the depot's user may use.
+pub(super) async fn schemas(database: &Arc<Database>) -> Result<Vec<String>> {
+    names(database, "schemas", SCHEMAS, &[]).await
+}
+
+/// The tables and views of a schema that the depot's user may read something of.
+pub(super) async fn tables(database: &Arc<Database>, schema: &str) -> Result<Vec<String>> {
+    if schema.contains('\0') {
+        return Ok(Vec::new());
+    }
+    names(database, schema, TABLES, &[(&schema, Type::TEXT)]).await
+}
+
+async fn names(
+    database: &Arc<Database>,
+    object: &str,
+    sql: &str,
+    values: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Vec<String>> {
+    let rows = database.query(object, sql, values).await?;
+    let names: Result<Vec<String>, tokio_postgres::Error> = rows.iter().map(|row| row.try_get(0)).collect();
+    let mut names = names.map_err(|failure| database.error(&failure).about(object))?;
+    names.sort();
+    Ok(names)
+}
+
+/// The table of exactly this name. One that nothing can be read of is an error.
+pub(super) async fn table(database: &Arc<Database>, schema: &str, name: &str) -> Result<Option<Table>> {
+    if schema.contains('\0') || name.contains('\0') {
+        return Ok(None);
+    }
+    let object = format!("{schema}.{name}");
+    let rows = database
+        .query(&object, TABLE, &[(&schema, Type::TEXT), (&name, Type::TEXT)])
+        .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let read = || -> Result<(Table, bool), tokio_postgres::Error> {
+        Ok((
+            describe(&rows, first, database.decimals())?,
+            first.try_get("reachable")?,
+        ))
+    };
+    let (table, reachable) = read().map_err(|failure| database.error(&failure).about(&object))?;
+    let none_readable = !table.columns.is_empty() && table.columns.values().all(|column| !column.readable);
+    if !reachable || none_readable {
+        let message = "PostgreSQL does not let the depot's user read it; grant SELECT on it, and USAGE on its schema";
+        return Err(database.failure(ErrorKind::Denied, message).about(object));
+    }
+    Ok(Some(table))
+}
+
+fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_postgres::Error> {
+    let relation: String = first.try_get("relkind")?;
+    let estimate: f64 = first.try_get("reltuples")?;
+    let utf8: bool = first.try_get("utf8")?;
+    let foreign = relation == "f";
+    let mut fields = Vec::with_capacity(rows.len());
+    let mut columns = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let Some(name) = row.try_get::<_, Option<String>>("attname")? else {
+            continue;
+        };
+        let form: String = row.try_get("typtype")?;
+        let declared = Declared {
+            oid: row.try_get("type")?,
+            modifier: row.try_get("modifier")?,
+            arrays: row.try_get("arrays")?,
+            domain_inside: row.try_get("inside")?,
+            form: form.chars().next().unwrap_or('b'),
+        };
+        let (kind, written) = declared.read_as(decimals);
+        // Nobody sees to it that a foreign server keeps what is declared here.
+        let not_null: bool = row.try_get("attnotnull")?;
+        fields.push(Field::new(&name, kind.arrow(), !not_null || foreign));
+        let column = Column {
+            kind,
+            written,
+            compared: compared(kind, utf8, row.try_get("deterministic")?, foreign),
+            readable: row.try_get("readable")?,
+        };
+        columns.insert(name, column);
+    }
+    // What was never analysed counts as -1, and what was analysed when it was empty says nothing about today.
+    let rows = (estimate > 0.0 && !matches!(relation.as_str(), "v" | "f")).then_some(estimate as usize);
+    Ok(Table {
+        schema: Arc::new(Schema::new(fields)),
+        columns,
+        is_view: relation == "v",
+        rows,
+    })
+}
+
+fn compared(kind: Kind, utf8: bool, deterministic: bool, foreign: bool) -> Compared {
+    let Kind::One(scalar) = kind else {
+        return Compared::Not;
+    };
+    match scalar {
+        // A foreign server compares text in ways of its own, and in other encodings a text may have no form at all.
+        Scalar::Text | Scalar::Padded | Scalar::Label if foreign || !utf8 => Compared::Not,
+        Scalar::Text | Scalar::Padded | Scalar::Label => Compared::AsText {
+            own_collation: deterministic,
+        },
+        Scalar::Interval | Scalar::Printed => Compared::Not,
+        Scalar::Boolean
+        | Scalar::Int2
+        | Scalar::Int4
+        | Scalar::Int8
+        | Scalar::Oid
+        | Scalar::Float4
+        | Scalar::Float8
+        | Scalar::Numeric { .. }
+        | Scalar::Bytea
+        | Scalar::Date
+        | Scalar::Time
+        | Scalar::Timestamp
+        | Scalar::TimestampTz
+        | Scalar::Uuid => Compared::AsItIs,
+    }
+}

@@ -1,0 +1,300 @@
+//! Rows of one `COPY` as a stream of batches.
+//!
+//! In: a scan. Out: batches, made by a task that stays at most two batches ahead of who reads them, while the server
+//! stays at most some socket buffers ahead of the task. Dropping the stream cancels the statement.
+//!
+//! A binary `COPY` does not say what types it sends. So the statement is described first, in the same transaction: that locks
+//! the table, and what is then copied has the types that were described.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::error::Result as StreamResult;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use futures::TryStreamExt;
+use minerva_resources::Address;
+use tokio::sync::mpsc::Sender;
+use tokio_postgres::{CopyOutStream, Statement};
+
+use super::catalog::Table;
+use super::connection::{Connection, Database, is_lost};
+use super::decode::{Decoder, Fault};
+use super::kind::Kind;
+use super::sql;
+use crate::{Error, ErrorKind, Result, Scan};
+
+/// Batches that wait for their reader.
+const BATCHES_AHEAD: usize = 2;
+
+/// A locked table is read as it is when the lock is had, and nothing is written.
+const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY";
+
+/// Starts reading a scan.
+pub(super) fn read(database: &Arc<Database>, scan: &Scan, batch_rows: usize) -> SendableRecordBatchStream {
+    let reader = Reader {
+        database: Arc::clone(database),
+        scan: scan.clone(),
+        batch_rows,
+    };
+    let mut batches = RecordBatchReceiverStreamBuilder::new(SchemaRef::clone(&scan.schema), BATCHES_AHEAD);
+    let output = batches.tx();
+    batches.spawn(async move {
+        match reader.run(&output).await {
+            Err(error) if !output.is_closed() => Err(error.into()),
+            _ => Ok(()),
+        }
+    });
+    batches.build()
+}
+
+struct Reader {
+    database: Arc<Database>,
+    scan: Scan,
+    batch_rows: usize,
+}
+
+/// A statement that runs. Dropped before its end, it is cancelled.
+struct Running {
+    database: Arc<Database>,
+    connection: Option<Connection>,
+}
+
+impl Running {
+    fn end(mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.database.keep(connection);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.database.cancel(connection);
+        }
+    }
+}
+
+/// Why a statement did not start.
+enum Refusal {
+    /// The table is not what it was thought to be.
+    Outdated,
+    Failed(Error),
+}
+
+impl Reader {
+    async fn run(&self, output: &Sender<StreamResult<RecordBatch>>) -> Result<()> {
+        let (table, running, mut rows) = self.start().await?;
+        let kinds = self.kinds(&table)?;
+        let mut decoder = Decoder::new(SchemaRef::clone(&self.scan.schema), &kinds, self.batch_rows);
+        loop {
+            let bytes = match rows.try_next().await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => break,
+                Err(failure) => return Err(self.interrupted(&failure, decoder.rows())),
+            };
+            decoder.push(&bytes).map_err(|fault| self.fault(fault, &kinds))?;
+            drop(bytes);
+            while decoder.is_full() {
+                if !self.send(&mut decoder, output).await? {
+                    return Ok(());
+                }
+                decoder.push(&[]).map_err(|fault| self.fault(fault, &kinds))?;
+            }
+        }
+        if !decoder.is_at_end() {
+            let message = format!(
+                "what PostgreSQL sent ends after {} rows, without an end mark",
+                decoder.rows()
+            );
+            return Err(self.error(ErrorKind::Corrupt, message));
+        }
+        // Whoever reads the last batch may ask for a connection at once.
+        running.end();
+        self.send(&mut decoder, output).await.map(drop)
+    }
+
+    /// Sends a batch; false when nobody reads any more.
+    async fn send(&self, decoder: &mut Decoder, output: &Sender<StreamResult<RecordBatch>>) -> Result<bool> {
+        let batch = decoder
+            .batch()
+            .map_err(|failure| self.error(ErrorKind::Internal, failure.to_string()))?;
+        match batch {
+            Some(batch) => Ok(output.send(Ok(batch)).await.is_ok()),
+            None => Ok(true),
+        }
+    }
+
+    /// Starts the statement by what is known of the table; if that is not true any more, once again by what is true now.
+    async fn start(&self) -> Result<(Arc<Table>, Running, Pin<Box<CopyOutStream>>)> {
+        let Address {
+            collection, dataset, ..
+        } = &self.scan.address;
+        if let Some(table) = self.database.known_table(collection, dataset) {
+            match self.begin(&table).await {
+                Ok((running, rows)) => return Ok((table, running, rows)),
+                Err(Refusal::Outdated) => {}
+                Err(Refusal::Failed(error)) => return Err(error),
+            }
+        }
+        let table = self.database.table(collection, dataset).await?;
+        let table = table.ok_or_else(|| self.changed())?;
+        match self.begin(&table).await {
+            Ok((running, rows)) => Ok((table, running, rows)),
+            Err(Refusal::Outdated) => Err(self.changed()),
+            Err(Refusal::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn begin(&self, table: &Table) -> Result<(Running, Pin<Box<CopyOutStream>>), Refusal> {
+        let fits = self.scan.schema.fields().iter().all(|field| {
+            let found = table.schema.column_with_name(field.name());
+            found.is_some_and(|(_, found)| {
+                found.data_type() == field.data_type() && (field.is_nullable() || !found.is_nullable())
+            })
+        });
+        let select = sql::select(&self.scan, table)
+            .filter(|_| fits)
+            .ok_or(Refusal::Outdated)?;
+        for column in sql::columns(&self.scan) {
+            if table.columns.get(column).is_some_and(|column| !column.readable) {
+                let message = format!("PostgreSQL does not let the depot's user read column `{column}`");
+                return Err(Refusal::Failed(self.error(ErrorKind::Denied, message)));
+            }
+        }
+        let copy = sql::copy(&select);
+        loop {
+            let connection = self.database.connection().await.map_err(Refusal::Failed)?;
+            let is_used = connection.is_used;
+            let running = Running {
+                database: Arc::clone(&self.database),
+                connection: Some(connection),
+            };
+            match self.execute(&running, &select, &copy, table).await {
+                Ok(rows) => return Ok((running, rows)),
+                Err(Start::Failed(failure)) if is_used && is_lost(&failure) => {
+                    // Nothing was read yet, and the next one may be alive.
+                }
+                Err(Start::Failed(failure)) => {
+                    let error = self.about(self.database.error(&failure));
+                    let is_outdated = error.kind == ErrorKind::Changed;
+                    if !is_lost(&failure) {
+                        running.end();
+                    }
+                    return Err(if is_outdated {
+                        Refusal::Outdated
+                    } else {
+                        Refusal::Failed(error)
+                    });
+                }
+                Err(Start::OtherTypes) => {
+                    running.end();
+                    return Err(Refusal::Outdated);
+                }
+            }
+        }
+    }
+
+    async fn execute(
+        &self,
+        running: &Running,
+        select: &str,
+        copy: &str,
+        table: &Table,
+    ) -> Result<Pin<Box<CopyOutStream>>, Start> {
+        let Some(Connection { client, .. }) = &running.connection else {
+            return Err(Start::OtherTypes);
+        };
+        // All three are on their way before the first is answered.
+        let (begun, described, prepared) = futures::join!(
+            client.batch_execute(BEGIN),
+            client.prepare(select),
+            client.prepare(copy)
+        );
+        begun?;
+        let described: Statement = described?;
+        let prepared: Statement = prepared?;
+        let expected = self.scan.schema.fields();
+        let same = described.columns().len() == expected.len()
+            && described.columns().iter().zip(expected).all(|(sent, field)| {
+                let column = table.columns.get(field.name());
+                column.is_some_and(|column| column.kind.is_sent_as(sent.type_()))
+            });
+        if !same {
+            return Err(Start::OtherTypes);
+        }
+        Ok(Box::pin(client.copy_out(&prepared).await?))
+    }
+
+    fn kinds(&self, table: &Table) -> Result<Vec<Kind>> {
+        let kind = |name: &String| table.columns.get(name).map(|column| column.kind);
+        let kinds: Option<Vec<Kind>> = self
+            .scan
+            .schema
+            .fields()
+            .iter()
+            .map(|field| kind(field.name()))
+            .collect();
+        kinds.ok_or_else(|| self.changed())
+    }
+
+    fn interrupted(&self, failure: &tokio_postgres::Error, rows: u64) -> Error {
+        let error = self.database.error(failure);
+        let message = format!("{}, after {rows} rows", error.message);
+        self.error(error.kind, message)
+    }
+
+    fn fault(&self, fault: Fault, kinds: &[Kind]) -> Error {
+        let (column, row, misfit) = match fault {
+            Fault::Malformed(why) => {
+                return self.error(
+                    ErrorKind::Corrupt,
+                    format!("what PostgreSQL sent cannot be read: {why}"),
+                );
+            }
+            Fault::Value { column, row, misfit } => (column, row, misfit),
+        };
+        let name = self.scan.schema.fields().get(column).map(|field| field.name().clone());
+        let expected = match kinds.get(column) {
+            Some(Kind::One(scalar)) => scalar.describe(),
+            Some(Kind::List(scalar)) => format!("a list, each element of it {}", scalar.describe()),
+            Some(Kind::Json) | None => "JSON".to_owned(),
+        };
+        let message = format!(
+            "column `{}` holds {} in row {row} of the rows read, where {expected} is expected; correct the value, or read \
+             the table through a view of the database that casts it",
+            name.unwrap_or_default(),
+            misfit.describe(),
+        );
+        self.error(ErrorKind::BadValue, message)
+    }
+
+    fn changed(&self) -> Error {
+        let message = "it changed since the query was planned; run the query again";
+        self.error(ErrorKind::Changed, message)
+    }
+
+    fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
+        self.about(self.database.failure(kind, message))
+    }
+
+    fn about(&self, error: Error) -> Error {
+        error.about_dataset(&self.scan.address.collection, &self.scan.address.dataset)
+    }
+}
+
+/// Why a statement is not running.
+enum Start {
+    /// It would send other types than were planned with.
+    OtherTypes,
+    Failed(tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Start {
+    fn from(failure: tokio_postgres::Error) -> Start {
+        Start::Failed(failure)
+    }
+}

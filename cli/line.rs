@@ -9,11 +9,13 @@ mod keys;
 mod layout;
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Read, Write},
+    sync::Arc,
 };
 
-use termion::raw::IntoRawMode;
+use termion::raw::{IntoRawMode, RawTerminal};
 
 use self::{
     buffer::Buffer,
@@ -87,9 +89,9 @@ const BEGIN_PASTES: &str = "\x1b[?2004h";
 const END_PASTES: &str = "\x1b[?2004l";
 
 /// A terminal and what was entered at it before.
-#[derive(Debug)]
 pub(crate) struct Editor {
-    terminal: File,
+    /// Raw while a text is read.
+    terminal: Arc<RawTerminal<File>>,
     decoder: Decoder,
     history: Vec<String>,
     /// What was cut last.
@@ -99,12 +101,26 @@ pub(crate) struct Editor {
 impl Editor {
     /// Opens the terminal that the program was started from.
     pub(crate) fn open(history: Vec<String>) -> io::Result<Self> {
+        let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+        let terminal = terminal.into_raw_mode()?;
+        terminal.suspend_raw_mode()?;
         Ok(Self {
-            terminal: OpenOptions::new().read(true).write(true).open("/dev/tty")?,
+            terminal: Arc::new(terminal),
             decoder: Decoder::default(),
             history,
             cut: String::new(),
         })
+    }
+
+    /// What makes the terminal as it was, for a program that has to end while a text is read.
+    pub(crate) fn restorer(&self) -> impl Fn() + Send + 'static {
+        let terminal = Arc::clone(&self.terminal);
+        move || {
+            let mut file: &File = &terminal;
+            // The program ends in any case.
+            let _ = file.write_all(format!("{END_PASTES}\r\n").as_bytes());
+            let _ = terminal.suspend_raw_mode();
+        }
     }
 
     /// Remembers a text, to be found with the arrow keys.
@@ -119,9 +135,10 @@ impl Editor {
 
     /// Reads one text.
     pub(crate) fn read(&mut self, prompt: &str, continuation: &str, helper: &dyn Helper) -> io::Result<Entered> {
-        let raw = self.terminal.try_clone()?.into_raw_mode()?;
+        let terminal: &File = &self.terminal;
+        self.terminal.activate_raw_mode()?;
         let mut reading = Reading {
-            terminal: &self.terminal,
+            terminal,
             helper,
             prompt,
             continuation,
@@ -134,10 +151,16 @@ impl Editor {
             painted_row: 0,
         };
         let entered = reading.run(&mut self.decoder);
-        let ended = self.terminal.write_all(END_PASTES.as_bytes());
-        drop(raw);
+        let ended = (&*terminal).write_all(END_PASTES.as_bytes());
+        self.terminal.suspend_raw_mode()?;
         let entered = entered?;
         ended.map(|()| entered)
+    }
+}
+
+impl fmt::Debug for Editor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Editor").finish_non_exhaustive()
     }
 }
 

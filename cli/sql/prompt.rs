@@ -18,8 +18,11 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    process,
     time::{Duration, Instant},
 };
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::{command::Command, history::History, link::Link, names::Names, pager::Screen, progress::Progress};
 use super::{
@@ -49,6 +52,7 @@ pub(super) async fn run(args: &SqlArgs) -> Result<(), Failure> {
         "minerva {}; `help` lists the commands, Ctrl-D leaves",
         env!("CARGO_PKG_VERSION")
     ));
+    leave_when_told(editor.restorer());
     let names = Names::new(args.catalog.as_deref(), args.schema.as_deref());
     let mut prompt = Prompt {
         link: Link::begin(args.clone(), names.clone()),
@@ -94,6 +98,22 @@ pub(super) async fn run(args: &SqlArgs) -> Result<(), Failure> {
     }
     prompt.link.close().await;
     Ok(())
+}
+
+/// Ends the program in order when it is told to or its terminal is closed: the terminal is then as it was.
+fn leave_when_told(restore: impl Fn() + Send + 'static) {
+    tokio::spawn(async move {
+        // Where the signals cannot be heard they keep their usual effect.
+        let (Ok(mut told), Ok(mut closed)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+            return;
+        };
+        let code = tokio::select! {
+            _ = told.recv() => 143,
+            _ = closed.recv() => 129,
+        };
+        restore();
+        process::exit(code);
+    });
 }
 
 /// What a prompt remembers from one statement to the next.

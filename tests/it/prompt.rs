@@ -23,7 +23,7 @@ fn a_person_can_work_at_the_prompt() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        said.lines().filter(|line| line.starts_with("ok ")).count() >= 13,
+        said.lines().filter(|line| line.starts_with("ok ")).count() >= 14,
         "{said}"
     );
 }

@@ -21,7 +21,7 @@ PROMPT = "minerva> "
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 #: Makes 3.6 thousand million rows and shows one.
-ENDLESS = "SELECT max(a.l_partkey * b.l_partkey) FROM small.tpch.lineitem a, small.tpch.lineitem b;"
+ENDLESS = f"SELECT max(a.l_partkey * b.l_partkey) AS of_{os.getpid()} FROM small.tpch.lineitem a, small.tpch.lineitem b;"
 
 CHECKS = []
 
@@ -156,7 +156,7 @@ def control_c_cancels_the_statement_and_the_next_one_works():
         terminal.until("canceled", PROMPT)
         assert time.monotonic() - began < 5
         terminal.run("SELECT 5 AS five;", "5", "(1 row)")
-        terminal.run("SELECT state FROM system.runtime.queries WHERE query LIKE 'SELECT max(a.l_partkey%';", "CANCELED", "(1 row)")
+        terminal.run(f"SELECT state FROM system.runtime.queries WHERE query LIKE '%AS of\\_{os.getpid()} FROM small%' AND query LIKE 'SELECT max%';", "CANCELED", "(1 row)")
         # At the prompt it throws the text away.
         terminal.type("SELECT 'never" + CTRL_C)
         terminal.until("^C", PROMPT)
@@ -342,6 +342,20 @@ def a_narrow_terminal_shows_the_same():
         terminal.type("SELECT 'a text that is much wider than this' AS a")
         terminal.type(" ;\x1b[D\x1b[D" + "\r")
         terminal.until("(1 row)", PROMPT)
+
+
+@check
+def the_terminal_is_left_as_it_was():
+    for leaving in ("\\q\r", CTRL_D, signal.SIGTERM):
+        with Terminal() as terminal:
+            assert not termios.tcgetattr(terminal.terminal)[3] & termios.ICANON, "keys are read one by one"
+            if isinstance(leaving, str):
+                terminal.type(leaving)
+            else:
+                os.kill(terminal.process, leaving)
+            assert terminal.leave() == (0 if isinstance(leaving, str) else 143), leaving
+            modes = termios.tcgetattr(terminal.terminal)[3]
+            assert modes & termios.ICANON and modes & termios.ECHO, leaving
 
 
 @check

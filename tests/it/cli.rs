@@ -381,3 +381,40 @@ fn runaway_joins_leave_room_for_others_and_stop_when_their_client_leaves() {
         );
     }
 }
+
+#[test]
+fn a_query_has_its_share_of_the_memory_on_workers_too() {
+    const CLUSTER: &str = "\
+name: minerva
+version: v1
+type: cluster
+cluster:
+  type: minerva
+  minerva: {limits: {query.max-memory: 4MB}}
+---
+name: everybody
+version: v1
+type: policy
+policy:
+  access:
+    subjects: {tags: [[roles:id:user]]}
+    predicates: [select, read]
+    objects: {paths: ['**']}
+    allow: true
+";
+    let large = "SELECT count(*) FROM small.tpch.lineitem a JOIN small.tpch.lineitem b ON a.l_comment = b.l_comment AND a.l_orderkey = b.l_orderkey";
+    let depot = DEPOT.replace("0.01", "0.1");
+    let mut minerva = Minerva::start(&[("depots.yaml", &depot), ("cluster.yaml", CLUSTER)], 0);
+    let error = minerva.error(None, large);
+    assert!(error.contains("EXCEEDED_MEMORY_LIMIT"), "{error}");
+    minerva.add_worker();
+    minerva.add_worker();
+    let plan = minerva.rows(None, &format!("EXPLAIN {large}")).concat();
+    assert!(plan.contains("Stage 1"), "{plan}");
+    let error = minerva.error(None, large);
+    assert!(error.contains("EXCEEDED_MEMORY_LIMIT"), "{error}");
+    assert_eq!(
+        minerva.rows(None, "SELECT count(*) FROM small.tpch.lineitem"),
+        ["600572"]
+    );
+}

@@ -193,7 +193,7 @@ def on_duckdb(lake):
     connection.execute(f"SET threads = {os.cpu_count()}")
     for table in TABLES:
         connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{lake / 'tpch' / table}.parquet')")
-    return Timed(lambda sql: connection.execute(sql).fetch_arrow_table())
+    return Timed(lambda sql: connection.execute(sql).to_arrow_table())
 
 
 def cargo_bench_program(name):

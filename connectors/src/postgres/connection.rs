@@ -4,12 +4,17 @@
 //! that turns out to be dead is replaced before anything was read. Whoever leaves early has the server's work cancelled.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use datafusion::common::runtime::SpawnedTask;
 use futures::FutureExt;
+use futures::future::{Either, select};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
@@ -58,7 +63,7 @@ pub(super) struct Database {
 
 #[derive(Default)]
 struct Idle {
-    connections: Vec<(Instant, Connection)>,
+    connections: Vec<Parked>,
     /// Whether somebody sees to it that old ones are closed.
     is_watched: bool,
 }
@@ -66,10 +71,79 @@ struct Idle {
 /// A connection that somebody uses. Dropping it closes it, whatever the server is doing.
 pub(super) struct Connection {
     pub(super) client: Client,
-    /// Moves bytes between the socket and the client.
-    _driver: SpawnedTask<()>,
+    pub(super) driver: Driver,
     /// Whether it was used before, so that the server may have closed it since.
     pub(super) is_used: bool,
+}
+
+/// Moves bytes between a socket and its client, whenever somebody waits for the client. It runs in the task of who waits:
+/// a task of its own would be woken for every eight kilobytes.
+pub(super) struct Driver(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Driver {
+    /// Does what the client has to do.
+    pub(super) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(done);
+            }
+            self.advance(context);
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Moves what can be moved now.
+    fn advance(&mut self, context: &mut Context<'_>) {
+        let ended = self
+            .0
+            .as_mut()
+            .is_some_and(|running| running.as_mut().poll(context).is_ready());
+        if ended {
+            // Whoever waits for an answer is told that none will come.
+            self.0 = None;
+        }
+    }
+}
+
+/// A connection that nobody uses. A task waits with it for the server to close it, or for its next user.
+struct Parked {
+    client: Client,
+    since: Instant,
+    task: SpawnedTask<Option<Driver>>,
+    wanted: oneshot::Sender<()>,
+}
+
+impl Parked {
+    fn new(connection: Connection) -> Parked {
+        let (wanted, signal) = oneshot::channel();
+        let Connection { client, driver, .. } = connection;
+        let task = SpawnedTask::spawn(async move {
+            match select(driver.0?, signal).await {
+                Either::Left(_) => None,
+                Either::Right((_, running)) => Some(Driver(Some(running))),
+            }
+        });
+        Parked {
+            client,
+            since: Instant::now(),
+            task,
+            wanted,
+        }
+    }
+
+    /// The connection, unless it was closed meanwhile.
+    async fn wake(self) -> Option<Connection> {
+        // If nobody waits for the signal, the connection is closed, which the task says.
+        let _ = self.wanted.send(());
+        let driver = self.task.join().await.ok()??;
+        Some(Connection {
+            client: self.client,
+            driver,
+            is_used: true,
+        })
+    }
 }
 
 impl Database {
@@ -103,33 +177,35 @@ impl Database {
 
     /// A connection: one that was kept, or a new one.
     pub(super) async fn connection(&self) -> Result<Connection> {
-        let kept = {
-            let mut idle = self.idle();
-            idle.connections
-                .retain(|(_, connection)| !connection.client.is_closed());
-            idle.connections.pop()
-        };
-        match kept {
-            Some((_, connection)) => Ok(connection),
-            None => self.connect().await,
+        while let Some(parked) = self.take_idle() {
+            if let Some(connection) = parked.wake().await {
+                return Ok(connection);
+            }
         }
+        self.connect().await
+    }
+
+    fn take_idle(&self) -> Option<Parked> {
+        let mut idle = self.idle();
+        idle.connections.retain(|parked| !parked.client.is_closed());
+        idle.connections.pop()
     }
 
     async fn connect(&self) -> Result<Connection> {
         let limit = self.settings.connect_timeout;
         let connecting = async {
             let (client, connection) = self.config.connect(self.tls.clone()).await?;
-            let driver = SpawnedTask::spawn(async move {
+            let mut driver = Driver(Some(Box::pin(async move {
                 // Whoever uses the client is told of the failure.
                 let _ = connection.await;
-            });
-            client.batch_execute(SESSION).await?;
+            })));
+            driver.drive(client.batch_execute(SESSION)).await?;
             Ok((client, driver))
         };
         match timeout(limit, connecting).await {
             Ok(Ok((client, driver))) => Ok(Connection {
                 client,
-                _driver: driver,
+                driver,
                 is_used: false,
             }),
             Ok(Err(failure)) => Err(self.connect_error(&failure).about(self.settings.address())),
@@ -143,15 +219,14 @@ impl Database {
     }
 
     /// Gives a connection back, on which every statement is done. A transaction that is open is ended.
-    pub(super) fn keep(self: &Arc<Self>, mut connection: Connection) {
+    pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
         // The message is on its way before anybody else's; nobody needs to wait for the answer.
         let _ = connection.client.batch_execute("ROLLBACK").now_or_never();
-        connection.is_used = true;
         let mut idle = self.idle();
         if idle.connections.len() >= MOST_IDLE || connection.client.is_closed() {
             return;
         }
-        idle.connections.push((Instant::now(), connection));
+        idle.connections.push(Parked::new(connection));
         if !idle.is_watched
             && let Ok(runtime) = Handle::try_current()
         {
@@ -180,13 +255,21 @@ impl Database {
         values: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>> {
         loop {
-            let connection = self.connection().await?;
-            match timeout(CATALOG_TIMEOUT, connection.client.query_typed(sql, values)).await {
+            let Connection {
+                client,
+                mut driver,
+                is_used,
+            } = self.connection().await?;
+            match timeout(CATALOG_TIMEOUT, driver.drive(client.query_typed(sql, values))).await {
                 Ok(Ok(rows)) => {
-                    self.keep(connection);
+                    self.keep(Connection {
+                        client,
+                        driver,
+                        is_used,
+                    });
                     return Ok(rows);
                 }
-                Ok(Err(failure)) if connection.is_used && is_lost(&failure) => {}
+                Ok(Err(failure)) if is_used && is_lost(&failure) => {}
                 Ok(Err(failure)) => return Err(self.error(&failure).about(object)),
                 Err(_) => {
                     let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
@@ -357,7 +440,7 @@ async fn close_old_connections(database: Weak<Database>) {
         let Some(database) = database.upgrade() else { return };
         let mut idle = database.idle();
         idle.connections
-            .retain(|(since, connection)| since.elapsed() < IDLE_TIME && !connection.client.is_closed());
+            .retain(|parked| parked.since.elapsed() < IDLE_TIME && !parked.client.is_closed());
         if idle.connections.is_empty() {
             idle.is_watched = false;
             return;

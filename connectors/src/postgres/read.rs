@@ -6,6 +6,7 @@
 //! A binary `COPY` does not say what types it sends. So the statement is described first, in the same transaction: that locks
 //! the table, and what is then copied has the types that were described.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -63,6 +64,14 @@ struct Running {
 }
 
 impl Running {
+    /// Waits for what the server sends.
+    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        match &mut self.connection {
+            Some(connection) => connection.driver.drive(work).await,
+            None => work.await,
+        }
+    }
+
     fn end(mut self) {
         if let Some(connection) = self.connection.take() {
             self.database.keep(connection);
@@ -87,11 +96,11 @@ enum Refusal {
 
 impl Reader {
     async fn run(&self, output: &Sender<StreamResult<RecordBatch>>) -> Result<()> {
-        let (table, running, mut rows) = self.start().await?;
+        let (table, mut running, mut rows) = self.start().await?;
         let kinds = self.kinds(&table)?;
         let mut decoder = Decoder::new(SchemaRef::clone(&self.scan.schema), &kinds, self.batch_rows);
         loop {
-            let bytes = match rows.try_next().await {
+            let bytes = match running.drive(rows.try_next()).await {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => break,
                 Err(failure) => return Err(self.interrupted(&failure, decoder.rows())),
@@ -169,11 +178,11 @@ impl Reader {
         loop {
             let connection = self.database.connection().await.map_err(Refusal::Failed)?;
             let is_used = connection.is_used;
-            let running = Running {
+            let mut running = Running {
                 database: Arc::clone(&self.database),
                 connection: Some(connection),
             };
-            match self.execute(&running, &select, &copy, table).await {
+            match self.execute(&mut running, &select, &copy, table).await {
                 Ok(rows) => return Ok((running, rows)),
                 Err(Start::Failed(failure)) if is_used && is_lost(&failure) => {
                     // Nothing was read yet, and the next one may be alive.
@@ -200,20 +209,23 @@ impl Reader {
 
     async fn execute(
         &self,
-        running: &Running,
+        running: &mut Running,
         select: &str,
         copy: &str,
         table: &Table,
     ) -> Result<Pin<Box<CopyOutStream>>, Start> {
-        let Some(Connection { client, .. }) = &running.connection else {
+        let Some(Connection { client, driver, .. }) = &mut running.connection else {
             return Err(Start::OtherTypes);
         };
         // All three are on their way before the first is answered.
-        let (begun, described, prepared) = futures::join!(
-            client.batch_execute(BEGIN),
-            client.prepare(select),
-            client.prepare(copy)
-        );
+        let sending = async {
+            futures::join!(
+                client.batch_execute(BEGIN),
+                client.prepare(select),
+                client.prepare(copy)
+            )
+        };
+        let (begun, described, prepared) = driver.drive(sending).await;
         begun?;
         let described: Statement = described?;
         let prepared: Statement = prepared?;
@@ -226,7 +238,7 @@ impl Reader {
         if !same {
             return Err(Start::OtherTypes);
         }
-        Ok(Box::pin(client.copy_out(&prepared).await?))
+        Ok(Box::pin(driver.drive(client.copy_out(&prepared)).await?))
     }
 
     fn kinds(&self, table: &Table) -> Result<Vec<Kind>> {

@@ -240,9 +240,9 @@ fn shifted(number: u128, tens: i32) -> Value<u128> {
         number.checked_mul(*power).ok_or(Misfit::TooManyDigits)
     } else if let (Ok(number), Ok(power)) = (u64::try_from(number), u64::try_from(*power)) {
         // Division of 64 bits is many times faster.
-        whole(number % power == 0, u128::from(number / power))
+        whole(number.is_multiple_of(power), u128::from(number / power))
     } else {
-        whole(number % power == 0, number / power)
+        whole(number.is_multiple_of(*power), number / power)
     }
 }
 
@@ -256,10 +256,12 @@ fn whole(is_whole: bool, number: u128) -> Value<u128> {
 
 const POWERS_OF_TEN: [u128; 39] = {
     let mut powers = [1_u128; 39];
-    let mut power = 1;
-    while power < 39 {
-        powers[power] = powers[power - 1] * 10;
-        power += 1;
+    let (mut rest, mut power) = (powers.as_mut_slice(), 1);
+    while let [first, after @ ..] = rest {
+        *first = power;
+        // The last power of ten that fits is the last of these.
+        power = power.wrapping_mul(10);
+        rest = after;
     }
     powers
 };

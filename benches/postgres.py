@@ -1,0 +1,113 @@
+"""Reading TPC-H's lineitem from PostgreSQL into Arrow over one connection, against psql and connectorx in the same run.
+
+    cargo bench -p minerva-connectors --bench postgres --no-run
+    python benches/postgres.py --bench PATH-OF-THE-PROGRAM [--scale 1] [--runs 5]
+
+Starts a PostgreSQL of its own in a temporary folder (initdb and postgres in MINERVA_TEST_POSTGRES, on the path, or
+where Debian puts them; not as root unless there is a user `postgres`). Needs connectorx==0.4.6 and pyarrow.
+psql throws away what it gets from COPY in the binary format, so it is the least that reading can take.
+"""
+
+import argparse
+import glob
+import os
+import pathlib
+import pwd
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+CONNECTORX = """
+import sys, time, resource, connectorx
+begun = time.monotonic()
+rows = connectorx.read_sql(sys.argv[1], "SELECT * FROM lineitem", return_type="arrow").num_rows
+print(f"{time.monotonic() - begun:.3f} {rows} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}")
+"""
+
+
+def programs():
+    folders = [os.environ.get("MINERVA_TEST_POSTGRES", ""), *os.environ["PATH"].split(os.pathsep)]
+    folders += sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
+    for folder in map(pathlib.Path, filter(None, folders)):
+        if (folder / "initdb").is_file():
+            return folder
+    sys.exit("no initdb was found: install PostgreSQL, or name its folder in MINERVA_TEST_POSTGRES")
+
+
+class Server:
+    def __init__(self, folder):
+        self.bin, self.data = programs(), folder / "data"
+        self.user = {}
+        if os.getuid() == 0:
+            lent = pwd.getpwnam("postgres")
+            os.chown(folder, lent.pw_uid, lent.pw_gid)
+            self.user = {"user": lent.pw_uid, "group": lent.pw_gid, "extra_groups": []}
+        self.call("initdb", "-D", self.data, "-U", "admin", "-A", "trust", "--no-sync", "--locale=C.UTF-8", "-E", "UTF8")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        settings = {"port": self.port, "listen_addresses": "'127.0.0.1'", "unix_socket_directories": "''", "fsync": "off"}
+        settings |= {"wal_level": "minimal", "max_wal_senders": 0, "max_wal_size": "'4GB'", "shared_buffers": "'256MB'"}
+        with open(self.data / "postgresql.conf", "a") as file:
+            file.writelines(f"{key} = {value}\n" for key, value in settings.items())
+        self.call("pg_ctl", "-D", self.data, "-l", folder / "log", "-w", "start")
+
+    def call(self, program, *arguments):
+        command = [str(self.bin / program), *map(str, arguments)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.data.parent, **self.user)
+
+    def stop(self):
+        self.call("pg_ctl", "-D", self.data, "-m", "fast", "stop")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bench", required=True)
+    parser.add_argument("--scale", default="1")
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="minerva-bench-"))
+    server = Server(folder)
+    try:
+        port = str(server.port)
+        subprocess.run([options.bench, "load", port, "postgres", options.scale], check=True)
+        psql = [str(server.bin / "psql"), "-h", "127.0.0.1", "-p", port, "-U", "admin", "postgres", "-c"]
+        psql.append("COPY (SELECT * FROM lineitem) TO STDOUT (FORMAT BINARY)")
+        url = f"postgresql://admin@127.0.0.1:{port}/postgres?sslmode=disable"
+
+        def timed(command):
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            return tuple(map(float, output.split()))
+
+        def by_psql():
+            begun = time.monotonic()
+            subprocess.run(psql, check=True, stdout=subprocess.DEVNULL)
+            return (time.monotonic() - begun, 0, 0)
+
+        readers = {
+            "psql": by_psql,
+            "minerva": lambda: timed([options.bench, "read", port, "postgres"]),
+            "connectorx": lambda: timed([sys.executable, "-c", CONNECTORX, url]),
+        }
+        results = {name: [] for name in readers}
+        for run in range(options.runs + 1):
+            # In turn, so that noise falls on all of them; the first round only warms up.
+            for name, reader in readers.items():
+                result = reader()
+                if run > 0:
+                    results[name].append(result)
+        ours = statistics.median(seconds for seconds, _, _ in results["minerva"])
+        for name, runs in results.items():
+            seconds = statistics.median(seconds for seconds, _, _ in runs)
+            _, rows, memory = runs[-1]
+            print(f"{name:12} {seconds:7.2f} s   minerva / {name}: {ours / seconds:.2f}   {rows:.0f} rows   {memory:.0f} MiB")
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+main()

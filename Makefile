@@ -4,14 +4,20 @@ VENV := $(TARGET)/test-venv
 export CARGO_TARGET_DIR := $(TARGET)
 export MINERVA_TEST_PYTHON := $(VENV)/bin/python
 
-.PHONY: run test check fmt bench quick docs fuzz clean-data
+.PHONY: run test postgresql check fmt bench quick docs fuzz clean-data
 
 run:
 	cargo run --release -- demo
 
 # Programs, libraries and tests share one profile, so that DataFusion is built once.
-test: $(VENV)/ready
+test: $(VENV)/ready postgresql
 	cargo test --release --workspace --no-fail-fast
+
+# The tests start a private PostgreSQL: only its programs are needed, and on Debian and Ubuntu they are installed if there are none.
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || test -n "$$MINERVA_TEST_POSTGRES" || \
+	  $$(test "$$(id -u)" = 0 || echo sudo) apt-get install -y --no-install-recommends postgresql || \
+	  { echo "the tests need PostgreSQL's programs; install them, or name their folder in MINERVA_TEST_POSTGRES" >&2; exit 1; }
 
 # What needs no DataFusion builds in seconds.
 quick:

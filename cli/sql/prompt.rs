@@ -102,11 +102,11 @@ pub(super) async fn run(args: &SqlArgs) -> Result<(), Failure> {
 
 /// Ends the program in order when it is told to or its terminal is closed: the terminal is then as it was.
 fn leave_when_told(restore: impl Fn() + Send + 'static) {
+    // Where the signals cannot be heard they keep their usual effect. They are heard from here on, before the first line is shown.
+    let (Ok(mut told), Ok(mut closed)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        return;
+    };
     tokio::spawn(async move {
-        // Where the signals cannot be heard they keep their usual effect.
-        let (Ok(mut told), Ok(mut closed)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
-            return;
-        };
         let code = tokio::select! {
             _ = told.recv() => 143,
             _ = closed.recv() => 129,

@@ -14,6 +14,7 @@ mod flight_sql;
 mod governance;
 mod governed_data;
 mod minerva;
+mod postgres;
 mod prompt;
 mod reload;
 mod tidy;

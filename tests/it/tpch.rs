@@ -15,9 +15,6 @@ use crate::{
 
 /// The tables that go into the database in the mixed set-up.
 const SMALL: [&str; 4] = ["nation", "region", "supplier", "customer"];
-const TABLES: [&str; 8] = [
-    "customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier",
-];
 /// What stands between the answers of two queries.
 const MARK: &str = "==== query";
 
@@ -48,13 +45,17 @@ impl Place {
             Place::Mixed => format!("lake.tpch.{table}"),
         }
     }
+
+    fn answers(self, minerva: &Minerva) -> Vec<Vec<Vec<String>>> {
+        answers(minerva, &format!("{self:?}"), &|table| self.table(table))
+    }
 }
 
 /// All 22 queries in one session, with the bare names bound by views.
-fn script(place: Place) -> String {
-    let views: String = TABLES
+fn script(place: &dyn Fn(&str) -> String) -> String {
+    let views: String = tpch_data::TABLES
         .iter()
-        .map(|table| format!("CREATE VIEW {table} AS SELECT * FROM {};\n", place.table(table)))
+        .map(|table| format!("CREATE VIEW {table} AS SELECT * FROM {};\n", place(table)))
         .collect();
     let queries: String = (1..=22)
         .map(|number| {
@@ -77,9 +78,9 @@ fn manifests(folder: &Path) -> String {
     )
 }
 
-/// The answers as sorted rows of fields.
-fn answers(minerva: &Minerva, place: Place) -> Vec<Vec<Vec<String>>> {
-    let file = minerva.folder.path().join(format!("{place:?}.sql"));
+/// The answers as sorted rows of fields, with each table read from its place.
+pub(crate) fn answers(minerva: &Minerva, name: &str, place: &dyn Fn(&str) -> String) -> Vec<Vec<Vec<String>>> {
+    let file = minerva.folder.path().join(format!("{name}.sql"));
     fs::write(&file, script(place)).unwrap();
     let output = minerva
         .client(&["sql", "--output-format", "CSV"])
@@ -89,7 +90,7 @@ fn answers(minerva: &Minerva, place: Place) -> Vec<Vec<Vec<String>>> {
         .unwrap();
     assert!(
         output.status.success(),
-        "{place:?}: {}",
+        "{name}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     split(&String::from_utf8(output.stdout).unwrap())
@@ -130,7 +131,7 @@ fn same(left: &str, right: &str) -> bool {
         }
 }
 
-fn compare(what: &str, found: &[Vec<Vec<String>>], expected: &[Vec<Vec<String>>]) {
+pub(crate) fn compare(what: &str, found: &[Vec<Vec<String>>], expected: &[Vec<Vec<String>>]) {
     assert_eq!(found.len(), 22, "{what}");
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         let number = index + 1;
@@ -142,7 +143,7 @@ fn compare(what: &str, found: &[Vec<Vec<String>>], expected: &[Vec<Vec<String>>]
     }
 }
 
-fn oracle(lake: &Path) -> Vec<Vec<Vec<String>>> {
+pub(crate) fn oracle(lake: &Path) -> Vec<Vec<Vec<String>>> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/tpch_duckdb.py");
     let queries = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tpch");
     let output = python().arg(script).arg(lake).arg(queries).output().unwrap();
@@ -161,14 +162,14 @@ fn the_22_queries_agree_with_duckdb_from_every_place_in_every_set_up() {
 
     let one = Minerva::start(&[("depots.yaml", &text)], 1);
     for place in [Place::Parquet, Place::Generated, Place::Mixed] {
-        compare(&format!("one process, {place:?}"), &answers(&one, place), &expected);
+        compare(&format!("one process, {place:?}"), &place.answers(&one), &expected);
     }
     drop(one);
     let two = Minerva::start(&[("depots.yaml", &text)], 2);
     for place in [Place::Parquet, Place::Generated, Place::Mixed] {
         compare(
             &format!("two workers of one process, {place:?}"),
-            &answers(&two, place),
+            &place.answers(&two),
             &expected,
         );
     }
@@ -184,7 +185,7 @@ fn the_22_queries_agree_with_duckdb_from_every_place_in_every_set_up() {
     for place in [Place::Parquet, Place::Generated, Place::Mixed] {
         compare(
             &format!("two worker processes, {place:?}"),
-            &answers(&apart, place),
+            &place.answers(&apart),
             &expected,
         );
     }

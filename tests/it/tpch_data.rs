@@ -82,6 +82,45 @@ pub(crate) fn write_sqlite(file: &Path, scale: f64, tables: &[&str]) {
     }
 }
 
+/// A table as the statement that creates it in PostgreSQL, and its rows as CSV.
+pub(crate) fn as_csv(table: &str, scale: f64) -> (String, String) {
+    let rows = generate(table, scale);
+    let columns: Vec<String> = rows
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| format!("{} {} NOT NULL", field.name(), postgres_type(field.data_type())))
+        .collect();
+    let create = format!("CREATE TABLE {table} ({})", columns.join(", "));
+    let mut csv = String::new();
+    for batch in rows {
+        for row in 0..batch.num_rows() {
+            let fields: Vec<String> = values(&batch, row).into_iter().map(csv_field).collect();
+            csv.push_str(&fields.join(","));
+            csv.push('\n');
+        }
+    }
+    (create, csv)
+}
+
+fn csv_field(value: rusqlite::types::Value) -> String {
+    match value {
+        rusqlite::types::Value::Integer(value) => value.to_string(),
+        rusqlite::types::Value::Text(text) => format!("\"{}\"", text.replace('"', "\"\"")),
+        other => panic!("no TPC-H table has a value {other:?}"),
+    }
+}
+
+fn postgres_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Int32 => "integer".to_owned(),
+        DataType::Int64 => "bigint".to_owned(),
+        DataType::Decimal128(digits, scale) => format!("numeric({digits},{scale})"),
+        DataType::Date32 => "date".to_owned(),
+        _ => "text".to_owned(),
+    }
+}
+
 fn sqlite_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Int32 | DataType::Int64 => "BIGINT".to_owned(),

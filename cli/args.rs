@@ -53,9 +53,9 @@ pub(crate) struct ServeArgs {
     /// Folder of the state: keys, queries, the join token
     #[arg(long, env = "MINERVA_DATA", value_name = "DIR", default_value = "./minerva-data")]
     pub(crate) data: PathBuf,
-    /// Workers inside this process; 0 = only remote workers
-    #[arg(long, env = "MINERVA_WORKERS", value_name = "N", default_value_t = 1)]
-    pub(crate) workers: usize,
+    /// Workers inside this process; 0 = only remote workers. If absent, the `replicas` of the cluster's manifest, else 1
+    #[arg(long, env = "MINERVA_WORKERS", value_name = "N")]
+    pub(crate) workers: Option<usize>,
     /// Take the workers' join token from this file instead of DATA/join-token
     #[arg(long, env = "MINERVA_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub(crate) join_token_file: Option<PathBuf>,

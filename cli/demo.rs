@@ -90,7 +90,7 @@ async fn serve(args: &DemoArgs, data: &Path, compute: Handle) -> Result<(), Stri
     // The example is small: at the usual size of a task all of it would stay on one worker, and there would be nothing to see.
     config.bytes_per_task = 1 << 20;
     config.compute_on = Some(compute);
-    let bound = start(config, args.workers).await?;
+    let bound = start(config, Some(args.workers)).await?;
     let flight = flight_address(&bound)?;
     let (leave, left) = tokio::sync::oneshot::channel::<()>();
     let once = args.once;

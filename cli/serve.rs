@@ -57,10 +57,11 @@ pub(crate) fn tls_files(tls: &Tls) -> Option<TlsFiles> {
 }
 
 /// Binds every port and adds the workers of this process.
-pub(crate) async fn start(config: Config, workers: usize) -> Result<Bound, String> {
+pub(crate) async fn start(config: Config, workers: Option<usize>) -> Result<Bound, String> {
     let mut bound = minerva_coordinator::bind(config).await?;
     let engine = bound.engine();
     let worker = minerva_worker::in_process(engine.wire().clone(), engine.runtime().clone());
+    let workers = workers.unwrap_or_else(|| engine.declared_workers());
     bound.add_workers(workers, &worker)?;
     Ok(bound)
 }

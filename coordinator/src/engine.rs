@@ -135,6 +135,15 @@ impl Engine {
         &self.wire
     }
 
+    /// How many workers the manifest of the cluster asks for; 1 when there is none.
+    pub fn declared_workers(&self) -> usize {
+        let snapshot = self.snapshot();
+        snapshot
+            .set
+            .cluster(&self.config.cluster)
+            .map_or(1, |cluster| cluster.replicas)
+    }
+
     /// Memory and temporary files of the queries of this process.
     pub fn runtime(&self) -> &Arc<RuntimeEnv> {
         &self.runtime

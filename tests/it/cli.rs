@@ -418,3 +418,25 @@ policy:
         ["600572"]
     );
 }
+
+#[test]
+fn the_cluster_manifest_says_how_many_workers_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let resources = folder.path().join("resources");
+    fs::create_dir(&resources).unwrap();
+    let cluster = "name: minerva\nversion: v1\ntype: cluster\ncluster: {type: minerva, minerva: {replicas: 3}}\n---\n\
+                   name: everybody\nversion: v1\ntype: policy\npolicy:\n  access: {subjects: {tags: [[roles:id:user]]}, predicates: [read], \
+                   objects: {paths: ['**']}, allow: true}\n";
+    fs::write(resources.join("cluster.yaml"), cluster).unwrap();
+    let mut command = program();
+    command.arg("serve").arg("--resources").arg(&resources);
+    command.arg("--data").arg(folder.path().join("data"));
+    command.args(["--flight-port", "0", "--cluster-port", "0"]);
+    let minerva = Minerva {
+        server: Server::start(command),
+        workers: Vec::new(),
+        folder,
+    };
+    let workers = "SELECT count(*) FROM system.runtime.nodes WHERE NOT coordinator";
+    assert_eq!(minerva.rows(None, workers), ["3"]);
+}

@@ -151,6 +151,8 @@ struct Paced {
     rest: Option<RecordBatch>,
     rows: usize,
     given: Option<Instant>,
+    /// How long the reader has worked since it last gave way.
+    worked: Duration,
 }
 
 impl Paced {
@@ -160,10 +162,11 @@ impl Paced {
             rest: None,
             rows: 1,
             given: None,
+            worked: Duration::ZERO,
         }
     }
 
-    /// Learns from how long the reader worked on what it was given; true when that was long.
+    /// Learns from how long the reader worked on what it was given; true when it is to give way.
     fn learn(&mut self) -> bool {
         let Some(taken) = self.given.take().map(|given| given.elapsed()) else {
             return false;
@@ -173,7 +176,12 @@ impl Paced {
             taken if taken > PACE * 2 => self.rows = (self.rows / 2).max(1),
             _ => {}
         }
-        taken >= PACE
+        self.worked += taken;
+        if self.worked < PACE {
+            return false;
+        }
+        self.worked = Duration::ZERO;
+        true
     }
 
     fn give(&mut self, batch: RecordBatch) -> RecordBatch {

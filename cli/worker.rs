@@ -75,7 +75,6 @@ fn config(args: &WorkerArgs, compute: Handle) -> Result<Config, String> {
         port: args.cluster_port,
         token: Token::find(file, args.join_token.as_deref(), &args.data).map_err(|error| error.to_string())?,
         tls,
-        runtime: minerva_cluster::runtime(None).map_err(|error| error.to_string())?,
         memory_bytes: minerva_cluster::default_memory_bytes(),
         compute_on: compute,
         cores: std::thread::available_parallelism().map_or(1, usize::from),

@@ -19,6 +19,8 @@ pub enum Error {
     Tls(String),
     /// An address cannot be used.
     Address(String),
+    /// Memory or room for spill files cannot be had.
+    Runtime(String),
     /// The other side did not answer.
     Unreachable {
         /// Who was called.
@@ -38,6 +40,7 @@ impl fmt::Display for Error {
             Self::Token(message)
             | Self::Tls(message)
             | Self::Address(message)
+            | Self::Runtime(message)
             | Self::Refused(message)
             | Self::Answer(message) => f.write_str(message),
             Self::Unreachable { url, reason } => write!(f, "no answer from `{url}`: {reason}"),

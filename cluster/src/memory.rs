@@ -22,16 +22,19 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
 };
+use minerva_connectors::Depots;
 
 /// How many of the largest consumers an error about memory names.
 const NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
 
-/// The memory and the spill files that all queries of a process share; none means [`default_memory_bytes`].
-pub fn runtime(memory_bytes: Option<u64>) -> Result<Arc<RuntimeEnv>> {
+/// The memory and the spill files that all queries of a process share, and the object stores of its depots; no memory means
+/// [`default_memory_bytes`].
+pub fn runtime(memory_bytes: Option<u64>, depots: &Depots) -> Result<Arc<RuntimeEnv>> {
     let bytes = memory_bytes.unwrap_or_else(default_memory_bytes);
     let pool = GreedyMemoryPool::new(usize::try_from(bytes).unwrap_or(usize::MAX));
     RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, NAMED)))
+        .with_object_store_registry(Arc::clone(depots.stores()) as _)
         .build_arc()
 }
 

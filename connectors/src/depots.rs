@@ -13,13 +13,14 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use minerva_resources::{Depot, ResourceSet};
 
-use crate::{Connector, Error, ErrorKind, Result, Source, connector};
+use crate::{Connector, Error, ErrorKind, Result, Source, Stores, connector};
 
 type Opening = Shared<BoxFuture<'static, Result<Arc<dyn Source>>>>;
 
 /// The depots of a resource set, shared by all sessions of a process.
 pub struct Depots {
     state: Mutex<State>,
+    stores: Arc<Stores>,
 }
 
 struct State {
@@ -38,6 +39,7 @@ impl Depots {
     /// The depots of a resource set, none of them open yet.
     pub fn new(resources: Arc<ResourceSet>) -> Depots {
         Depots {
+            stores: Arc::new(Stores::new(Arc::clone(&resources))),
             state: Mutex::new(State {
                 resources,
                 open: HashMap::new(),
@@ -55,7 +57,13 @@ impl Depots {
                 .depot(name)
                 .is_some_and(|depot| depot.fingerprint == entry.fingerprint)
         });
-        state.resources = resources;
+        state.resources = Arc::clone(&resources);
+        self.stores.update(resources);
+    }
+
+    /// The object stores of these depots, which the runtime of every session over them must have.
+    pub fn stores(&self) -> &Arc<Stores> {
+        &self.stores
     }
 
     /// The resource set that names are looked up in.
@@ -88,7 +96,7 @@ impl Depots {
         let attempt = state.next_attempt;
         state.next_attempt += 1;
         let fingerprint = depot.fingerprint.clone();
-        let opening = start(depot)?;
+        let opening = start(depot, Arc::clone(&self.stores))?;
         state.open.insert(
             name.to_owned(),
             Entry {
@@ -122,12 +130,12 @@ impl fmt::Debug for Depots {
     }
 }
 
-fn start(depot: Arc<Depot>) -> Result<Opening> {
+fn start(depot: Arc<Depot>, stores: Arc<Stores>) -> Result<Opening> {
     let connector: &'static dyn Connector = connector(&depot.depot_type).ok_or_else(|| {
         let message = format!("unknown depot type `{}`", depot.depot_type);
         Error::new(&depot.meta.name, ErrorKind::Unsupported, message)
     })?;
-    Ok(async move { connector.open(&depot).await }.boxed().shared())
+    Ok(async move { connector.open(&depot, &stores).await }.boxed().shared())
 }
 
 fn unknown_depot(name: &str) -> Error {

@@ -20,6 +20,7 @@ mod scan;
 mod scan_codec;
 mod scan_exec;
 mod sqlite;
+mod stores;
 mod tpch;
 
 pub mod conformance;
@@ -42,13 +43,14 @@ use object_store::path::Path;
 
 pub use depots::{Depots, depots_of};
 pub use error::{Error, ErrorKind};
-pub use files::{decode_file_scan, encode_file_scan};
+pub use files::{DepotStore, decode_file_scan, encode_file_scan};
 pub use leaf::{LeafSource, leaf_addresses};
 pub use postgres::CopyDecoder;
 pub use remote_table::RemoteTable;
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};
 pub use scan_exec::{ScanExec, split, splits_of};
+pub use stores::Stores;
 
 /// What a function of this crate returns when nothing else is said.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -66,7 +68,12 @@ pub trait Connector: Debug + Send + Sync {
     fn example(&self) -> &'static str;
 
     /// Reaches the depot. Called on first use; the source is then shared by all queries.
-    async fn open(&self, depot: &Arc<Depot>) -> Result<Arc<dyn Source>>;
+    async fn open(&self, depot: &Arc<Depot>, stores: &Stores) -> Result<Arc<dyn Source>>;
+
+    /// The object store of a depot whose files are in one. Reaches nothing; `stores` of [`Connector::open`] keeps it.
+    fn store(&self, _depot: &Depot) -> Result<Option<Arc<DepotStore>>> {
+        Ok(None)
+    }
 
     /// What is wrong with a depot's settings beyond what [`Connector::parameters`] says. Does no IO.
     fn check(&self, _depot: &Depot) -> Vec<Problem> {
@@ -153,9 +160,13 @@ pub trait Source: Debug + Send + Sync {
 
 /// Every type of depot, in alphabetical order.
 pub const CONNECTORS: &[&dyn Connector] = &[
+    &files::AbfssConnector,
     &files::FileConnector,
+    &files::GcsConnector,
+    &files::HttpConnector,
     &memory::MemoryConnector,
     &postgres::PostgresConnector,
+    &files::S3Connector,
     &sqlite::SqliteConnector,
     &tpch::TpchConnector,
 ];

@@ -16,7 +16,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::memory::MemoryStream;
 use minerva_resources::{Address, Depot, Parameter};
 
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split};
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores};
 
 /// The collection that is there before any table is.
 const DEFAULT_COLLECTION: &str = "public";
@@ -42,7 +42,7 @@ impl Connector for MemoryConnector {
         "name: scratch\nversion: v2alpha\ntype: depot\ndepot:\n  type: memory\n  memory: {}\n"
     }
 
-    async fn open(&self, depot: &Arc<Depot>) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
         Ok(Arc::new(MemorySource {
             depot: depot.meta.name.clone(),
             tables: RwLock::default(),

@@ -25,7 +25,7 @@ use minerva_resources::{Address, Depot, Parameter, Problem};
 
 use self::connection::Database;
 use self::settings::Settings;
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split};
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores};
 
 pub use self::decode::CopyDecoder;
 
@@ -70,7 +70,7 @@ instance-secret:
         Settings::of(depot).err().unwrap_or_default()
     }
 
-    async fn open(&self, depot: &Arc<Depot>) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
         let settings = Settings::of(depot).map_err(|problems| {
             let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
             Error::new(&depot.meta.name, ErrorKind::Settings, messages.join("; "))

@@ -22,7 +22,7 @@ use datafusion::logical_expr::TableType;
 use minerva_resources::{Address, Depot, Parameter, ParameterKind};
 
 use self::connection::{Database, absolute};
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split};
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores};
 
 /// The one collection: the name that SQLite itself gives a database.
 const COLLECTION: &str = "main";
@@ -52,7 +52,7 @@ impl Connector for SqliteConnector {
         "name: crm\nversion: v2alpha\ntype: depot\ndepot:\n  type: sqlite\n  sqlite:\n    path: ./crm.db\n"
     }
 
-    async fn open(&self, depot: &Arc<Depot>) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
         let name = &depot.meta.name;
         let path = depot.settings.path("path", &depot.base);
         let path = path.ok_or_else(|| Error::new(name, ErrorKind::Settings, "the setting `path` is missing"))?;

@@ -108,7 +108,7 @@ impl Engine {
             resources, store, lock, ..
         } = prepared;
         let set = resources.current();
-        let runtime = minerva_cluster::runtime(config.max_memory_bytes)
+        let runtime = minerva_cluster::runtime(config.max_memory_bytes, wire.depots())
             .map_err(|error| format!("the query runtime cannot be made: {error}"))?;
         let limits = set
             .cluster(&config.cluster)

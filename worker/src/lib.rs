@@ -46,9 +46,7 @@ pub struct Config {
     pub token: Token,
     /// Certificates, or `None` for plain text.
     pub tls: Option<Tls>,
-    /// The memory and the spill files of its queries.
-    pub runtime: Arc<RuntimeEnv>,
-    /// How much memory that is, for the listing of nodes.
+    /// How much memory its queries may have.
     pub memory_bytes: u64,
     /// The threads that stages run on, so that the coordinator hears of the worker while they are busy.
     pub compute_on: Handle,
@@ -144,7 +142,7 @@ impl Bound {
     /// Joins the coordinator and runs what it sends, until `shutdown` is done; then takes nothing new, finishes what it
     /// has, and leaves. While the coordinator is away it goes on trying. An error means that it was refused.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let worker = session::worker(&self.state, &self.config.runtime);
+        let worker = session::worker(&self.state, &self.state.runtime(self.config.memory_bytes)?);
         let (stop, stopped) = oneshot::channel::<()>();
         let guarded = InterceptedService::new(
             worker.clone().into_worker_server(),

@@ -43,6 +43,12 @@ impl State {
         }
     }
 
+    /// The memory, the spill files and the object stores of its queries.
+    pub(crate) fn runtime(&self, memory_bytes: u64) -> Result<Arc<RuntimeEnv>, Error> {
+        minerva_cluster::runtime(Some(memory_bytes), self.wire.depots())
+            .map_err(|error| Error::Runtime(format!("the query runtime cannot be made: {error}")))
+    }
+
     /// Makes sure that the worker's resources are those that hold, if `wanted` says that they changed.
     pub(crate) async fn refresh(&self, wanted: &ResourcesVersion) -> Result<(), Error> {
         let mut version = self.version.lock().await;

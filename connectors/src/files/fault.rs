@@ -4,12 +4,15 @@
 //! makes the crate's error of it. A fault never holds a stored value: a policy may hide it from the one who reads the
 //! message. That is why the texts of the decoders, which quote values, are not passed on.
 
+use std::fmt;
 use std::io;
 
 use datafusion::error::DataFusionError;
+use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use super::remote::location;
 use crate::{Error, ErrorKind};
 
 /// What happened to a file, without its name.
@@ -31,8 +34,11 @@ impl Fault {
         Fault::new(ErrorKind::Corrupt, message)
     }
 
-    /// What the operating system said.
+    /// What the operating system said, or the store behind a file that is read like one.
     pub(super) fn io(error: &io::Error) -> Fault {
+        if let Some(fault) = error.get_ref().and_then(|error| error.downcast_ref::<Fault>()) {
+            return fault.clone();
+        }
         match error.kind() {
             io::ErrorKind::NotFound => Fault::new(ErrorKind::Changed, "is gone; run the query again"),
             io::ErrorKind::PermissionDenied => {
@@ -43,14 +49,35 @@ impl Fault {
     }
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// It travels inside the errors of readers and stores.
+impl std::error::Error for Fault {}
+
+/// Where the files of a scan are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Home {
+    /// On this machine's disks.
+    Disk,
+    /// In the object store of the depot.
+    Store,
+}
+
 /// Where a file scan comes from, for messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
     pub(super) depot: String,
     pub(super) collection: String,
     pub(super) dataset: String,
-    /// The folder of the depot as an object store path, without slashes at its ends.
+    pub(super) home: Home,
+    /// What the locations of the depot's files begin with, without slashes at its ends: its folder, or its store.
     pub(super) root: String,
+    /// The folder inside an object store that is the depot; empty for all of it.
+    pub(super) folder: String,
 }
 
 impl Origin {
@@ -69,10 +96,24 @@ impl Origin {
         Error::new(&self.depot, kind, message).about_dataset(&self.collection, &self.dataset)
     }
 
+    /// The URL of the store that holds the files.
+    pub(super) fn store_url(&self) -> datafusion::error::Result<ObjectStoreUrl> {
+        match self.home {
+            Home::Disk => Ok(ObjectStoreUrl::local_filesystem()),
+            Home::Store => location::store_url(&self.depot),
+        }
+    }
+
     /// A file's path as the depot's owner knows it.
     fn relative<'a>(&self, file: &'a Path) -> &'a str {
-        let path = file.as_ref();
-        path.strip_prefix(self.root.as_str())
+        let (path, root) = match self.home {
+            Home::Disk => (file.as_ref(), &self.root),
+            Home::Store => (
+                location::parse(file).map_or(file.as_ref(), |located| located.key),
+                &self.folder,
+            ),
+        };
+        path.strip_prefix(root.as_str())
             .map_or(path, |rest| rest.trim_start_matches('/'))
     }
 
@@ -124,8 +165,14 @@ pub(super) fn fault_of(error: &DataFusionError) -> Option<Fault> {
     }
 }
 
-fn store_fault(error: &object_store::Error) -> Fault {
+/// What an error of a store means.
+pub(super) fn store_fault(error: &object_store::Error) -> Fault {
     match error {
+        // The store of a depot says itself what happened.
+        object_store::Error::Generic { source, .. } if source.is::<Fault>() => match source.downcast_ref::<Fault>() {
+            Some(fault) => fault.clone(),
+            None => Fault::corrupt("cannot be read"),
+        },
         object_store::Error::NotFound { .. } => Fault::new(ErrorKind::Changed, "is gone; run the query again"),
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             Fault::new(ErrorKind::Denied, "cannot be read: access is denied")

@@ -13,15 +13,14 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
-use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::FutureExt;
 use object_store::{ObjectMeta, ObjectStore};
 
-use super::fault::{Fault, fault_of};
+use super::fault::{Fault, Origin, fault_of};
 use super::formats::Format;
 use super::listing::DataFile;
 use super::nan::holds_floats;
-use super::rows::{Input, RowFormat, guarded};
+use super::rows::{Input, RowFormat};
 use super::{avro, csv, ipc, json};
 use crate::ErrorKind;
 
@@ -46,23 +45,22 @@ pub(super) fn meta_of(file: &DataFile) -> Result<ObjectMeta, Fault> {
 }
 
 /// Looks into a file that is not Parquet. Blocks.
-pub(super) fn look_into(file: &DataFile, format: &RowFormat) -> Result<Facts, Fault> {
-    let input = Input::Local(file.path.clone());
-    let name = file.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+pub(super) fn look_into(file: &DataFile, input: &Input, format: &RowFormat) -> Result<Facts, Fault> {
     let meta = meta_of(file)?;
+    let name = meta.location.filename().unwrap_or_default();
     let mut multiline = false;
-    let schema = guarded(|| {
+    let schema = input.guarded(|| {
         Ok(match format.format {
             // An empty text file has no rows and says nothing about columns.
             Format::Csv | Format::Json if file.stamp.size == 0 => Schema::empty(),
             Format::Csv => {
-                let found = csv::infer(&input, &csv::Dialect::of(&format.text, name))?;
+                let found = csv::infer(input, &csv::Dialect::of(&format.text, name))?;
                 multiline = found.multiline;
                 found.schema
             }
-            Format::Json => json::infer(&input, format.text.compression_of(name), format.text.sample)?,
-            Format::Arrow => ipc::schema(&input)?,
-            Format::Avro => avro::schema(&input)?,
+            Format::Json => json::infer(input, format.text.compression_of(name), format.text.sample)?,
+            Format::Arrow => ipc::schema(input)?,
+            Format::Avro => avro::schema(input)?,
             Format::Parquet => return Err(Fault::new(ErrorKind::Internal, "is Parquet and is not read in rows")),
         })
     })?;
@@ -81,8 +79,8 @@ pub(super) struct Footers<'a> {
 }
 
 impl<'a> Footers<'a> {
-    pub(super) fn new(session: &'a dyn Session) -> datafusion::error::Result<Footers<'a>> {
-        let store = session.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
+    pub(super) fn new(session: &'a dyn Session, origin: &Origin) -> datafusion::error::Result<Footers<'a>> {
+        let store = session.runtime_env().object_store(origin.store_url()?)?;
         let format = ParquetFormat::default().with_options(parquet_options(session));
         Ok(Footers { format, store, session })
     }

@@ -19,15 +19,30 @@ use crate::ErrorKind;
 /// some milliseconds apart.
 const CLOCK_TICK: i64 = 50_000_000;
 
+/// The same for object stores, which tell whole seconds of a clock of their own.
+const STORE_TICK: i64 = 5_000_000_000;
+
 /// One file of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DataFile {
     /// The path relative to the root, for messages.
     pub(super) relative: String,
-    pub(super) path: PathBuf,
+    pub(super) at: At,
     pub(super) stamp: Stamp,
     /// The `key=value` folders on the way to it.
     pub(super) partitions: Vec<PartitionKey>,
+}
+
+/// Where a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum At {
+    Disk(PathBuf),
+    /// In the object store of the depot.
+    Store {
+        location: StorePath,
+        /// Whether the location names the version by a tag, which every change changes.
+        has_tag: bool,
+    },
 }
 
 /// What changes when a file changes.
@@ -43,8 +58,8 @@ pub(super) struct Stamp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listing {
     pub(super) format: Format,
-    /// The root's own folder, links resolved.
-    pub(super) root: PathBuf,
+    /// What the locations of all files of the depot begin with: the root's own folder, links resolved, or the store.
+    pub(super) root: StorePath,
     /// Sorted by path.
     pub(super) files: Vec<DataFile>,
 }
@@ -57,18 +72,28 @@ impl Stamp {
             changed: written(metadata).max(touched(metadata)),
         }
     }
-
-    /// Whether the file changed so lately that its next change may leave the same stamp.
-    pub(super) fn is_fresh(&self, now: i64) -> bool {
-        now.saturating_sub(self.changed) < CLOCK_TICK
-    }
 }
 
 impl DataFile {
+    /// Whether the file changed so lately that its next change may leave the same stamp.
+    pub(super) fn is_fresh(&self, now: i64) -> bool {
+        let tick = match self.at {
+            At::Disk(_) => CLOCK_TICK,
+            At::Store { has_tag: true, .. } => return false,
+            // A store that tells no time tells no change either.
+            At::Store { has_tag: false, .. } if self.stamp.changed <= 0 => return true,
+            At::Store { has_tag: false, .. } => STORE_TICK,
+        };
+        now.saturating_sub(self.stamp.changed) < tick
+    }
+
     /// The path as object stores write it.
     pub(super) fn location(&self) -> Result<StorePath, Fault> {
         let odd = |_| Fault::new(ErrorKind::Unsupported, "has a name that cannot be read; rename it");
-        let location = StorePath::from_absolute_path(&self.path).map_err(odd)?;
+        let location = match &self.at {
+            At::Disk(path) => StorePath::from_absolute_path(path).map_err(odd)?,
+            At::Store { location, .. } => return Ok(location.clone()),
+        };
         // The local object store takes such a name for one of its own unfinished writes.
         let unfinished = location
             .filename()
@@ -135,7 +160,7 @@ pub(super) fn list(root: &Root, place: &Place) -> Result<Listing, Fault> {
     same_partitions(&files)?;
     Ok(Listing {
         format,
-        root: root.path.clone(),
+        root: store_root(&root.path)?,
         files,
     })
 }
@@ -206,7 +231,7 @@ impl Walk<'_> {
         let file = DataFile {
             relative,
             stamp: Stamp::of(&metadata),
-            path,
+            at: At::Disk(path),
             partitions: partitions.to_vec(),
         };
         self.found.push((file, format));
@@ -216,6 +241,12 @@ impl Walk<'_> {
     fn name(&self, path: &Path) -> String {
         self.root.relative(path).to_string_lossy().into_owned()
     }
+}
+
+/// The root of a depot as an object store path.
+pub(super) fn store_root(root: &Path) -> Result<StorePath, Fault> {
+    StorePath::from_absolute_path(root)
+        .map_err(|_| Fault::new(ErrorKind::Unsupported, "the folder has a name that cannot be read"))
 }
 
 /// A table format keeps files that are no longer a part of the table: to read them all would be wrong.
@@ -235,11 +266,17 @@ fn refuse_table_formats(folder: &Path) -> Result<(), Fault> {
     } else {
         return Ok(());
     };
-    let message = format!("is {kind}, whose files cannot be read without its log; this format is not supported");
-    Err(Fault::new(ErrorKind::Unsupported, message))
+    Err(refused_format(kind))
 }
 
-fn one_format(files: &[(DataFile, Format)]) -> Result<Format, Fault> {
+/// The fault of a dataset that is `kind`: "a Delta Lake table".
+pub(super) fn refused_format(kind: &str) -> Fault {
+    let message = format!("is {kind}, whose files cannot be read without its log; this format is not supported");
+    Fault::new(ErrorKind::Unsupported, message)
+}
+
+/// The format that all files have.
+pub(super) fn one_format(files: &[(DataFile, Format)]) -> Result<Format, Fault> {
     let Some((first, format)) = files.first() else {
         let message = "has no data files; known extensions are .parquet, .csv, .tsv, .json, .jsonl, .ndjson, .avro, \
                        .arrow, .ipc and .feather, others need `format` in the manifest";
@@ -260,7 +297,8 @@ fn one_format(files: &[(DataFile, Format)]) -> Result<Format, Fault> {
     }
 }
 
-fn same_partitions(files: &[DataFile]) -> Result<(), Fault> {
+/// An error unless all files lie in the same partition folders.
+pub(super) fn same_partitions(files: &[DataFile]) -> Result<(), Fault> {
     let keys = |file: &DataFile| {
         file.partitions
             .iter()

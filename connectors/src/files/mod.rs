@@ -1,7 +1,8 @@
-//! Depots of type `file`: folders of Parquet, CSV, JSON, Avro and Arrow files.
+//! Depots of files: folders of Parquet, CSV, JSON, Avro and Arrow files, on this machine or in object stores.
 //!
-//! In: the manifest of a depot. Out: tables whose scans are DataFusion's own file scans. [`layout`] finds datasets,
-//! [`listing`] their files, [`schema_cache`] keeps what is known of them, [`table`] plans. Nothing is ever written.
+//! In: the manifest of a depot. Out: tables whose scans are DataFusion's own file scans. [`layout`] finds datasets in a folder,
+//! [`listing`] their files, [`remote`] does both in object stores, [`schema_cache`] keeps what is known of files, [`table`] plans.
+//! Nothing is ever written.
 
 mod avro;
 mod csv;
@@ -17,6 +18,7 @@ mod merge;
 mod named;
 mod nan;
 mod partitions;
+mod remote;
 mod rows;
 mod schema_cache;
 mod settings;
@@ -31,13 +33,20 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use minerva_resources::{Address, Depot, Parameter, Problem};
 use object_store::path::Path;
 
-use self::fault::{Fault, Origin};
+use self::fault::{Fault, Home, Origin};
 use self::layout::{Root, owner_of};
-use self::listing::{Listing, list};
-use self::schema_cache::{SchemaCache, store_root};
-use self::settings::{FileSettings, PARAMETERS};
-use crate::{Connector, Error, ErrorKind, Result, Source};
+use self::listing::{Listing, list, store_root};
+use self::remote::{Bucket, Describe};
+use self::schema_cache::SchemaCache;
+use self::settings::{FileSettings, PARAMETERS, TextSettings};
+use crate::{Connector, Error, ErrorKind, Result, Source, Stores};
 
+pub use self::remote::DepotStore;
+pub(crate) use self::remote::abfss::AbfssConnector;
+pub(crate) use self::remote::gcs::GcsConnector;
+pub(crate) use self::remote::http::HttpConnector;
+pub(crate) use self::remote::location;
+pub(crate) use self::remote::s3::S3Connector;
 pub use self::wire::{decode_file_scan, encode_file_scan};
 
 /// Depots of type `file`.
@@ -69,7 +78,7 @@ depot:
         FileSettings::of(depot).err().unwrap_or_default()
     }
 
-    async fn open(&self, depot: &Arc<Depot>) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
         let name = depot.meta.name.clone();
         let settings = FileSettings::of(depot).map_err(|problems| {
             let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
@@ -77,10 +86,12 @@ depot:
         })?;
         let files = Files {
             depot: name,
-            settings: Arc::new(settings),
+            depot_type: self.depot_type(),
+            text: settings.text.clone(),
+            place: Place::Folder(Arc::new(settings)),
             tables: SchemaCache::default(),
         };
-        files.look(|_| Ok(())).await?;
+        files.named(files.reach().await)?;
         Ok(Arc::new(files))
     }
 
@@ -106,46 +117,98 @@ depot:
     }
 }
 
-/// An open depot of type `file`.
+/// An open depot of files.
 #[derive(Debug)]
 struct Files {
     depot: String,
-    settings: Arc<FileSettings>,
+    depot_type: &'static str,
+    place: Place,
+    text: TextSettings,
     tables: SchemaCache,
 }
 
+/// Where its files are.
+#[derive(Debug)]
+enum Place {
+    Folder(Arc<FileSettings>),
+    /// The part of an object store that is the depot, and its folder there.
+    Bucket(Box<Bucket>, Path),
+}
+
 impl Files {
-    /// Looks at the folder, on a thread that may wait for it.
-    async fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Root) -> std::result::Result<T, Fault> + Send + 'static,
-    ) -> Result<T> {
-        let settings = Arc::clone(&self.settings);
-        let looked = tokio::task::spawn_blocking(move || look(&Root::find(&settings.path, settings.format)?)).await;
-        let looked =
-            looked.unwrap_or_else(|_| Err(Fault::new(ErrorKind::Internal, "the folder could not be looked at")));
-        looked.map_err(|fault| Error::new(&self.depot, fault.kind, fault.message))
+    /// Opens a depot in an object store.
+    async fn remote(
+        depot: &Arc<Depot>,
+        depot_type: &'static str,
+        describe: Describe,
+        stores: &Stores,
+    ) -> Result<Arc<dyn Source>> {
+        let (bucket, text, folder) = remote::bucket(depot, describe, stores.of(depot)?)?;
+        let files = Files {
+            depot: depot.meta.name.clone(),
+            depot_type,
+            place: Place::Bucket(Box::new(bucket), folder),
+            text,
+            tables: SchemaCache::default(),
+        };
+        files.named(files.reach().await)?;
+        Ok(Arc::new(files))
     }
 
-    async fn listing(&self, collection: &str, dataset: &str) -> Result<Option<Listing>> {
-        let names = (collection.to_owned(), dataset.to_owned());
-        let listed = self.look(move |root| match root.place(&names.0, &names.1)? {
-            None => Ok(None),
-            Some(place) => list(root, &place).map(Some),
-        });
-        listed.await.map_err(|error| error.about_dataset(collection, dataset))
+    /// An error if the folder or the store is not there.
+    async fn reach(&self) -> std::result::Result<(), Fault> {
+        match &self.place {
+            Place::Folder(settings) => look(settings, |_| Ok(())).await,
+            Place::Bucket(bucket, _) => bucket.reach().await,
+        }
     }
+
+    async fn listing(&self, collection: &str, dataset: &str) -> std::result::Result<Option<Listing>, Fault> {
+        match &self.place {
+            Place::Folder(settings) => {
+                let names = (collection.to_owned(), dataset.to_owned());
+                let listed = look(settings, move |root| match root.place(&names.0, &names.1)? {
+                    None => Ok(None),
+                    Some(place) => list(root, &place).map(Some),
+                });
+                listed.await
+            }
+            Place::Bucket(bucket, _) => bucket.listing(collection, dataset).await,
+        }
+    }
+
+    fn named<T>(&self, looked: std::result::Result<T, Fault>) -> Result<T> {
+        looked.map_err(|fault| Error::new(&self.depot, fault.kind, fault.message))
+    }
+}
+
+/// Looks at a folder, on a thread that may wait for it.
+async fn look<T: Send + 'static>(
+    settings: &Arc<FileSettings>,
+    look: impl FnOnce(&Root) -> std::result::Result<T, Fault> + Send + 'static,
+) -> std::result::Result<T, Fault> {
+    let settings = Arc::clone(settings);
+    let looked = tokio::task::spawn_blocking(move || look(&Root::find(&settings.path, settings.format)?)).await;
+    looked.unwrap_or_else(|_| Err(Fault::new(ErrorKind::Internal, "the folder could not be looked at")))
 }
 
 #[async_trait]
 impl Source for Files {
     async fn collections(&self) -> Result<Vec<String>> {
-        self.look(Root::collections).await
+        self.named(match &self.place {
+            Place::Folder(settings) => look(settings, Root::collections).await,
+            Place::Bucket(bucket, _) => bucket.collections().await,
+        })
     }
 
     async fn datasets(&self, collection: &str) -> Result<Vec<String>> {
-        let collection = collection.to_owned();
-        self.look(move |root| root.datasets(&collection)).await
+        self.named(match &self.place {
+            Place::Folder(settings) => {
+                let collection = collection.to_owned();
+                look(settings, move |root| root.datasets(&collection)).await
+            }
+            Place::Bucket(bucket, _) => bucket.datasets(collection).await,
+        })
     }
 
     async fn dataset(
@@ -154,18 +217,24 @@ impl Source for Files {
         dataset: &str,
         session: &dyn Session,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
-        let Some(listing) = self.listing(collection, dataset).await? else {
+        let listed = self.named(self.listing(collection, dataset).await);
+        let Some(listing) = listed.map_err(|error| error.about_dataset(collection, dataset))? else {
             self.tables.forget(collection, dataset);
             return Ok(None);
         };
-        let root = store_root(&listing.root).map_err(|fault| Error::new(&self.depot, fault.kind, fault.message))?;
+        let (home, folder) = match &self.place {
+            Place::Folder(_) => (Home::Disk, String::new()),
+            Place::Bucket(_, folder) => (Home::Store, folder.as_ref().to_owned()),
+        };
         let origin = Origin {
             depot: self.depot.clone(),
             collection: collection.to_owned(),
             dataset: dataset.to_owned(),
-            root: root.as_ref().to_owned(),
+            home,
+            root: listing.root.as_ref().to_owned(),
+            folder,
         };
-        let table = self.tables.table(origin, listing, &self.settings.text, session).await?;
+        let table = self.tables.table(origin, listing, &self.text, session).await?;
         Ok(Some(table))
     }
 
@@ -174,6 +243,6 @@ impl Source for Files {
     }
 
     fn depot_type(&self) -> &'static str {
-        "file"
+        self.depot_type
     }
 }

@@ -19,7 +19,6 @@ use datafusion::datasource::physical_plan::{
     FileGroup, FileOpenFuture, FileOpener, FileScanConfig, FileSource, FileStreamBuilder,
 };
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr};
 use datafusion::physical_expr_common::sort_expr::PhysicalSortExpr;
@@ -28,10 +27,10 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::fault::{Fault, Origin};
+use super::fault::{Fault, Home, Origin};
 use super::listing::Stamp;
 use super::nan::may_be_true_of_nan;
 use crate::ErrorKind;
@@ -208,7 +207,7 @@ impl FileOpener for NamedOpener {
             .with_metrics(&uncounted)
             .build()?;
         Ok(async move {
-            watch.check().await?;
+            watch.check()?;
             Ok(watch.rows(rows.boxed()))
         }
         .boxed())
@@ -218,9 +217,6 @@ impl FileOpener for NamedOpener {
 /// Watches one file while it is read.
 struct Watch {
     origin: Arc<Origin>,
-    store: Arc<dyn ObjectStore>,
-    /// Whether paths of the store are paths of this machine.
-    is_local: bool,
     location: Path,
     planned: Stamp,
 }
@@ -234,28 +230,21 @@ impl Watch {
         };
         Watch {
             origin: Arc::clone(&opener.origin),
-            store: Arc::clone(&opener.store),
-            is_local: opener.template.object_store_url == ObjectStoreUrl::local_filesystem(),
             location: file.object_meta.location.clone(),
             planned,
         }
     }
 
-    /// An error if the file is not the one that the query was planned with.
-    async fn check(&self) -> Result<()> {
-        let now = if self.is_local {
-            let path = std::path::Path::new("/").join(self.location.as_ref());
-            let metadata = std::fs::metadata(path).map_err(|error| self.error(Fault::io(&error)))?;
-            Stamp::of(&metadata)
-        } else {
-            let found = self.store.head(&self.location).await;
-            let found = found.map_err(|error| self.named(DataFusionError::ObjectStore(Box::new(error))))?;
-            Stamp {
-                size: found.size,
-                changed: found.last_modified.timestamp_nanos_opt().unwrap_or_default(),
-            }
-        };
-        if now == self.planned {
+    /// An error if the file is not the one that the query was planned with. The store of a depot sees to that itself, at
+    /// every answer.
+    fn check(&self) -> Result<()> {
+        match self.origin.home {
+            Home::Store => return Ok(()),
+            Home::Disk => {}
+        }
+        let path = std::path::Path::new("/").join(self.location.as_ref());
+        let metadata = std::fs::metadata(path).map_err(|error| self.error(Fault::io(&error)))?;
+        if Stamp::of(&metadata) == self.planned {
             return Ok(());
         }
         Err(self.error(Fault::new(
@@ -277,10 +266,10 @@ impl Watch {
                     Err(panic) => watch.error(panicked(panic.as_ref())),
                 };
                 // A file that was overwritten looks damaged.
-                watch.check().await.and(Err(error))
+                watch.check().and(Err(error))
             }
         });
-        let check = futures::stream::once(async move { after.check().await.err() });
+        let check = futures::stream::once(async move { after.check().err() });
         named
             .chain(check.filter_map(|error| async move { error.map(Err) }))
             .boxed()

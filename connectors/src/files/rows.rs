@@ -5,16 +5,18 @@
 //! or errors that name depot, dataset and file.
 
 use std::fmt;
-use std::io::{Cursor, Read, Seek};
+use std::io::{Read, Seek};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Poll;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener, FileScanConfig, FileSource};
 use datafusion::datasource::projection::{ProjectionOpener, SplitProjection};
@@ -23,12 +25,13 @@ use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr_adapter::{BatchAdapter, BatchAdapterFactory};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, PhysicalExpr};
-use futures::StreamExt;
+use futures::{FutureExt, Stream, StreamExt};
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
-use super::fault::{Fault, Origin, fault_of};
+use super::fault::{Fault, Home, Origin, fault_of};
 use super::formats::{Compression, Format};
+use super::remote::RemoteFile;
 use super::settings::TextSettings;
 use super::{avro, csv, ipc, json};
 use crate::ErrorKind;
@@ -45,7 +48,7 @@ impl<T: Read + Seek + Send> ReadSeek for T {}
 #[derive(Debug, Clone)]
 pub(super) enum Input {
     Local(PathBuf),
-    Bytes(Arc<[u8]>),
+    Remote(RemoteFile),
 }
 
 impl Input {
@@ -55,8 +58,18 @@ impl Input {
                 Ok(file) => Ok(Box::new(file)),
                 Err(error) => Err(Fault::io(&error)),
             },
-            Input::Bytes(bytes) => Ok(Box::new(Cursor::new(Arc::clone(bytes)))),
+            Input::Remote(file) => Ok(Box::new(file.open())),
         }
+    }
+
+    /// Decoders of other people may panic on damaged files, and may not pass on what an object store said.
+    pub(super) fn guarded<T>(&self, read: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        let read = catch_unwind(AssertUnwindSafe(read));
+        let read = read.unwrap_or_else(|_| Err(Fault::corrupt("is damaged: it cannot be decoded")));
+        read.map_err(|fault| match self {
+            Input::Local(_) => fault,
+            Input::Remote(file) => file.failure().unwrap_or(fault),
+        })
     }
 }
 
@@ -279,29 +292,100 @@ impl FileOpener for RowOpener {
             Arc::clone(&self.origin),
             Arc::clone(&self.store),
         );
+        let size = file.object_meta.size;
         Ok(Box::pin(async move {
-            let name_it = |fault: Fault| DataFusionError::from(origin.error(&location, fault));
-            let found = store
-                .get(&location)
-                .await
-                .map_err(|error| origin.name(&location, DataFusionError::ObjectStore(Box::new(error))))?;
-            let input = match found.payload {
-                GetResultPayload::File(_, path) => Input::Local(path),
-                GetResultPayload::Stream(_) => Input::Bytes(found.bytes().await?.as_ref().into()),
-            };
-            let mut batches = guarded(|| format.open(&input, &name, &request)).map_err(name_it)?;
-            let mut failed = false;
-            let rows = std::iter::from_fn(move || {
-                if failed {
-                    return None;
+            let input = match origin.home {
+                Home::Store => Input::Remote(RemoteFile::new(store, location.clone(), size)),
+                Home::Disk => {
+                    let found = store.get(&location).await;
+                    let found =
+                        found.map_err(|error| origin.name(&location, DataFusionError::ObjectStore(Box::new(error))))?;
+                    match found.payload {
+                        GetResultPayload::File(_, path) => Input::Local(path),
+                        GetResultPayload::Stream(_) => {
+                            return Err(internal_datafusion_err!("a file on a disk that is not a file"));
+                        }
+                    }
                 }
-                let batch = guarded(|| batches.next().transpose()).transpose()?;
-                failed = batch.is_err();
-                Some(batch.map_err(|fault| DataFusionError::from(origin.error(&location, fault))))
-            });
-            Ok(futures::stream::iter(rows).boxed())
+            };
+            let name_it = move |fault: Fault| DataFusionError::from(origin.error(&location, fault));
+            Ok(match &input {
+                Input::Local(_) => {
+                    let batches = Decoded::open(&format, input, &name, &request).map_err(&name_it)?;
+                    futures::stream::iter(batches.map(move |batch| batch.map_err(&name_it))).boxed()
+                }
+                // Its decoder waits for the store, which a thread that computes must not.
+                Input::Remote(_) => aside(move || Decoded::open(&format, input, &name, &request))
+                    .map(move |batch| batch.map_err(&name_it))
+                    .boxed(),
+            })
         }))
     }
+}
+
+/// The batches of one file up to the first failure.
+struct Decoded {
+    input: Input,
+    batches: Batches,
+    failed: bool,
+}
+
+impl Decoded {
+    fn open(format: &RowFormat, input: Input, name: &str, request: &Request) -> Result<Decoded, Fault> {
+        let batches = input.guarded(|| format.open(&input, name, request))?;
+        Ok(Decoded {
+            input,
+            batches,
+            failed: false,
+        })
+    }
+}
+
+impl Iterator for Decoded {
+    type Item = Result<RecordBatch, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let batches = &mut self.batches;
+        let batch = self.input.guarded(|| batches.next().transpose()).transpose()?;
+        self.failed = batch.is_err();
+        Some(batch)
+    }
+}
+
+/// Decodes on a thread that may wait. It is at most two batches ahead, and ends when nobody takes them any more.
+fn aside(
+    open: impl FnOnce() -> Result<Decoded, Fault> + Send + 'static,
+) -> impl Stream<Item = Result<RecordBatch, Fault>> {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let decoding = SpawnedTask::spawn_blocking(move || {
+        match open() {
+            Ok(mut batches) => {
+                while let Some(batch) = batches.next()
+                    && sender.blocking_send(batch).is_ok()
+                {}
+            }
+            Err(fault) => drop(sender.blocking_send(Err(fault))),
+        };
+    });
+    let mut decoding = Some(decoding);
+    futures::stream::poll_fn(move |context| {
+        if let Some(batch) = std::task::ready!(receiver.poll_recv(context)) {
+            return Poll::Ready(Some(batch));
+        }
+        // An end is one only if the thread came to it: a thread that died has more rows.
+        let Some(ended) = decoding.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let ended = std::task::ready!(ended.poll_unpin(context));
+        decoding = None;
+        Poll::Ready(match ended {
+            Ok(()) => None,
+            Err(_) => Some(Err(Fault::new(ErrorKind::Internal, "could not be decoded to its end"))),
+        })
+    })
 }
 
 /// What a reader of one part of a file has to read.
@@ -328,11 +412,6 @@ fn part_of(file: &PartitionedFile, is_splittable: bool) -> Part {
     } else {
         Part::Nothing
     }
-}
-
-/// Decoders of other people may panic on damaged files.
-pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(Fault::corrupt("is damaged: it cannot be decoded")))
 }
 
 impl fmt::Debug for RowSource {

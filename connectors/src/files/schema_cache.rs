@@ -16,15 +16,15 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use futures::{StreamExt, TryStreamExt};
-use object_store::path::Path as StorePath;
 
 use super::fault::{Fault, Origin};
 use super::formats::Format;
 use super::infer::{Facts, Footers, look_into, with_partitions};
-use super::listing::{DataFile, Listing, Stamp, now};
+use super::listing::{At, DataFile, Listing, Stamp, now};
 use super::merge::{Part, merge};
 use super::partitions::Partitions;
-use super::rows::RowFormat;
+use super::remote::RemoteFile;
+use super::rows::{Input, RowFormat};
 use super::settings::TextSettings;
 use super::table::{FileTable, Reading};
 use crate::{Error, ErrorKind, Result};
@@ -58,6 +58,7 @@ struct Known {
 
 #[derive(Debug, Clone)]
 struct FileKnown {
+    at: At,
     stamp: Stamp,
     is_settled: bool,
     facts: Facts,
@@ -160,7 +161,6 @@ impl Making<'_> {
         let table = self
             .table(&facts, &statistics, partitions, &columns)
             .map_err(|error| self.internal(&error))?;
-        let is_settled = |stamp: &Stamp| !stamp.is_fresh(started);
         let files = self
             .listing
             .files
@@ -168,10 +168,11 @@ impl Making<'_> {
             .zip(facts)
             .zip(statistics)
             .map(|((file, facts), statistics)| {
-                let is_settled = is_settled(&file.stamp);
+                let is_settled = !file.is_fresh(started);
                 (
                     file.relative.clone(),
                     FileKnown {
+                        at: file.at.clone(),
                         stamp: file.stamp,
                         is_settled,
                         facts,
@@ -192,17 +193,16 @@ impl Making<'_> {
     }
 
     /// What is still known of a file.
-    fn known(&self, relative: &str, stamp: Stamp, reading: &ParquetOptions) -> Option<&FileKnown> {
+    fn known(&self, file: &DataFile, reading: &ParquetOptions) -> Option<&FileKnown> {
         let before = self.before.as_ref().filter(|before| before.reading == *reading)?;
         let is_same_place = before.listing.root == self.listing.root && before.listing.format == self.listing.format;
-        before
-            .files
-            .get(relative)
-            .filter(|file| is_same_place && file.is_settled && file.stamp == stamp)
+        let known = before.files.get(&file.relative)?;
+        let is_same = is_same_place && known.stamp == file.stamp && known.at == file.at;
+        Some(known).filter(|known| is_same && known.is_settled)
     }
 
     async fn facts(&self, reading: &ParquetOptions) -> Result<Vec<Facts>> {
-        let footers = Footers::new(self.session).map_err(|error| self.internal(&error))?;
+        let footers = Footers::new(self.session, &self.origin).map_err(|error| self.internal(&error))?;
         let rows = Arc::new(RowFormat {
             format: self.listing.format,
             text: self.text.clone(),
@@ -223,7 +223,7 @@ impl Making<'_> {
         footers: &Footers<'_>,
         rows: Arc<RowFormat>,
     ) -> Result<Facts> {
-        if let Some(known) = self.known(&file.relative, file.stamp, reading) {
+        if let Some(known) = self.known(file, reading) {
             return Ok(known.facts.clone());
         }
         let facts = match self.listing.format {
@@ -232,14 +232,29 @@ impl Making<'_> {
                 footers.facts(file).await
             }
             Format::Arrow | Format::Avro | Format::Csv | Format::Json => {
+                let input = match self.input(file) {
+                    Ok(input) => input,
+                    Err(error) => return Err(self.internal(&error)),
+                };
                 let file = file.clone();
-                match tokio::task::spawn_blocking(move || look_into(&file, &rows)).await {
+                match tokio::task::spawn_blocking(move || look_into(&file, &input, &rows)).await {
                     Ok(facts) => facts,
                     Err(_) => Err(Fault::new(ErrorKind::Internal, "could not be looked into")),
                 }
             }
         };
         facts.map_err(|fault| self.origin.error_in(&file.relative, fault))
+    }
+
+    /// The bytes of a file, for decoders that block.
+    fn input(&self, file: &DataFile) -> datafusion::error::Result<Input> {
+        Ok(match &file.at {
+            At::Disk(path) => Input::Local(path.clone()),
+            At::Store { location, .. } => {
+                let store = self.session.runtime_env().object_store(self.origin.store_url()?)?;
+                Input::Remote(RemoteFile::new(store, location.clone(), file.stamp.size))
+            }
+        })
     }
 
     fn partitions(&self) -> Result<Partitions> {
@@ -261,7 +276,7 @@ impl Making<'_> {
         if self.listing.format != Format::Parquet {
             return Ok(vec![None; facts.len()]);
         }
-        let footers = Footers::new(self.session).map_err(|error| self.internal(&error))?;
+        let footers = Footers::new(self.session, &self.origin).map_err(|error| self.internal(&error))?;
         let looks: Vec<_> = self
             .listing
             .files
@@ -285,7 +300,7 @@ impl Making<'_> {
         footers: &Footers<'_>,
     ) -> Result<Arc<Statistics>> {
         let same_columns = self.before.as_ref().is_some_and(|before| before.columns == *columns);
-        let known = self.known(&file.relative, file.stamp, reading).filter(|_| same_columns);
+        let known = self.known(file, reading).filter(|_| same_columns);
         if let Some(statistics) = known.and_then(|known| known.statistics.clone()) {
             return Ok(statistics);
         }
@@ -338,10 +353,4 @@ impl Making<'_> {
     fn internal(&self, error: &DataFusionError) -> Error {
         self.origin.dataset_error(ErrorKind::Internal, error.strip_backtrace())
     }
-}
-
-/// The root of a listing as an object store path.
-pub(super) fn store_root(root: &std::path::Path) -> std::result::Result<StorePath, Fault> {
-    StorePath::from_absolute_path(root)
-        .map_err(|_| Fault::new(ErrorKind::Unsupported, "the folder has a name that cannot be read"))
 }

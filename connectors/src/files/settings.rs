@@ -1,10 +1,10 @@
-//! The block of a `file` depot, read once.
+//! The block of a `file` depot, read once, and the part of it that every depot of files has: how files are read.
 //!
 //! In: a depot. Out: [`FileSettings`], or what is wrong with them. Nothing here looks at the folder.
 
 use std::path::PathBuf;
 
-use minerva_resources::{Depot, Parameter, ParameterKind, Problem, Settings};
+use minerva_resources::{Depot, Location, Parameter, ParameterKind, Problem, Settings};
 use serde::{Deserialize, Serialize};
 
 use super::formats::{Compression, Format};
@@ -13,15 +13,19 @@ use super::formats::{Compression, Format};
 const SAMPLE: usize = 4096;
 
 /// The keys of the block.
-pub(super) const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "path",
-        kind: ParameterKind::Path,
-        required: true,
-        default: None,
-        secret: false,
-        description: "the folder whose folders are the collections",
-    },
+pub(super) const PARAMETERS: &[Parameter] = &joined::<1, 9, 10>([PATH], READING);
+
+const PATH: Parameter = Parameter {
+    name: "path",
+    kind: ParameterKind::Path,
+    required: true,
+    default: None,
+    secret: false,
+    description: "the folder whose folders are the collections",
+};
+
+/// The keys that say how files are read, whichever store they are in.
+pub(super) const READING: [Parameter; 9] = [
     Parameter {
         name: "format",
         kind: ParameterKind::Choice(&["ARROW", "AVRO", "CSV", "JSON", "PARQUET"]),
@@ -96,6 +100,25 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     },
 ];
 
+/// Two lists of keys as one.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which refuses an index out of bounds"
+)]
+pub(super) const fn joined<const A: usize, const B: usize, const N: usize>(
+    first: [Parameter; A],
+    second: [Parameter; B],
+) -> [Parameter; N] {
+    assert!(A + B == N, "the lengths do not add up");
+    let mut all = [first[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < A { first[at] } else { second[at - A] };
+        at += 1;
+    }
+    all
+}
+
 /// What the manifest of a `file` depot says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileSettings {
@@ -129,48 +152,69 @@ impl TextSettings {
 impl FileSettings {
     /// Reads the settings of a depot.
     pub(super) fn of(depot: &Depot) -> Result<FileSettings, Vec<Problem>> {
-        let mut reader = Reader {
-            depot,
-            settings: &depot.settings,
-            problems: Vec::new(),
-        };
-        let settings = FileSettings {
-            path: depot.settings.path("path", &depot.base).unwrap_or_default(),
-            format: reader.settings.text("format").and_then(Format::named),
-            text: TextSettings {
-                header: reader.settings.flag("header").unwrap_or(true),
-                delimiter: reader.character("delimiter"),
-                quote: reader.character("quote").unwrap_or(b'"'),
-                escape: reader.character("escape"),
-                null: reader.settings.text("null").map(str::to_owned),
-                multiline: reader.settings.flag("multiline"),
-                compression: reader.settings.text("compression").and_then(Compression::named),
-                sample: reader.sample(),
-            },
-        };
-        reader.applicable(settings.format);
-        reader.distinct(&settings.text);
-        if reader.problems.is_empty() {
-            Ok(settings)
-        } else {
-            Err(reader.problems)
-        }
+        let mut reader = Reader::new(depot);
+        let path = depot.settings.path("path", &depot.base).unwrap_or_default();
+        let (format, text) = reader.reading();
+        reader.end(FileSettings { path, format, text })
     }
 }
 
-struct Reader<'a> {
-    depot: &'a Depot,
-    settings: &'a Settings,
+/// Reads a block and collects what is wrong with it.
+pub(super) struct Reader<'a> {
+    pub(super) depot: &'a Depot,
+    pub(super) settings: &'a Settings,
     problems: Vec<Problem>,
 }
 
-impl Reader<'_> {
-    fn problem(&mut self, key: &str, message: &str, help: &str) {
+impl<'a> Reader<'a> {
+    pub(super) fn new(depot: &'a Depot) -> Reader<'a> {
+        Reader {
+            depot,
+            settings: &depot.settings,
+            problems: Vec::new(),
+        }
+    }
+
+    /// What was read, unless something was wrong.
+    pub(super) fn end<T>(self, read: T) -> Result<T, Vec<Problem>> {
+        if self.problems.is_empty() {
+            Ok(read)
+        } else {
+            Err(self.problems)
+        }
+    }
+
+    /// How the files are read.
+    pub(super) fn reading(&mut self) -> (Option<Format>, TextSettings) {
+        let format = self.settings.text("format").and_then(Format::named);
+        let text = TextSettings {
+            header: self.settings.flag("header").unwrap_or(true),
+            delimiter: self.character("delimiter"),
+            quote: self.character("quote").unwrap_or(b'"'),
+            escape: self.character("escape"),
+            null: self.settings.text("null").map(str::to_owned),
+            multiline: self.settings.flag("multiline"),
+            compression: self.settings.text("compression").and_then(Compression::named),
+            sample: self.sample(),
+        };
+        self.applicable(format);
+        self.distinct(&text);
+        (format, text)
+    }
+
+    /// Something is wrong with a key.
+    pub(super) fn problem(&mut self, key: &str, message: &str, help: &str) {
         self.problems.push(Problem {
             location: self.settings.location_of(key),
             message: format!("depot `{}`: `{key}` {message}", self.depot.meta.name),
             help: Some(help.to_owned()),
         });
+    }
+
+    /// Something is wrong at a place of its own, such as a key inside a map.
+    pub(super) fn problem_at(&mut self, location: Location, message: &str, help: impl Into<String>) {
+        let message = format!("depot `{}`: {message}", self.depot.meta.name);
+        self.problems.push(Problem::new(location, message).help(help));
     }
 
     fn character(&mut self, key: &str) -> Option<u8> {

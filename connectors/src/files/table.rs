@@ -18,7 +18,6 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -74,7 +73,7 @@ impl FileTable {
     fn source(&self, session: &dyn Session) -> Result<Arc<dyn FileSource>> {
         let inner: Arc<dyn FileSource> = match &self.reading {
             Reading::Parquet => {
-                let store = session.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
+                let store = session.runtime_env().object_store(self.origin.store_url()?)?;
                 let footers = session.runtime_env().cache_manager.get_file_metadata_cache();
                 let reader = Arc::new(CachedParquetFileReaderFactory::new(store, footers));
                 let source = ParquetSource::new(self.table_schema.clone())
@@ -197,7 +196,7 @@ impl TableProvider for FileTable {
         if groups.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
-        let scan = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), self.source(session)?)
+        let scan = FileScanConfigBuilder::new(self.origin.store_url()?, self.source(session)?)
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?

@@ -123,7 +123,7 @@ impl Site {
         });
         let wire = Wire::new(Arc::new(Depots::new(set)), &KeyRing::default(), channels.clone());
         let (stop, stopped) = oneshot::channel();
-        let worker = in_process(wire.clone(), runtime(None).unwrap());
+        let worker = in_process(wire.clone(), runtime(None, wire.depots()).unwrap());
         let port = ClusterPort {
             membership: Arc::clone(&board) as _,
             worker: Some(worker.clone()),
@@ -371,7 +371,6 @@ fn config(coordinator: Url, token: Token) -> Config {
         port: 0,
         token,
         tls: None,
-        runtime: runtime(None).unwrap(),
         compute_on: tokio::runtime::Handle::current(),
         memory_bytes: 0,
         cores: 2,

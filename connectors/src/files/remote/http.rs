@@ -1,0 +1,207 @@
+//! Depots of type `http`: files on a web server.
+//!
+//! Plain HTTP has no listings. A server that speaks WebDAV lists its folders; for any other one the manifest names the files, or
+//! its `url` is that of the only one.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use minerva_resources::{Address, Depot, Parameter, ParameterKind, Problem};
+use object_store::http::HttpBuilder;
+use object_store::path::Path;
+use object_store::{ClientOptions, HeaderMap, HeaderValue, ObjectStore};
+
+use super::bucket::Lister;
+use super::settings::{Authentication, COMMON, Remote, credential, secret, url};
+use super::{DepotStore, Described, location};
+use crate::files::Files;
+use crate::files::formats::format_of;
+use crate::files::settings::{READING, Reader, joined};
+use crate::{Connector, Result, Source, Stores};
+
+/// Depots of type `http`.
+#[derive(Debug)]
+pub(crate) struct HttpConnector;
+
+const WHERE: [Parameter; 2] = [
+    Parameter {
+        name: "url",
+        kind: ParameterKind::Text,
+        required: true,
+        default: None,
+        secret: false,
+        description: "the folder whose folders are the collections, or one file; one that begins with `http:` is spoken to without TLS",
+    },
+    Parameter {
+        name: "files",
+        kind: ParameterKind::List,
+        required: false,
+        default: None,
+        secret: false,
+        description: "the files, relative to `url`, for servers that do not list folders by WebDAV: `nyc/flights.parquet`",
+    },
+];
+
+const SECRET: [Parameter; 3] = [
+    secret("username", "the user, for Basic authentication"),
+    secret("password", "the user's password"),
+    secret("token", "a bearer token, instead of user and password"),
+];
+
+const PARAMETERS: &[Parameter] =
+    &joined::<11, 7, 18>(joined::<2, 9, 11>(WHERE, READING), joined::<4, 3, 7>(COMMON, SECRET));
+
+#[async_trait]
+impl Connector for HttpConnector {
+    fn depot_type(&self) -> &'static str {
+        "http"
+    }
+
+    fn parameters(&self) -> &'static [Parameter] {
+        PARAMETERS
+    }
+
+    fn example(&self) -> &'static str {
+        "name: opendata
+version: v2alpha
+type: depot
+depot:
+  type: HTTP
+  http:
+    url: https://data.example.org/open
+    files: [nyc/flights.parquet, nyc/planes.csv]
+    authentication: anonymous
+"
+    }
+
+    fn check(&self, depot: &Depot) -> Vec<Problem> {
+        describe(depot).err().unwrap_or_default()
+    }
+
+    fn store(&self, depot: &Depot) -> Result<Option<Arc<DepotStore>>> {
+        super::store(depot, describe).map(Some)
+    }
+
+    async fn open(&self, depot: &Arc<Depot>, stores: &Stores) -> Result<Arc<dyn Source>> {
+        Files::remote(depot, self.depot_type(), describe, stores).await
+    }
+
+    fn trace(&self, depot: &Depot, store: &ObjectStoreUrl, files: &[&Path]) -> Vec<Address> {
+        super::trace(depot, describe, store, files)
+    }
+}
+
+fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
+    let mut reader = Reader::new(depot);
+    let is_known = !depot.credentials.is_empty();
+    let default = if is_known {
+        Authentication::Secret
+    } else {
+        Authentication::Anonymous
+    };
+    let mut remote = Remote::read(&mut reader, default);
+    let (mut base, is_plain) = url(&mut reader, "url").unwrap_or_default();
+    if is_plain {
+        remote.allow_plain();
+    }
+    let mut names = names(&mut reader);
+    let last = base
+        .split_once("://")
+        .and_then(|(_, rest)| rest.rsplit_once('/'))
+        .map(|(_, name)| name.to_owned());
+    if let Some(name) = last.filter(|name| names.is_empty() && format_of(name).is_some()) {
+        names.extend(Path::from_url_path(&name));
+        base.truncate(base.len() - name.len() - 1);
+    }
+    let authorization = authorization(&mut reader, remote.authentication);
+    let identity = location::digest(["http", &base]);
+    let place = format!("the folder `{base}`");
+    let build = move |remote: &Remote| {
+        let store = HttpBuilder::new()
+            .with_url(&base)
+            .with_retry(remote.retry.clone())
+            .with_client_options(with_authorization(remote.client.clone(), authorization.as_ref()));
+        Ok(Arc::new(store.build()?) as Arc<dyn ObjectStore>)
+    };
+    let lister = if names.is_empty() {
+        Lister::Folders
+    } else {
+        Lister::Named(names)
+    };
+    reader.end(Described {
+        remote,
+        place,
+        identity,
+        lister,
+        build: Box::new(build),
+    })
+}
+
+fn names(reader: &mut Reader<'_>) -> Vec<Path> {
+    let mut names = Vec::new();
+    for name in reader.settings.list("files") {
+        match Path::parse(&name) {
+            Ok(path) if !path.as_ref().is_empty() && !names.contains(&path) => names.push(path),
+            Ok(_) => reader.problem(
+                "files",
+                &format!("names `{name}` twice, or nothing"),
+                "name each file once",
+            ),
+            Err(_) => {
+                let help = "expected a path relative to `url`, without `.`, `..` and empty parts";
+                reader.problem("files", &format!("names `{name}`, which is not a path"), help);
+            }
+        }
+    }
+    names
+}
+
+fn authorization(reader: &mut Reader<'_>, authentication: Authentication) -> Option<HeaderValue> {
+    match authentication {
+        Authentication::Anonymous => return None,
+        Authentication::Environment => {
+            let help = "say `secret` or `anonymous`; a web server has no environment";
+            reader.problem("authentication", "is `environment`", help);
+            return None;
+        }
+        Authentication::Secret => {}
+    }
+    let (user, token) = (credential(reader, &["username"]), credential(reader, &["token"]));
+    let text = match (user, token) {
+        (Some(user), None) => {
+            let password = credential(reader, &["password"]).unwrap_or_default();
+            format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+        }
+        (None, Some(token)) => format!("Bearer {token}"),
+        (Some(_), Some(_)) | (None, None) => {
+            let help = "name a secret whose `data` has either `username` and `password` or `token`, or say `anonymous`";
+            reader.problem(
+                "authentication",
+                "is by secret, and the depot's secrets do not say which",
+                help,
+            );
+            return None;
+        }
+    };
+    match HeaderValue::from_str(&text) {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            Some(value)
+        }
+        Err(_) => {
+            let help = "a token has visible ASCII characters only";
+            reader.problem("authentication", "is by a token that cannot be sent", help);
+            None
+        }
+    }
+}
+
+fn with_authorization(client: ClientOptions, authorization: Option<&HeaderValue>) -> ClientOptions {
+    let Some(value) = authorization else { return client };
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", value.clone());
+    client.with_default_headers(headers)
+}

@@ -12,7 +12,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-use super::remote::location;
+use super::remote::{in_text, location};
 use crate::{Error, ErrorKind};
 
 /// What happened to a file, without its name.
@@ -144,15 +144,10 @@ pub(super) fn fault_of(error: &DataFusionError) -> Option<Fault> {
                 Some(error) => Some(store_fault(error)),
                 None => source.downcast_ref::<DataFusionError>().and_then(fault_of),
             },
-            error => Some(Fault::corrupt(format!(
-                "is damaged or is not Parquet: {}",
-                plain(&error.to_string())
-            ))),
+            error => Some(not_parquet(&error.to_string())),
         },
         DataFusionError::ArrowError(error, _) => match error.as_ref() {
-            ArrowError::ParquetError(text) if !text.starts_with("Arrow: ") => {
-                Some(Fault::corrupt(format!("is damaged or is not Parquet: {}", plain(text))))
-            }
+            ArrowError::ParquetError(text) if !text.starts_with("Arrow: ") => Some(not_parquet(text)),
             ArrowError::IoError(_, error) => Some(Fault::io(error)),
             ArrowError::IpcError(text) => Some(Fault::corrupt(format!("is damaged: {}", plain(text)))),
             ArrowError::ExternalError(source) => source.downcast_ref::<DataFusionError>().and_then(fault_of),
@@ -181,6 +176,12 @@ pub(super) fn store_fault(error: &object_store::Error) -> Fault {
         object_store::Error::Generic { .. } => Fault::corrupt("ends too early or cannot be read"),
         _ => Fault::new(ErrorKind::Unreachable, "cannot be read"),
     }
+}
+
+/// What the decoder of Parquet means: the store's failure, if that is what its text is about.
+fn not_parquet(text: &str) -> Fault {
+    let damaged = || Fault::corrupt(format!("is damaged or is not Parquet: {}", plain(text)));
+    in_text(text).unwrap_or_else(damaged)
 }
 
 /// A decoder's text as a part of a sentence.

@@ -13,45 +13,64 @@ use crate::files::fault::Fault;
 
 /// What became of a request for an object.
 pub(super) fn of_object(error: &Error) -> Fault {
-    match error {
-        Error::NotFound { .. } => Fault::new(ErrorKind::Changed, "is gone; run the query again"),
-        Error::Precondition { .. } => changed(),
-        Error::PermissionDenied { source, .. } | Error::Unauthenticated { source, .. } => {
-            let code = code_of(source.as_ref());
-            Fault::new(ErrorKind::Denied, format!("cannot be read: access is denied{code}"))
-        }
-        Error::InvalidPath { .. } => Fault::new(ErrorKind::Unsupported, "has a name that cannot be read; rename it"),
+    match (error, status_of(error)) {
+        (Error::NotFound { .. }, _) | (_, Some(404)) => Fault::new(ErrorKind::Changed, "is gone; run the query again"),
         // A part beyond the end is asked for when the object became shorter.
-        Error::Generic { source, .. } if status_of(&source.to_string()) == Some(416) => changed(),
-        Error::Generic { source, .. } => generic(source.as_ref(), "cannot be read"),
-        _ => Fault::new(ErrorKind::Unreachable, "cannot be read"),
+        (Error::Precondition { .. }, _) | (_, Some(416)) => changed(),
+        (Error::InvalidPath { .. }, _) => {
+            Fault::new(ErrorKind::Unsupported, "has a name that cannot be read; rename it")
+        }
+        _ => other(error, "cannot be read"),
     }
 }
 
 /// What became of a request for a list of what is in `place`, such as "the bucket `lake`".
 pub(super) fn of_listing(error: &Error, place: &str) -> Fault {
-    match error {
-        Error::NotFound { source, .. } => {
-            let code = code_of(source.as_ref());
+    match (error, status_of(error)) {
+        (Error::NotFound { .. }, _) | (_, Some(404)) => {
+            let code = code_of(error);
             Fault::new(ErrorKind::NotFound, format!("{place} does not exist{code}"))
         }
-        Error::PermissionDenied { source, .. } | Error::Unauthenticated { source, .. } => {
-            let code = code_of(source.as_ref());
-            Fault::new(
-                ErrorKind::Denied,
-                format!("{place} cannot be listed: access is denied{code}"),
-            )
-        }
-        Error::InvalidPath { .. } => {
+        (Error::InvalidPath { .. }, _) => {
             let message = format!(
                 "{place} has an object whose key cannot be a path: one with an empty part, with `.` or with `..`; rename it, or \
                  name a folder without it in `relativePath`"
             );
             Fault::new(ErrorKind::Unsupported, message)
         }
-        Error::Generic { source, .. } => generic(source.as_ref(), &format!("{place} cannot be listed")),
-        _ => Fault::new(ErrorKind::Unreachable, format!("{place} cannot be listed")),
+        _ => other(error, &format!("{place} cannot be listed")),
     }
+}
+
+/// What kinds of faults are called in errors of a store: decoders pass some on as text only, and the kind must not be lost.
+const KINDS: [(ErrorKind, &str); 10] = [
+    (ErrorKind::NotFound, "depot/not-found"),
+    (ErrorKind::AlreadyExists, "depot/already-exists"),
+    (ErrorKind::Unreachable, "depot/unreachable"),
+    (ErrorKind::Denied, "depot/denied"),
+    (ErrorKind::Corrupt, "depot/corrupt"),
+    (ErrorKind::Unsupported, "depot/unsupported"),
+    (ErrorKind::BadValue, "depot/bad-value"),
+    (ErrorKind::Changed, "depot/changed"),
+    (ErrorKind::Settings, "depot/settings"),
+    (ErrorKind::Internal, "depot/internal"),
+];
+
+/// A fault as an error of a store, out of which `fault_of` takes it again.
+pub(super) fn as_error(fault: Fault) -> Error {
+    let store = KINDS.iter().find(|(kind, _)| *kind == fault.kind);
+    Error::Generic {
+        store: store.map_or("depot/internal", |(_, name)| name),
+        source: Box::new(fault),
+    }
+}
+
+/// The fault whose error became a part of a decoder's text.
+pub(in crate::files) fn in_text(text: &str) -> Option<Fault> {
+    KINDS.iter().find_map(|(kind, name)| {
+        let (_, message) = text.split_once(&format!("Generic {name} error: "))?;
+        Some(Fault::new(*kind, message))
+    })
 }
 
 /// The fault of an object that is not the one that was listed.
@@ -59,48 +78,52 @@ pub(super) fn changed() -> Fault {
     Fault::new(ErrorKind::Changed, "changed while the query ran; run it again")
 }
 
-fn generic(source: &(dyn StdError + 'static), what: &str) -> Fault {
-    let mut found: Option<&(dyn StdError + 'static)> = Some(source);
-    while let Some(error) = found {
-        if let Some(fault) = error.downcast_ref::<Fault>() {
-            return fault.clone();
-        }
-        if let Some(error) = error.downcast_ref::<HttpError>() {
-            let fault = transport(error, what);
-            return Fault::new(fault.kind, format!("{}{}", fault.message, tried(&source.to_string())));
-        }
-        found = error.source();
+fn other(error: &Error, what: &str) -> Fault {
+    if let Some(fault) = chain(error).find_map(|error| error.downcast_ref::<Fault>()) {
+        return fault.clone();
     }
-    let text = source.to_string();
-    if text.contains("Received non-partial response") {
-        let message =
-            format!("{what}: the server does not send parts of files (HTTP range requests), which reading needs");
-        return Fault::new(ErrorKind::Unsupported, message);
+    let text = error.to_string();
+    let tried = tried(&text);
+    if let Some(error) = chain(error).find_map(|error| error.downcast_ref::<HttpError>()) {
+        let message = format!("{what}: {}{tried}", transport(error));
+        return Fault::new(ErrorKind::Unreachable, message);
     }
-    if text.contains("redirect without LOCATION") {
-        let message = format!("{what}: the server sends elsewhere without saying where; check `region` and `endpoint`");
-        return Fault::new(ErrorKind::Settings, message);
-    }
-    match status_of(&text) {
-        Some(status @ 300..=399) => {
-            let message = format!(
-                "{what}: the server answers {status}, which leads elsewhere; name the other address in the manifest"
-            );
-            Fault::new(ErrorKind::Settings, message)
-        }
-        Some(status @ 400..=499) => {
-            let message = format!("{what}: the server answers {status}{}", code_in(&text));
-            Fault::new(ErrorKind::Settings, message)
-        }
-        Some(status) => {
-            let message = format!("{what}: the server answers {status}{}{}", code_in(&text), tried(&text));
-            Fault::new(ErrorKind::Unreachable, message)
-        }
-        None => Fault::new(ErrorKind::Unreachable, format!("{what}: the answer makes no sense")),
-    }
+    let code = code_of(error);
+    let status = match error {
+        Error::PermissionDenied { .. } => Some(403),
+        Error::Unauthenticated { .. } => Some(401),
+        _ => status_of(error),
+    };
+    let (kind, reason) = match status {
+        Some(401 | 403) => (ErrorKind::Denied, format!("access is denied{code}")),
+        Some(status @ 300..=399) => (
+            ErrorKind::Settings,
+            format!("the server answers {status}, which leads elsewhere; name the other address in the manifest"),
+        ),
+        Some(status @ 400..=499) => (ErrorKind::Settings, format!("the server answers {status}{code}")),
+        Some(status) => (
+            ErrorKind::Unreachable,
+            format!("the server answers {status}{code}{tried}"),
+        ),
+        None if text.contains("redirect without LOCATION") => (
+            ErrorKind::Settings,
+            "the server sends elsewhere without saying where; check `region` and `endpoint`".to_owned(),
+        ),
+        None if matches!(error, Error::NotSupported { .. }) || text.contains("Received non-partial response") => (
+            ErrorKind::Unsupported,
+            "the server does not send parts of files (HTTP range requests), which reading needs".to_owned(),
+        ),
+        None => (ErrorKind::Unreachable, "the answer makes no sense".to_owned()),
+    };
+    Fault::new(kind, format!("{what}: {reason}"))
 }
 
-fn transport(error: &HttpError, what: &str) -> Fault {
+/// An error and what is inside it.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+}
+
+fn transport(error: &HttpError) -> String {
     let reason = match error.kind() {
         HttpErrorKind::Connect => "the server cannot be reached",
         HttpErrorKind::Timeout => "the server does not answer in time",
@@ -108,30 +131,27 @@ fn transport(error: &HttpError, what: &str) -> Fault {
         HttpErrorKind::Decode => "the answer cannot be decoded",
         HttpErrorKind::Request | HttpErrorKind::Unknown | _ => "the connection failed",
     };
-    Fault::new(ErrorKind::Unreachable, format!("{what}: {reason}{}", os_reason(error)))
+    format!("{reason}{}", os_reason(error))
 }
 
 /// What the operating system or TLS said at the bottom of an error.
-fn os_reason(error: &(dyn StdError + 'static)) -> String {
-    let mut found: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = found {
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && error.get_ref().is_none()
-        {
-            return format!(": {error}");
-        }
+fn os_reason(error: &HttpError) -> String {
+    for error in chain(error) {
         let text = error.to_string();
+        let is_os = error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.get_ref().is_none());
         // Of TLS and of names that are not known; neither text holds a URL.
-        if text.starts_with("invalid peer certificate") || text.starts_with("failed to lookup address") {
+        if is_os || text.starts_with("invalid peer certificate") || text.starts_with("failed to lookup address") {
             return format!(": {text}");
         }
-        found = error.source();
     }
     String::new()
 }
 
 /// The status that a client's text tells. A URL holds no blank, so that nothing in front of it can look like one.
-fn status_of(text: &str) -> Option<u16> {
+fn status_of(error: &Error) -> Option<u16> {
+    let text = error.to_string();
     let (_, rest) = text.split_once("status code: ")?;
     rest.get(..3)?.parse().ok()
 }
@@ -149,16 +169,9 @@ fn tried(text: &str) -> String {
     }
 }
 
-fn code_of(error: &(dyn StdError + 'static)) -> String {
-    let mut found: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = found {
-        let code = code_in(&error.to_string());
-        if !code.is_empty() {
-            return code;
-        }
-        found = error.source();
-    }
-    String::new()
+fn code_of(error: &Error) -> String {
+    let mut codes = chain(error).map(|error| code_in(&error.to_string()));
+    codes.find(|code| !code.is_empty()).unwrap_or_default()
 }
 
 /// The code in the XML that stores answer errors with: ` (NoSuchBucket)`.
@@ -172,5 +185,76 @@ fn code_in(text: &str) -> String {
             format!(" ({code})")
         }
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(text: &str) -> Error {
+        Error::Generic {
+            store: "S3",
+            source: text.to_owned().into(),
+        }
+    }
+
+    #[test]
+    fn status_and_code_are_told_and_nothing_else() {
+        let url = "http://host/lake?sig=SECRET&status=404";
+        let check = |answer: &str, kind: ErrorKind, message: &str| {
+            let text = format!("Error performing GET {url} in 2s{answer}");
+            let fault = of_listing(&generic(&text), "the bucket `lake`");
+            assert_eq!((fault.kind, fault.message.as_str()), (kind, message), "{text}");
+        };
+        check(
+            " - Server returned non-2xx status code: 403 Forbidden: <Error><Code>AccessDenied</Code><Message>SECRET</Message></Error>",
+            ErrorKind::Denied,
+            "the bucket `lake` cannot be listed: access is denied (AccessDenied)",
+        );
+        check(
+            ", after 5 retries, max_retries: 5, retry_timeout: 60s  - Server returned non-2xx status code: 503 Service Unavailable: ",
+            ErrorKind::Unreachable,
+            "the bucket `lake` cannot be listed: the server answers 503, after 5 retries",
+        );
+        check(
+            " - Server returned non-2xx status code: 404 Not Found: <Code>NoSuchBucket</Code>",
+            ErrorKind::NotFound,
+            "the bucket `lake` does not exist (NoSuchBucket)",
+        );
+        check(
+            " - Server returned non-2xx status code: 400 Bad Request: <Code>SECRET in <b>a text</b></Code>",
+            ErrorKind::Settings,
+            "the bucket `lake` cannot be listed: the server answers 400",
+        );
+        check(
+            "",
+            ErrorKind::Unreachable,
+            "the bucket `lake` cannot be listed: the answer makes no sense",
+        );
+    }
+
+    #[test]
+    fn a_fault_is_found_again_in_a_decoders_text() {
+        for (kind, _) in KINDS {
+            let fault = Fault::new(kind, "is: what it is");
+            let error = as_error(fault.clone());
+            assert_eq!(crate::files::fault::store_fault(&error), fault);
+            let text = format!("Failed to fetch metadata for file x: Object Store error: {error}");
+            assert_eq!(in_text(&text), Some(fault));
+        }
+        assert_eq!(in_text("Generic S3 error: x"), None);
+    }
+
+    #[test]
+    fn an_object_that_is_gone_or_shorter_has_changed() {
+        for status in ["404 Not Found", "416 Range Not Satisfiable"] {
+            let text = format!("GET http://host/x - Server returned non-2xx status code: {status}: ");
+            assert_eq!(of_object(&generic(&text)).kind, ErrorKind::Changed);
+        }
+        assert_eq!(
+            of_object(&generic("no")).message,
+            "cannot be read: the answer makes no sense"
+        );
     }
 }

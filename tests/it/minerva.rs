@@ -76,6 +76,11 @@ impl Server {
         }
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it as a crash would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

@@ -69,16 +69,21 @@ impl Error {
         self.about(format!("{collection}.{dataset}"))
     }
 
+    /// The error of this crate that an error of unknown type is.
+    pub fn of<'a>(source: &'a (dyn std::error::Error + Send + Sync + 'static)) -> Option<&'a Error> {
+        let carried = source.downcast_ref::<Carried>().map(|carried| &carried.0);
+        carried.or_else(|| source.downcast_ref())
+    }
+
     /// The error of this crate inside a DataFusion error, however deeply wrapped.
     pub fn find(error: &DataFusionError) -> Option<&Error> {
         match error {
-            DataFusionError::External(source) => match source.downcast_ref::<Error>() {
+            DataFusionError::External(source) => match Error::of(source.as_ref()) {
                 Some(error) => Some(error),
                 None => source.downcast_ref::<DataFusionError>().and_then(Error::find),
             },
             DataFusionError::ArrowError(source, _) => match source.as_ref() {
-                arrow::error::ArrowError::ExternalError(source) => source
-                    .downcast_ref::<Error>()
+                arrow::error::ArrowError::ExternalError(source) => Error::of(source.as_ref())
                     .or_else(|| source.downcast_ref::<DataFusionError>().and_then(Error::find)),
                 _ => None,
             },
@@ -104,6 +109,71 @@ impl std::error::Error for Error {}
 
 impl From<Error> for DataFusionError {
     fn from(error: Error) -> DataFusionError {
-        DataFusionError::External(Box::new(error))
+        DataFusionError::External(Box::new(Carried(error)))
+    }
+}
+
+/// An error inside one of DataFusion's. From a worker only its text arrives, so the text tells the kind.
+#[derive(Debug)]
+struct Carried(Error);
+
+/// What stands between the text of an error and its kind. No name and no message has it.
+const MARK: &str = "\u{1}depot error ";
+
+const KINDS: [(ErrorKind, &str); 10] = [
+    (ErrorKind::NotFound, "not found"),
+    (ErrorKind::AlreadyExists, "already exists"),
+    (ErrorKind::Unreachable, "unreachable"),
+    (ErrorKind::Denied, "denied"),
+    (ErrorKind::Corrupt, "corrupt"),
+    (ErrorKind::Unsupported, "unsupported"),
+    (ErrorKind::BadValue, "bad value"),
+    (ErrorKind::Changed, "changed"),
+    (ErrorKind::Settings, "settings"),
+    (ErrorKind::Internal, "internal"),
+];
+
+impl ErrorKind {
+    /// The kind and the text of an error of this crate that arrived from a worker as text.
+    pub fn in_text(text: &str) -> Option<(ErrorKind, &str)> {
+        let (text, word) = text.rsplit_once(MARK)?;
+        let (kind, _) = KINDS.iter().find(|(_, known)| *known == word)?;
+        Some((*kind, text))
+    }
+
+    /// A text out of which [`ErrorKind::in_text`] takes the kind again.
+    pub(crate) fn into_text(self, text: &str) -> String {
+        let word = KINDS.iter().find(|(kind, _)| *kind == self);
+        format!("{text}{MARK}{}", word.map_or("internal", |(_, word)| word))
+    }
+}
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.kind.into_text(&self.0.to_string()))
+    }
+}
+
+impl std::error::Error for Carried {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_survives_as_text() {
+        for (kind, _) in KINDS {
+            let error = Error::new("lake", kind, "is so").about("c.t");
+            let carried = DataFusionError::from(error.clone());
+            assert_eq!(Error::find(&carried), Some(&error));
+            let DataFusionError::External(source) = carried else {
+                panic!("another error");
+            };
+            assert_eq!(
+                ErrorKind::in_text(&source.to_string()),
+                Some((kind, error.to_string().as_str()))
+            );
+        }
+        assert_eq!(ErrorKind::in_text("depot `lake`: it is not there"), None);
     }
 }

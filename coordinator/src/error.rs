@@ -267,7 +267,7 @@ fn from_source(error: &(dyn Error + Send + Sync + 'static)) -> QueryError {
     if let Some(inner) = error.downcast_ref::<ArrowError>() {
         return from_arrow(inner);
     }
-    if let Some(depot) = error.downcast_ref::<minerva_connectors::Error>() {
+    if let Some(depot) = minerva_connectors::Error::of(error) {
         return QueryError::new(from_connector(depot.kind), depot.to_string());
     }
     if let Some(status) = error.downcast_ref::<tonic::Status>() {
@@ -448,6 +448,9 @@ fn from_exhausted(text: &str) -> QueryError {
 }
 
 fn from_execution(text: &str) -> QueryError {
+    if let Some((kind, text)) = ErrorKind::in_text(text) {
+        return QueryError::new(from_connector(kind), clean(text));
+    }
     let lower = text.to_lowercase();
     let is = |part: &str| lower.contains(part);
     let code = if is("divide by zero") || is("division by zero") {

@@ -222,7 +222,17 @@ fn s3_answers_as_the_files_do() {
         agree(set_up, &minerva, "everybody", &[QUERIES[3], QUERIES[19]]);
         // Empty objects that stand for folders are no files, even where every file counts.
         agree(set_up, &minerva, "marked", &[QUERIES[8], QUERIES[9]]);
-        assert_eq!(minerva.rows(None, "SHOW TABLES FROM marked.shop"), ["orders", "people"]);
+        // `nothing` is a folder without files, which is shown as it is in a folder of this machine.
+        assert_eq!(
+            minerva.rows(None, "SHOW TABLES FROM marked.shop"),
+            ["nothing", "orders", "people"]
+        );
+        refused(
+            &minerva,
+            "SELECT * FROM marked.shop.nothing",
+            "TABLE_NOT_FOUND",
+            &["no data files"],
+        );
         assert_eq!(
             minerva.rows(
                 None,

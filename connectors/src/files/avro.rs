@@ -1,10 +1,12 @@
 //! Avro files.
 //!
 //! In: a file and the columns that are wanted. Out: batches with those of them that the file has. The decoder takes the
-//! end of a file for the end of the data wherever it is; so the blocks of a file are counted first, and an answer that is
-//! too short is an error.
+//! end of a file for the end of the data wherever it is; so the blocks are watched on their way to it, and an answer that
+//! is too short is an error.
 
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
@@ -13,7 +15,7 @@ use datafusion::arrow_avro::reader::{ReaderBuilder, read_header_info};
 use super::fault::Fault;
 use super::ipc::columns_of;
 use super::lines::BUFFER;
-use super::rows::{Batches, Input, ReadSeek, Request};
+use super::rows::{Batches, Input, Request};
 use crate::ErrorKind;
 
 /// The schema that a file begins with.
@@ -25,67 +27,144 @@ pub(super) fn schema(input: &Input) -> Result<Schema, Fault> {
 
 /// Reads a file.
 pub(super) fn open(input: &Input, request: &Request) -> Result<Batches, Fault> {
-    let mut missing = count_rows(input)?;
+    let header = read_header_info(BufReader::new(input.open()?)).map_err(|_| damaged())?;
     let mut columns = columns_of(&schema(input)?, &request.wanted);
     if columns.is_empty() {
         // Without a column the decoder would not count rows.
         columns.push(0);
     }
+    let blocks = Blocks::new(input.open()?, header.header_len(), header.sync());
+    let claimed = Arc::clone(&blocks.rows);
     let mut reader = ReaderBuilder::new()
         .with_batch_size(request.batch_size)
         .with_projection(columns)
-        .build(BufReader::with_capacity(BUFFER, input.open()?))
+        .build(BufReader::with_capacity(BUFFER, blocks))
         .map_err(|error| fault(&error))?;
+    let mut read = 0;
     Ok(Box::new(std::iter::from_fn(move || match reader.next() {
         Some(Ok(batch)) => {
-            missing = missing.saturating_sub(batch.num_rows() as u64);
+            read += batch.num_rows() as u64;
             Some(Ok(batch))
         }
         Some(Err(error)) => Some(Err(fault(&error))),
-        None if missing > 0 => {
-            missing = 0;
+        None if read < claimed.load(Ordering::Relaxed) => {
+            read = u64::MAX;
             Some(Err(damaged()))
         }
         None => None,
     })))
 }
 
-/// How many rows the blocks of a file claim to hold; an error unless they follow each other up to its very end.
-fn count_rows(input: &Input) -> Result<u64, Fault> {
-    let header = read_header_info(BufReader::new(input.open()?)).map_err(|_| damaged())?;
-    let mut file: BufReader<Box<dyn ReadSeek>> = BufReader::new(input.open()?);
-    file.seek(SeekFrom::Start(header.header_len()))
-        .map_err(|error| Fault::io(&error))?;
-    let mut rows = 0_u64;
-    while !file.fill_buf().map_err(|error| Fault::io(&error))?.is_empty() {
-        let count = u64::try_from(number(&mut file)?).map_err(|_| damaged())?;
-        let size = number(&mut file)?;
-        if size < 0 {
-            return Err(damaged());
-        }
-        file.seek_relative(size).map_err(|_| damaged())?;
-        let mut mark = [0; 16];
-        file.read_exact(&mut mark).map_err(|_| damaged())?;
-        if mark != header.sync() {
-            return Err(damaged());
-        }
-        rows = rows.saturating_add(count);
-    }
-    Ok(rows)
+/// Passes a file on and watches its blocks: they must follow each other up to the file's very end.
+struct Blocks<R> {
+    inner: R,
+    at: At,
+    sync: [u8; 16],
+    /// How many rows the blocks so far claim to hold.
+    rows: Arc<AtomicU64>,
+}
+
+/// What comes next in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// So many bytes of the header.
+    Header(u64),
+    /// The number of a block's rows, of which some bits are known.
+    Rows(Number),
+    /// The number of its bytes.
+    Size(Number),
+    /// So many of its bytes.
+    Data(u64),
+    /// The mark behind it, from this byte on.
+    Mark(usize),
 }
 
 /// A number as Avro writes it: seven bits a byte, the lowest first, the sign in the lowest bit.
-fn number(file: &mut impl Read) -> Result<i64, Fault> {
-    let mut bits = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let mut byte = [0];
-        file.read_exact(&mut byte).map_err(|_| damaged())?;
-        bits |= u64::from(byte[0] & 0x7F) << shift;
-        if byte[0] & 0x80 == 0 {
-            return Ok((bits >> 1).cast_signed() ^ -(bits & 1).cast_signed());
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Number {
+    bits: u64,
+    shift: u32,
+}
+
+impl Number {
+    /// With one more byte: the number, if that was its last.
+    fn next(&mut self, byte: u8) -> io::Result<Option<u64>> {
+        if self.shift > 63 {
+            return Err(unsound());
+        }
+        self.bits |= u64::from(byte & 0x7F) << self.shift;
+        self.shift += 7;
+        if byte & 0x80 != 0 {
+            return Ok(None);
+        }
+        let number = (self.bits >> 1).cast_signed() ^ -(self.bits & 1).cast_signed();
+        u64::try_from(number).map(Some).map_err(|_| unsound())
+    }
+}
+
+impl<R> Blocks<R> {
+    fn new(inner: R, header: u64, sync: [u8; 16]) -> Blocks<R> {
+        Blocks {
+            inner,
+            at: At::Header(header),
+            sync,
+            rows: Arc::default(),
         }
     }
-    Err(damaged())
+
+    fn watch(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while let Some((first, rest)) = bytes.split_first() {
+            match &mut self.at {
+                At::Header(0) => self.at = At::Rows(Number::default()),
+                At::Data(0) => self.at = At::Mark(0),
+                At::Header(left) | At::Data(left) => {
+                    let skipped = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    *left -= skipped as u64;
+                    bytes = bytes.get(skipped..).unwrap_or_default();
+                }
+                At::Rows(number) => {
+                    if let Some(rows) = number.next(*first)? {
+                        self.rows.fetch_add(rows, Ordering::Relaxed);
+                        self.at = At::Size(Number::default());
+                    }
+                    bytes = rest;
+                }
+                At::Size(number) => {
+                    if let Some(size) = number.next(*first)? {
+                        self.at = At::Data(size);
+                    }
+                    bytes = rest;
+                }
+                At::Mark(at) => {
+                    if self.sync.get(*at) != Some(first) {
+                        return Err(unsound());
+                    }
+                    *at += 1;
+                    if *at == self.sync.len() {
+                        self.at = At::Rows(Number::default());
+                    }
+                    bytes = rest;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Blocks<R> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(target)?;
+        let is_whole = matches!(self.at, At::Header(0)) || self.at == At::Rows(Number::default());
+        if count == 0 && !target.is_empty() && !is_whole {
+            return Err(unsound());
+        }
+        self.watch(target.get(..count).unwrap_or_default())?;
+        Ok(count)
+    }
+}
+
+fn unsound() -> io::Error {
+    io::Error::other(damaged())
 }
 
 fn damaged() -> Fault {

@@ -12,7 +12,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-use super::remote::{in_text, location};
+use super::remote::{in_error, in_text, location};
 use crate::{Error, ErrorKind};
 
 /// What happened to a file, without its name.
@@ -162,12 +162,10 @@ pub(super) fn fault_of(error: &DataFusionError) -> Option<Fault> {
 
 /// What an error of a store means.
 pub(super) fn store_fault(error: &object_store::Error) -> Fault {
+    if let Some(fault) = in_error(error) {
+        return fault;
+    }
     match error {
-        // The store of a depot says itself what happened.
-        object_store::Error::Generic { source, .. } if source.is::<Fault>() => match source.downcast_ref::<Fault>() {
-            Some(fault) => fault.clone(),
-            None => Fault::corrupt("cannot be read"),
-        },
         object_store::Error::NotFound { .. } => Fault::new(ErrorKind::Changed, "is gone; run the query again"),
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             Fault::new(ErrorKind::Denied, "cannot be read: access is denied")

@@ -295,7 +295,10 @@ impl FileOpener for RowOpener {
         let size = file.object_meta.size;
         Ok(Box::pin(async move {
             let input = match origin.home {
-                Home::Store => Input::Remote(RemoteFile::new(store, location.clone(), size)),
+                Home::Store => {
+                    let until = request.range.as_ref().map_or(size, |range| range.end);
+                    Input::Remote(RemoteFile::new(store, location.clone(), size).until(until))
+                }
                 Home::Disk => {
                     let found = store.get(&location).await;
                     let found =

@@ -168,7 +168,8 @@ fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
             .with_container_name(&container)
             .with_endpoint(endpoint.clone())
             .with_retry(remote.retry.clone())
-            .with_client_options(remote.client.clone());
+            .with_client_options(remote.client.options())
+            .with_http_connector(remote.client.clone());
         builder = match &key {
             Key::Account(key) => builder.with_access_key(key),
             Key::Signature(token) => builder.with_config(AzureConfigKey::SasKey, token),

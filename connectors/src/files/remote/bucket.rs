@@ -182,8 +182,7 @@ impl Bucket {
         let Some(format) = self.format_of(name) else {
             return Ok(None);
         };
-        // Some tools make an empty object for a folder.
-        if object.size == 0 && format_of(name).is_none() {
+        if is_marker(object) {
             return Ok(None);
         }
         let relative = below_root(&self.root, &object.location);
@@ -229,7 +228,9 @@ impl Bucket {
 
     /// What lies directly under a folder and is not hidden, sorted by name.
     async fn children(&self, folder: &Path) -> Result<Arc<Vec<Child>>, Fault> {
-        self.children.get(folder.as_ref(), self.ask_for_children(folder)).await
+        self.children
+            .get(folder.as_ref(), self.store.changes(), self.ask_for_children(folder))
+            .await
     }
 
     async fn ask_for_children(&self, folder: &Path) -> Result<Vec<Child>, Fault> {
@@ -254,14 +255,16 @@ impl Bucket {
                 children.push(Child { name, object: None });
             }
             for object in listed.objects {
+                if is_marker(&object) {
+                    continue;
+                }
                 let name = object.location.filename().unwrap_or_default().to_owned();
                 let object = Some(Object::Listed(object));
                 children.push(Child { name, object });
             }
         }
         children.retain(|child| !child.name.is_empty() && !is_hidden(&child.name));
-        // A folder's marker has the folder's name.
-        children.sort_by(|one, other| (&one.name, one.object.is_some()).cmp(&(&other.name, other.object.is_some())));
+        children.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(children)
     }
 
@@ -279,7 +282,9 @@ impl Bucket {
     }
 
     async fn tree(&self, prefix: &Path) -> Result<Arc<Vec<ObjectMeta>>, Fault> {
-        self.trees.get(prefix.as_ref(), self.ask_for_tree(prefix)).await
+        self.trees
+            .get(prefix.as_ref(), self.store.changes(), self.ask_for_tree(prefix))
+            .await
     }
 
     async fn ask_for_tree(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, Fault> {
@@ -317,6 +322,11 @@ impl Bucket {
             Err(fault) => Err(Fault::new(fault.kind, format!("file `{relative}` {}", fault.message))),
         }
     }
+}
+
+/// Whether an object is one of those that some tools make to have a folder.
+fn is_marker(object: &ObjectMeta) -> bool {
+    object.size == 0 && object.location.filename().and_then(format_of).is_none()
 }
 
 /// The rest of a key below a folder; `None` if it does not lie below.

@@ -4,6 +4,7 @@
 //! URLs, which may hold signatures, and whatever the server wrote. Of an answer only the status and the code are told.
 
 use std::error::Error as StdError;
+use std::fmt;
 
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
@@ -42,35 +43,38 @@ pub(super) fn of_listing(error: &Error, place: &str) -> Fault {
     }
 }
 
-/// What kinds of faults are called in errors of a store: decoders pass some on as text only, and the kind must not be lost.
-const KINDS: [(ErrorKind, &str); 10] = [
-    (ErrorKind::NotFound, "depot/not-found"),
-    (ErrorKind::AlreadyExists, "depot/already-exists"),
-    (ErrorKind::Unreachable, "depot/unreachable"),
-    (ErrorKind::Denied, "depot/denied"),
-    (ErrorKind::Corrupt, "depot/corrupt"),
-    (ErrorKind::Unsupported, "depot/unsupported"),
-    (ErrorKind::BadValue, "depot/bad-value"),
-    (ErrorKind::Changed, "depot/changed"),
-    (ErrorKind::Settings, "depot/settings"),
-    (ErrorKind::Internal, "depot/internal"),
-];
+/// A fault inside an error of a store. Decoders pass some on as text only, so the text tells the kind.
+#[derive(Debug)]
+struct Told(Fault);
 
-/// A fault as an error of a store, out of which `fault_of` takes it again.
-pub(super) fn as_error(fault: Fault) -> Error {
-    let store = KINDS.iter().find(|(kind, _)| *kind == fault.kind);
-    Error::Generic {
-        store: store.map_or("depot/internal", |(_, name)| name),
-        source: Box::new(fault),
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.kind.into_text(&self.0.message))
     }
+}
+
+impl StdError for Told {}
+
+/// A fault as an error of a store.
+pub(super) fn as_error(fault: Fault) -> Error {
+    Error::Generic {
+        store: "depot",
+        source: Box::new(Told(fault)),
+    }
+}
+
+/// The fault that became an error of a store.
+pub(in crate::files) fn in_error(error: &Error) -> Option<Fault> {
+    chain(error)
+        .find_map(|error| error.downcast_ref::<Told>())
+        .map(|told| told.0.clone())
 }
 
 /// The fault whose error became a part of a decoder's text.
 pub(in crate::files) fn in_text(text: &str) -> Option<Fault> {
-    KINDS.iter().find_map(|(kind, name)| {
-        let (_, message) = text.split_once(&format!("Generic {name} error: "))?;
-        Some(Fault::new(*kind, message))
-    })
+    let (_, text) = text.split_once("Generic depot error: ")?;
+    let (kind, message) = ErrorKind::in_text(text)?;
+    Some(Fault::new(kind, message))
 }
 
 /// The fault of an object that is not the one that was listed.
@@ -79,8 +83,8 @@ pub(super) fn changed() -> Fault {
 }
 
 fn other(error: &Error, what: &str) -> Fault {
-    if let Some(fault) = chain(error).find_map(|error| error.downcast_ref::<Fault>()) {
-        return fault.clone();
+    if let Some(fault) = in_error(error) {
+        return fault;
     }
     let text = error.to_string();
     let tried = tried(&text);
@@ -96,6 +100,10 @@ fn other(error: &Error, what: &str) -> Fault {
     };
     let (kind, reason) = match status {
         Some(401 | 403) => (ErrorKind::Denied, format!("access is denied{code}")),
+        // What S3 says of temporary keys.
+        Some(400) if matches!(code.as_str(), " (ExpiredToken)" | " (InvalidToken)") => {
+            (ErrorKind::Denied, format!("access is denied{code}"))
+        }
         Some(status @ 300..=399) => (
             ErrorKind::Settings,
             format!("the server answers {status}, which leads elsewhere; name the other address in the manifest"),
@@ -236,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_found_again_in_a_decoders_text() {
-        for (kind, _) in KINDS {
+        for kind in [ErrorKind::Changed, ErrorKind::Denied, ErrorKind::Unreachable] {
             let fault = Fault::new(kind, "is: what it is");
             let error = as_error(fault.clone());
             assert_eq!(crate::files::fault::store_fault(&error), fault);

@@ -137,7 +137,8 @@ fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
         builder = builder
             .with_bucket_name(&bucket)
             .with_retry(remote.retry.clone())
-            .with_client_options(remote.client.clone());
+            .with_client_options(remote.client.options())
+            .with_http_connector(remote.client.clone());
         if let Some(endpoint) = &endpoint {
             builder = builder.with_base_url(endpoint);
         }

@@ -12,7 +12,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use minerva_resources::{Address, Depot, Parameter, ParameterKind, Problem};
 use object_store::http::HttpBuilder;
 use object_store::path::Path;
-use object_store::{ClientOptions, HeaderMap, HeaderValue, ObjectStore};
+use object_store::{HeaderValue, ObjectStore};
 
 use super::bucket::Lister;
 use super::settings::{Authentication, COMMON, Remote, credential, secret, url};
@@ -117,7 +117,9 @@ fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
         remote.root = Path::parse(folder).unwrap_or_default();
         names.push(file);
     }
-    let authorization = authorization(&mut reader, remote.authentication);
+    if let Some(authorization) = authorization(&mut reader, remote.authentication) {
+        remote.client.headers.insert("authorization", authorization);
+    }
     let identity = location::digest(["http", host]);
     let place = format!("the folder `{url}`");
     let host = host.to_owned();
@@ -125,7 +127,8 @@ fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
         let store = HttpBuilder::new()
             .with_url(&host)
             .with_retry(remote.retry.clone())
-            .with_client_options(with_authorization(remote.client.clone(), authorization.as_ref()));
+            .with_client_options(remote.client.options())
+            .with_http_connector(remote.client.clone());
         Ok(Arc::new(store.build()?) as Arc<dyn ObjectStore>)
     };
     let lister = if names.is_empty() {
@@ -208,11 +211,4 @@ fn authorization(reader: &mut Reader<'_>, authentication: Authentication) -> Opt
             None
         }
     }
-}
-
-fn with_authorization(client: ClientOptions, authorization: Option<&HeaderValue>) -> ClientOptions {
-    let Some(value) = authorization else { return client };
-    let mut headers = HeaderMap::new();
-    headers.insert("authorization", value.clone());
-    client.with_default_headers(headers)
 }

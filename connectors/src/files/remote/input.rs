@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -17,8 +17,9 @@ use tokio::task::JoinHandle;
 
 use crate::files::fault::{Fault, store_fault};
 
-const FIRST_PART: u64 = 256 * 1024;
+const FIRST_PART: u64 = 64 * 1024;
 const LARGEST_PART: u64 = 8 * 1024 * 1024;
+const PART_BEYOND: u64 = 16 * 1024;
 
 /// An object that can be opened more than once.
 #[derive(Clone)]
@@ -26,7 +27,11 @@ pub(in crate::files) struct RemoteFile {
     store: Arc<dyn ObjectStore>,
     location: Path,
     size: u64,
+    /// Up to where it will be read, except for the rest of what begins before.
+    until: u64,
     handle: Handle,
+    /// The first bytes, which decoders look at more than once.
+    first: Arc<OnceLock<Bytes>>,
     /// The first failure of a read, which decoders may not pass on as it is.
     failure: Arc<Mutex<Option<Fault>>>,
 }
@@ -38,16 +43,24 @@ impl RemoteFile {
             store,
             location,
             size,
+            until: size,
             handle: Handle::current(),
+            first: Arc::default(),
             failure: Arc::default(),
         }
     }
 
+    /// The same, of which little will be read beyond a position.
+    pub(in crate::files) fn until(mut self, position: u64) -> RemoteFile {
+        self.until = position.min(self.size);
+        self
+    }
+
     pub(in crate::files) fn open(&self) -> RemoteReader {
         RemoteReader {
-            file: self.clone(),
             position: 0,
-            part: Bytes::new(),
+            part: self.first.get().cloned().unwrap_or_default(),
+            file: self.clone(),
             part_start: 0,
             next_size: FIRST_PART,
             next: None,
@@ -122,10 +135,14 @@ impl RemoteReader {
             let short = Fault::corrupt("ends too early");
             return Err(io::Error::other(short));
         }
+        if range.start == 0 {
+            let _ = self.file.first.set(part.clone());
+        }
         self.part = part;
         self.part_start = range.start;
         self.next_size = (self.next_size * 2).min(LARGEST_PART);
-        if range.end < self.file.size {
+        // Of the beginning of a file often nothing but the header is wanted.
+        if range.start > 0 && range.end < self.file.until {
             let next = self.range_from(range.end);
             self.next = Some((next.clone(), self.file.ask(next)));
         }
@@ -133,7 +150,10 @@ impl RemoteReader {
     }
 
     fn range_from(&self, start: u64) -> Range<u64> {
-        start..start.saturating_add(self.next_size).min(self.file.size)
+        if start >= self.file.until {
+            return start..start.saturating_add(PART_BEYOND).min(self.file.size);
+        }
+        start..start.saturating_add(self.next_size).min(self.file.until)
     }
 }
 
@@ -189,6 +209,9 @@ mod tests {
         let read = tokio::task::spawn_blocking(move || {
             let mut whole = Vec::new();
             file.open().read_to_end(&mut whole).unwrap();
+            let mut again = Vec::new();
+            file.clone().until(1_000_000).open().read_to_end(&mut again).unwrap();
+            assert!(again == whole, "little is read beyond, and not nothing");
             let mut parts = Vec::new();
             let mut reader = file.open();
             for at in [2_999_990_u64, 5, 1_000_000, 262_140, 262_144, 3_000_000, 4_000_000] {

@@ -14,7 +14,15 @@ pub(super) struct Kept<T> {
     slots: Mutex<HashMap<String, Arc<Slot<T>>>>,
 }
 
-type Slot<T> = tokio::sync::Mutex<Option<(Instant, Arc<T>)>>;
+type Slot<T> = tokio::sync::Mutex<Option<Answer<T>>>;
+
+#[derive(Debug)]
+struct Answer<T> {
+    since: Instant,
+    /// How often the store was found to have changed when it was asked for.
+    changes: u64,
+    value: Arc<T>,
+}
 
 impl<T> Kept<T> {
     pub(super) fn new(lifetime: Duration) -> Kept<T> {
@@ -24,23 +32,34 @@ impl<T> Kept<T> {
         }
     }
 
-    /// The answer, asked for unless it is kept.
-    pub(super) async fn get<E>(&self, key: &str, ask: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
+    /// The answer, asked for unless it is kept. `changes` counts how often the store was found to have changed: answers from
+    /// before are not kept.
+    pub(super) async fn get<E>(
+        &self,
+        key: &str,
+        changes: u64,
+        ask: impl Future<Output = Result<T, E>>,
+    ) -> Result<Arc<T>, E> {
         if self.lifetime.is_zero() {
             return ask.await.map(Arc::new);
         }
         let slot = self.slot(key);
         let mut kept = slot.lock().await;
-        if let Some((since, answer)) = kept.as_ref()
-            && since.elapsed() < self.lifetime
+        if let Some(answer) = kept.as_ref()
+            && answer.since.elapsed() < self.lifetime
+            && answer.changes >= changes
         {
-            return Ok(Arc::clone(answer));
+            return Ok(Arc::clone(&answer.value));
         }
         // An answer is as old as the moment in which it was asked for.
         let since = Instant::now();
-        let answer = Arc::new(ask.await?);
-        *kept = Some((since, Arc::clone(&answer)));
-        Ok(answer)
+        let value = Arc::new(ask.await?);
+        *kept = Some(Answer {
+            since,
+            changes,
+            value: Arc::clone(&value),
+        });
+        Ok(value)
     }
 
     fn slot(&self, key: &str) -> Arc<Slot<T>> {
@@ -50,7 +69,9 @@ impl<T> Kept<T> {
         }
         // What is too old and not in use goes when something new comes.
         slots.retain(|_, slot| match slot.try_lock() {
-            Ok(kept) => kept.as_ref().is_some_and(|(since, _)| since.elapsed() < self.lifetime),
+            Ok(kept) => kept
+                .as_ref()
+                .is_some_and(|answer| answer.since.elapsed() < self.lifetime),
             Err(_) => true,
         });
         Arc::clone(slots.entry(key.to_owned()).or_default())
@@ -74,17 +95,20 @@ mod tests {
                 answer
             }
         };
-        assert_eq!(kept.get("a", ask(Err("no"))).await, Err("no"));
-        let (one, two) = futures::join!(kept.get("a", ask(Ok(1))), kept.get("a", ask(Ok(2))));
+        assert_eq!(kept.get("a", 0, ask(Err("no"))).await, Err("no"));
+        let (one, two) = futures::join!(kept.get("a", 0, ask(Ok(1))), kept.get("a", 0, ask(Ok(2))));
         assert_eq!((one, two), (Ok(Arc::new(1)), Ok(Arc::new(1))));
-        assert_eq!(kept.get("b", ask(Ok(3))).await, Ok(Arc::new(3)));
+        assert_eq!(kept.get("b", 0, ask(Ok(3))).await, Ok(Arc::new(3)));
         assert_eq!(asked.get(), 3);
+        // The store was found to have changed.
+        assert_eq!(kept.get("a", 1, ask(Ok(4))).await, Ok(Arc::new(4)));
+        assert_eq!(kept.get("a", 1, ask(Ok(5))).await, Ok(Arc::new(4)));
     }
 
     #[tokio::test]
     async fn nothing_is_kept_without_a_lifetime() {
         let kept: Kept<u32> = Kept::new(Duration::ZERO);
-        assert_eq!(kept.get("a", async { Ok::<_, ()>(1) }).await, Ok(Arc::new(1)));
-        assert_eq!(kept.get("a", async { Ok::<_, ()>(2) }).await, Ok(Arc::new(2)));
+        assert_eq!(kept.get("a", 0, async { Ok::<_, ()>(1) }).await, Ok(Arc::new(1)));
+        assert_eq!(kept.get("a", 0, async { Ok::<_, ()>(2) }).await, Ok(Arc::new(2)));
     }
 }

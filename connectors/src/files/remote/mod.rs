@@ -6,6 +6,7 @@
 
 pub(super) mod abfss;
 mod bucket;
+mod client;
 mod failure;
 pub(super) mod gcs;
 pub(super) mod http;
@@ -24,13 +25,13 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use self::bucket::Lister;
-use self::settings::{Remote, with_certificates};
+use self::settings::{Remote, certificates};
 use super::layout::owner_of;
 use super::settings::TextSettings;
 use crate::{Error, ErrorKind, Result};
 
 pub(super) use self::bucket::Bucket;
-pub(super) use self::failure::in_text;
+pub(super) use self::failure::{in_error, in_text};
 pub(super) use self::input::RemoteFile;
 pub use self::store::DepotStore;
 
@@ -60,7 +61,7 @@ fn described(depot: &Depot, describe: Describe) -> Result<Described> {
 fn store(depot: &Depot, describe: Describe) -> Result<Arc<DepotStore>> {
     let wrong = |message: String| Error::new(&depot.meta.name, ErrorKind::Settings, message);
     let mut described = described(depot, describe)?;
-    described.remote.client = with_certificates(described.remote.client, depot).map_err(wrong)?;
+    described.remote.client.certificates = certificates(depot).map_err(wrong)?;
     // The client's text may quote a credential that it cannot use.
     let inner = (described.build)(&described.remote).map_err(|_| {
         wrong(format!(

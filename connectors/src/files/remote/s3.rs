@@ -163,7 +163,8 @@ fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
             .with_region(&region)
             .with_virtual_hosted_style_request(!path_style)
             .with_retry(remote.retry.clone())
-            .with_client_options(remote.client.clone());
+            .with_client_options(remote.client.options())
+            .with_http_connector(remote.client.clone());
         builder = match &endpoint {
             // With the bucket in the host's name the client wants it there.
             Some(endpoint) if !path_style => builder.with_endpoint(with_host(endpoint, &bucket)),

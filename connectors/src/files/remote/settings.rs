@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
-use minerva_resources::{Parameter, ParameterKind, closest};
+use minerva_resources::{Depot, Parameter, ParameterKind, closest};
 use object_store::path::Path;
-use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+use object_store::{BackoffConfig, HeaderMap, RetryConfig};
+use reqwest::Certificate;
 
+use super::client::Client;
 use crate::files::formats::Format;
 use crate::files::settings::{Reader, TextSettings};
 
@@ -100,7 +102,7 @@ pub(super) struct Remote {
     pub(super) root: Path,
     pub(super) authentication: Authentication,
     pub(super) listing: Duration,
-    pub(super) client: ClientOptions,
+    pub(super) client: Client,
     pub(super) retry: RetryConfig,
 }
 
@@ -114,7 +116,13 @@ impl Remote {
             root: root(reader),
             authentication: authentication(reader, default),
             listing: listing(reader),
-            client: ClientOptions::new(),
+            client: Client {
+                connect_timeout: Duration::from_secs(5),
+                request_timeout: Duration::from_secs(30),
+                allow_plain: false,
+                certificates: Vec::new(),
+                headers: HeaderMap::new(),
+            },
             retry: RetryConfig {
                 backoff: BackoffConfig {
                     init_backoff: Duration::from_millis(100),
@@ -131,18 +139,19 @@ impl Remote {
 
     /// Allows a server to be spoken to without TLS.
     pub(super) fn allow_plain(&mut self) {
-        self.client = self.client.clone().with_allow_http(true);
+        self.client.allow_plain = true;
     }
 
     fn params(&mut self, reader: &mut Reader<'_>) {
-        let (mut connect, mut request) = (Duration::from_secs(5), Duration::from_secs(30));
         for (key, value, location) in reader.settings.map("params") {
             let seconds = || value.parse().ok().filter(|seconds| (1..=3600).contains(seconds));
             let wrong = format!("`{key}` is `{value}`");
             match key.as_str() {
                 "connect_timeout" | "request_timeout" => match seconds() {
-                    Some(seconds) if key == "connect_timeout" => connect = Duration::from_secs(seconds),
-                    Some(seconds) => request = Duration::from_secs(seconds),
+                    Some(seconds) if key == "connect_timeout" => {
+                        self.client.connect_timeout = Duration::from_secs(seconds)
+                    }
+                    Some(seconds) => self.client.request_timeout = Duration::from_secs(seconds),
                     None => reader.problem_at(location, &wrong, "expected seconds, from 1 to 3600"),
                 },
                 "retries" => match value.parse() {
@@ -158,29 +167,22 @@ impl Remote {
                 }
             }
         }
-        self.client = self.client.clone().with_connect_timeout(connect).with_timeout(request);
         // A server that answers nothing is not asked all the times that one is which answers that it is busy.
-        self.retry.retry_timeout = request * 2;
+        self.retry.retry_timeout = self.client.request_timeout * 2;
     }
 }
 
-/// Trusts the certificates that the manifest names. Reads a file, so it is done when the store is opened.
-pub(super) fn with_certificates(
-    client: ClientOptions,
-    depot: &minerva_resources::Depot,
-) -> Result<ClientOptions, String> {
+/// The certificates that the manifest names. Reads a file, so it is done when the store is opened.
+pub(super) fn certificates(depot: &Depot) -> Result<Vec<Certificate>, String> {
     let Some(path) = depot.settings.path("rootCertificates", &depot.base) else {
-        return Ok(client);
+        return Ok(Vec::new());
     };
     let shown = path.display();
     let pem = std::fs::read(&path).map_err(|error| format!("the file `{shown}` cannot be read: {error}"))?;
-    let certificates = Certificate::from_pem_bundle(&pem);
-    let certificates = certificates.map_err(|_| format!("the file `{shown}` does not hold PEM certificates"))?;
-    if certificates.is_empty() {
-        return Err(format!("the file `{shown}` holds no PEM certificate"));
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) | Err(_) => Err(format!("the file `{shown}` does not hold PEM certificates")),
     }
-    let trust = |client: ClientOptions, certificate| client.with_root_certificate(certificate);
-    Ok(certificates.into_iter().fold(client, trust))
 }
 
 fn root(reader: &mut Reader<'_>) -> Path {

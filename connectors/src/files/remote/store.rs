@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -27,6 +28,7 @@ pub struct DepotStore {
     /// What it is called in messages: the bucket `lake`.
     place: String,
     inner: Arc<dyn ObjectStore>,
+    changes: AtomicU64,
 }
 
 impl DepotStore {
@@ -35,6 +37,7 @@ impl DepotStore {
             name: location::store_name(depot, identity),
             place,
             inner,
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -46,6 +49,18 @@ impl DepotStore {
     /// What it is called in messages.
     pub(super) fn place(&self) -> &str {
         &self.place
+    }
+
+    /// How often an object was found to be another one than was listed. Lists from before are not worth keeping.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    fn failed(&self, fault: Fault) -> Error {
+        if fault.kind == ErrorKind::Changed {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+        failure::as_error(fault)
     }
 
     /// What lies directly under a prefix.
@@ -99,9 +114,9 @@ impl ObjectStore for DepotStore {
         }
         let key = Path::parse(located.key).map_err(|_| self.wrong(location))?;
         let answer = self.inner.get_opts(&key, options).await;
-        let mut answer = answer.map_err(|error| failure::as_error(failure::of_object(&error)))?;
+        let mut answer = answer.map_err(|error| self.failed(failure::of_object(&error)))?;
         if !located.version.is_of(&answer.meta) {
-            return Err(failure::as_error(failure::changed()));
+            return Err(self.failed(failure::changed()));
         }
         answer.meta.location = location.clone();
         answer.payload = match answer.payload {

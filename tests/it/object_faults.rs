@@ -399,8 +399,10 @@ fn damaged_and_foreign_objects_are_named() {
                 assert!(damaged.is_empty() && key.starts_with("texts/"), "{key}");
                 continue;
             }
-            let named = error.contains("`lake`") && error.contains(key)
-                || damaged.is_empty() && error.contains("COLUMN_NOT_FOUND");
+            // A table of nothing has no file to blame.
+            let table = key.split('.').next().unwrap().replace('/', ".");
+            let of_nothing = damaged.is_empty() && error.contains(&table) && error.contains("empty");
+            let named = error.contains("`lake`") && (error.contains(key) || of_nothing);
             assert!(named && !error.contains("GENERIC_INTERNAL"), "{key}: {error}");
         }
         objects.write(key, &bytes);
@@ -460,11 +462,12 @@ fn a_server_that_repeats_credentials_or_sends_elsewhere_learns_and_tells_nothing
         let output = minerva.run(None, &sql, "CSV");
         let error = errors(&output);
         assert!(!error.contains("canary"), "{error}");
-        assert_eq!(
-            elsewhere.stats().0["signed"],
-            0,
-            "{depot}: credentials went elsewhere:\n{}",
-            elsewhere.stats().log()
+        let heard = elsewhere.stats();
+        assert!(
+            heard.0["signed"] == 0 && heard.0["tokens"] == 0,
+            "{depot}: credentials went elsewhere: {} signatures, {} tokens",
+            heard.0["signed"],
+            heard.0["tokens"]
         );
         objects.faults(json!([]));
     }
@@ -494,16 +497,19 @@ fn an_error_on_a_worker_names_depot_and_object() {
     assert_eq!(minerva.rows(None, sql).len(), 3);
 }
 
-fn wait_for(minerva: &Minerva, sql: &str, expected: &str, within: Duration) -> Duration {
+/// Until a statement answers this; that a listed object is gone may be said before.
+fn wait_for(minerva: &Minerva, sql: &str, expected: &str, within: Duration) {
     let begun = Instant::now();
     loop {
-        let rows = minerva.rows(None, sql);
-        if rows == [expected] {
-            return begun.elapsed();
+        let output = minerva.run(None, sql, "CSV");
+        let (rows, error) = (String::from_utf8_lossy(&output.stdout), errors(&output));
+        assert!(output.status.success() || error.contains("TABLE_CHANGED"), "{error}");
+        if rows.lines().nth(1) == Some(expected) {
+            return;
         }
         assert!(
             begun.elapsed() < within,
-            "`{sql}` did not become `{expected}`: {rows:?}"
+            "`{sql}` did not become `{expected}`: {rows}{error}"
         );
     }
 }
@@ -568,8 +574,14 @@ fn what_is_known_is_not_asked_again() {
         );
         assert!(second.about("get", key) > 0, "{key}: data are not kept");
         let bytes = second.0["bytes"].as_u64().unwrap();
+        // Where a part of a text begins in quotes is known only to who read what is before it, and its beginning is looked at first.
+        let (times, beginning) = match key.rsplit('.').next().unwrap() {
+            "parquet" => (1, 0),
+            "csv" => (2, 1 << 19),
+            _ => (1, 1 << 19),
+        };
         assert!(
-            bytes <= size + size / 20 + 4096,
+            bytes <= times * size + size / 20 + 4096 + beginning,
             "{key}: {bytes} bytes of a file of {size}:\n{}",
             second.log()
         );

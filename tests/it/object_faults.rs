@@ -19,6 +19,7 @@ use crate::{
     governed_data::{run, script},
     minerva::{Minerva, Server},
     object_stores::depot,
+    tpch, tpch_data,
 };
 
 /// The server, over a folder with the bucket `lake`.
@@ -222,6 +223,34 @@ const READS: [(&str, &str); 6] = [
 ];
 
 #[test]
+fn tpch_agrees_from_a_store_that_stumbles() {
+    let objects = Objects::empty();
+    tpch_data::write_parquet(&objects.path("tpch"), 0.05);
+    let expected = tpch::oracle(&objects.path("tpch"));
+    let manifest = objects.manifest("lake", "lake", ", format: PARQUET");
+    let manifests = [("lake.yaml", manifest.as_str())];
+    let mut apart = Minerva::start(&manifests, 0);
+    apart.add_worker();
+    apart.add_worker();
+    let place = |table: &str| format!("lake.tpch.{table}");
+    for (set_up, minerva) in [
+        ("one process", &Minerva::start(&manifests, 1)),
+        ("two worker processes", &apart),
+    ] {
+        // One request in a while is refused, and one answer breaks off.
+        let stumbles: Vec<Value> = (1..40)
+            .map(|turn| {
+                let fault = if turn % 2 == 0 { "status" } else { "cut" };
+                json!({"do": fault, "kind": "get", "skip": turn * 15, "times": 1, "after": 1000})
+            })
+            .collect();
+        objects.faults(json!(stumbles));
+        tpch::compare(set_up, &tpch::answers(minerva, "store", &place), &expected);
+    }
+    objects.faults(json!([]));
+}
+
+#[test]
 fn a_server_that_is_busy_for_a_moment_is_asked_again() {
     let objects = Objects::filled();
     for (sql, key) in READS {
@@ -281,6 +310,16 @@ fn a_server_that_is_silent_is_an_error_in_time() {
             refused(&minerva, sql, UNREACHABLE, &["`lake`", key]);
         }
     }
+    // Slow, but never silent.
+    let sql = "SELECT * FROM lake.none.loose ORDER BY a";
+    objects.faults(json!([{"do": "drip", "every": 0.3, "match": "loose.csv", "kind": "get"}]));
+    right_or_refused(
+        &minerva,
+        sql,
+        &["1,x".to_owned(), "2,y".to_owned()],
+        UNREACHABLE,
+        &["`lake`", "loose.csv"],
+    );
     // Silent once only.
     for (sql, key) in READS {
         objects.faults(json!([]));

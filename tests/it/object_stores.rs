@@ -339,6 +339,54 @@ fn s3_refuses_who_may_not_read() {
 }
 
 #[test]
+fn s3_asks_as_the_environment_says() {
+    let stores = Stores::start("s3");
+    let (key, secret) = (stores.says("reader-key"), stores.says("reader-secret"));
+    let manifests = stores.local()
+        + &s3(
+            &stores,
+            "lake",
+            "lake",
+            ", relativePath: warehouse, authentication: environment",
+            &[],
+        )
+        + &s3(
+            &stores,
+            "told",
+            "lake",
+            WAREHOUSE,
+            &keys("AKIAUNKNOWNUNKNOWN42", "wrong"),
+        )
+        + &s3(
+            &stores,
+            "nobody",
+            "lake",
+            ", relativePath: warehouse, authentication: anonymous",
+            &[],
+        );
+    let folder = tempfile::tempdir().unwrap();
+    let resources = folder.path().join("resources");
+    std::fs::create_dir(&resources).unwrap();
+    std::fs::write(resources.join("depots.yaml"), manifests).unwrap();
+    let mut command = crate::minerva::program();
+    command
+        .env("AWS_ACCESS_KEY_ID", key)
+        .env("AWS_SECRET_ACCESS_KEY", secret);
+    // What the environment says beyond credentials does not bend what the manifest says.
+    command
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        .env("AWS_ALLOW_HTTP", "false");
+    let minerva = Minerva::start_as(command, folder, &resources, 1);
+    agree("one process", &minerva, "lake", &[QUERIES[1], QUERIES[5], QUERIES[13]]);
+    // It is asked by nobody else.
+    for depot in ["told", "nobody"] {
+        let sql = format!("SELECT * FROM {depot}.none.loose");
+        refused(&minerva, &sql, "DEPOT_UNREACHABLE", &[depot, "lake", "denied"]);
+    }
+    no_credential_is_shown(minerva, &["lake.shop.numbers", "told.none.loose"], &[key, secret]);
+}
+
+#[test]
 fn masks_and_filters_are_in_force_on_s3() {
     let stores = Stores::start("s3");
     let reader = keys(stores.says("reader-key"), stores.says("reader-secret"));

@@ -204,7 +204,8 @@ def cargo_bench_program(name):
 
 def cargo_bench(name, *arguments):
     command = ["cargo", "bench", "--quiet", "--bench", name, "--", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1]
+    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def point_query(cursor):
@@ -302,4 +303,5 @@ def main():
         (ROOT / "benches/RESULTS.md").write_text(header + text + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

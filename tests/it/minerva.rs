@@ -149,7 +149,11 @@ impl Minerva {
 
     /// Starts a coordinator on manifests that lie elsewhere.
     pub(crate) fn start_with(folder: TempDir, resources: &Path, workers: usize) -> Self {
-        let mut command = program();
+        Self::start_as(program(), folder, resources, workers)
+    }
+
+    /// Starts a coordinator by a command that has an environment already.
+    pub(crate) fn start_as(mut command: Command, folder: TempDir, resources: &Path, workers: usize) -> Self {
         command
             .arg("serve")
             .arg("--resources")

@@ -6,13 +6,14 @@ FOLDER/BUCKET/KEY is an object. The first line printed is `objects ADDRESS`, the
 does. It lists (version 2, with delimiter, prefix, continuation and max-keys) and reads (ranges, If-Match, HEAD); it checks no credentials:
 that is moto's part in the tests. What is under `/-/` steers it, in JSON:
 
-    GET  /-/stats     {"requests": {"list": 1, "get": 2, "head": 0, "other": 0}, "bytes": 9, "signed": 3, "connections": 1,
+    GET  /-/stats     {"requests": {"list": 1, "get": 2, "head": 0, "other": 0}, "bytes": 9, "signed": 3, "tokens": 0, "connections": 1,
                        "log": [["get", "lake", "c/t.parquet", "bytes=0-7", 206], ...]}
     POST /-/reset     counts from zero again
     POST /-/faults    a list of faults instead of those that were there:
                       {"do": .., "kind": "list"|"get"|"head"|"any", "match": part of the key or prefix, "skip": 0, "times": -1, ..}
                       `skip` requests that match are served first, then `times` are not (-1: none ever again). What is done:
                         status    answers {"status": 503}, with a body like S3's
+                        delay     waits for {"seconds": s}, then answers as it should
                         stall     never answers
                         hang      sends the head and {"after": n} bytes of the body, then nothing
                         drip      sends the body as one byte every {"every": seconds}
@@ -143,7 +144,7 @@ class ObjectServer:
     def reset(self):
         with self.lock:
             self.requests = {"list": 0, "get": 0, "head": 0, "other": 0}
-            self.bytes = self.signed = self.connections = 0
+            self.bytes = self.signed = self.tokens = self.connections = 0
             self.log = []
 
     # ---- Connections -----------------------------------------------------------------------------------------------
@@ -188,13 +189,16 @@ class ObjectServer:
         kind = request.kind()
         with self.lock:
             self.requests[kind] += 1
-            self.signed += "authorization" in request.headers or "x-amz-security-token" in request.headers
+            self.signed += "authorization" in request.headers
+            self.tokens += "x-amz-security-token" in request.headers
         fault = self.fault_for(request, kind)
         status = "-"
         try:
             if fault and (done := self.misbehave(connection, request, kind, fault)) is not None:
                 status = fault["do"]
                 return done
+            if fault and fault["do"] in ("delay", "replace"):
+                fault = None
             if self.authorize:
                 self.authorize(request)
             if kind == "list":
@@ -377,6 +381,9 @@ class ObjectServer:
         if do == "status":
             self.refuse(connection, request, Refused(fault.get("status", 503), message="Please reduce your request rate."))
             return True
+        if do == "delay":
+            time.sleep(fault["seconds"])
+            return None
         if do == "stall":
             self.wait(connection)
             return False
@@ -440,7 +447,10 @@ class ObjectServer:
         answer = {}
         if request.path == "/-/stats":
             with self.lock:
-                answer = {"requests": dict(self.requests), "bytes": self.bytes, "signed": self.signed, "connections": self.connections, "log": list(self.log)}
+                answer = {
+                    "requests": dict(self.requests), "bytes": self.bytes, "signed": self.signed, "tokens": self.tokens,
+                    "connections": self.connections, "log": list(self.log),
+                }
         elif request.path == "/-/reset":
             self.reset()
         elif request.path == "/-/faults":

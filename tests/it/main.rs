@@ -15,6 +15,7 @@ mod governance;
 mod governed_data;
 mod minerva;
 mod postgres;
+mod private_postgres;
 mod prompt;
 mod reload;
 mod tidy;

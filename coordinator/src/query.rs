@@ -211,8 +211,9 @@ impl Planned {
         tracked: &Tracked,
     ) -> Result<SendableRecordBatchStream> {
         let addresses = self.names.addresses.iter().map(ToString::to_string);
-        tracked.planned(addresses.collect(), &self.physical);
         let engine = session.engine();
+        let watch = engine.wire().readings().watch(&tracked.id());
+        tracked.planned(addresses.collect(), &self.physical, watch);
         let limit = max_memory(snapshot, session);
         let told = QueryGrants::new(&tracked.id(), snapshot.version(), &self.names.grants).with_max_memory(limit);
         let context = match limit {

@@ -12,6 +12,7 @@ import shared
 
 import with_adbc  # noqa: F401  registers its checks
 import with_flight  # noqa: F401  registers its checks
+import with_parameters  # noqa: F401  registers its checks
 
 if __name__ == "__main__":
     sys.exit(shared.run_checks())

@@ -33,7 +33,7 @@ def programs():
     folders = [os.environ.get("MINERVA_TEST_POSTGRES", ""), *os.environ["PATH"].split(os.pathsep)]
     folders += sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
     for folder in map(pathlib.Path, filter(None, folders)):
-        if (folder / "initdb").is_file():
+        if all((folder / name).is_file() for name in ("initdb", "pg_ctl", "postgres", "psql")):
             return folder
     sys.exit("no initdb was found: install PostgreSQL, or name its folder in MINERVA_TEST_POSTGRES")
 
@@ -110,4 +110,5 @@ def main():
         shutil.rmtree(folder)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -3,13 +3,14 @@
 //! In: the coordinator's cluster port. Out: answers, or errors that say whether trying again may help. It tries nothing
 //! twice itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow_flight::flight_service_client::FlightServiceClient;
 use url::Url;
 
 use crate::messages::{Heard, Heartbeat, Join, Joined, Leave, Question, Resources, ResourcesRequest, read};
-use crate::{Channels, Error};
+use crate::{Channels, Error, Reading};
 
 /// How long the coordinator may take to answer; joining includes its call back.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -37,10 +38,11 @@ impl CoordinatorClient {
         self.ask(join).await
     }
 
-    /// Says that the worker lives.
-    pub async fn heartbeat(&self, node_id: &str) -> Result<Heard, Error> {
+    /// Says that the worker lives, and what its stages have read.
+    pub async fn heartbeat(&self, node_id: &str, news: BTreeMap<String, Reading>) -> Result<Heard, Error> {
         self.ask(&Heartbeat {
             node_id: node_id.to_owned(),
+            news,
         })
         .await
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::Error;
+use crate::reading::Reading;
 use crate::token::{hex, unhex};
 
 /// A question and the answer that belongs to it.
@@ -67,6 +68,8 @@ impl Question for Join {
 pub(crate) struct Heartbeat {
     /// The worker's name.
     pub node_id: String,
+    /// The queries of which its stages read more since the last time, and what they read in all.
+    pub news: BTreeMap<String, Reading>,
 }
 
 /// The answer to [`Heartbeat`].

@@ -28,7 +28,7 @@ use crate::messages::{
     Done, Heard, Heartbeat, Join, Joined, Leave, Question, Resources, ResourcesRequest, read, write,
 };
 use crate::token::CheckToken;
-use crate::{Channels, Error, Members, Tls, Token, VERSION, channels};
+use crate::{Channels, Error, Members, Readings, Tls, Token, VERSION, channels};
 
 /// What the coordinator brings to its cluster port.
 pub trait Membership: Send + Sync + 'static {
@@ -37,6 +37,9 @@ pub trait Membership: Send + Sync + 'static {
 
     /// How the coordinator reaches workers; a worker that joins is called back before it is taken in.
     fn channels(&self) -> &Channels;
+
+    /// What queries have read so far, which workers tell with their heartbeats.
+    fn readings(&self) -> &Readings;
 
     /// The resources that hold now. Called at every heartbeat, so it must be cheap.
     fn resources(&self) -> Arc<Resources>;
@@ -111,7 +114,8 @@ impl ClusterService {
         Ok(Joined { url, heartbeat_ms })
     }
 
-    fn heartbeat(&self, heartbeat: &Heartbeat) -> Heard {
+    fn heartbeat(&self, heartbeat: Heartbeat) -> Heard {
+        self.0.readings().hear(&heartbeat.node_id, heartbeat.news);
         Heard {
             known: self.0.members().heartbeat(&heartbeat.node_id),
             resources: self.0.resources().version.clone(),
@@ -169,7 +173,7 @@ impl FlightService for ClusterService {
         let action = request.into_inner();
         let body = match action.r#type.as_str() {
             Join::NAME => answer(&self.join(ask(&action)?, from).await?)?,
-            Heartbeat::NAME => answer(&self.heartbeat(&ask(&action)?))?,
+            Heartbeat::NAME => answer(&self.heartbeat(ask(&action)?))?,
             Leave::NAME => answer(&self.leave(&ask(&action)?))?,
             ResourcesRequest::NAME => {
                 ask::<ResourcesRequest>(&action)?;

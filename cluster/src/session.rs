@@ -20,6 +20,7 @@ use crate::codec::Codec;
 use crate::grants::{QueryGrants, VerifyStage, take_options};
 use crate::leaves::{CountTasks, DealSplits};
 use crate::memory::Shares;
+use crate::reading::{NoteStage, Readings};
 use crate::{Channels, Error, Members, Resources};
 
 /// What plans need beyond themselves on either side of the wire. Clones share it, also when the resources change.
@@ -29,6 +30,7 @@ pub struct Wire {
     functions: Arc<RwLock<Arc<[Arc<ScalarUDF>]>>>,
     channels: Channels,
     shares: Arc<Shares>,
+    readings: Readings,
 }
 
 impl fmt::Debug for Wire {
@@ -48,12 +50,16 @@ impl Wire {
             functions: Arc::new(RwLock::new(functions_with(keys))),
             channels,
             shares: Arc::default(),
+            readings: Readings::of_coordinator(),
         }
     }
 
     /// What a worker has before its coordinator gave it anything.
     pub fn without_resources(channels: Channels) -> Self {
-        Self::new(Arc::new(Depots::new(Arc::default())), &KeyRing::default(), channels)
+        Self {
+            readings: Readings::of_worker(),
+            ..Self::new(Arc::new(Depots::new(Arc::default())), &KeyRing::default(), channels)
+        }
     }
 
     /// Takes what the coordinator gave. Sessions that exist keep the keys they have.
@@ -77,6 +83,11 @@ impl Wire {
     /// The channels.
     pub fn channels(&self) -> &Channels {
         &self.channels
+    }
+
+    /// What queries have read so far.
+    pub fn readings(&self) -> &Readings {
+        &self.readings
     }
 
     /// The memory of one query in this process, of at most so many bytes.
@@ -120,7 +131,8 @@ pub fn worker_session(context: WorkerQueryContext, wire: &Wire) -> Result<Sessio
     let mut builder = wire
         .apply(builder)
         .with_distributed_option_extension_from_headers::<QueryGrants>(&headers)?
-        .with_distributed_worker_plan_rewrite_handler(VerifyStage);
+        .with_distributed_worker_plan_rewrite_handler(VerifyStage)
+        .with_distributed_worker_plan_rewrite_handler(NoteStage(wire.readings.clone()));
     // Only here, where plans are decoded: no SQL text is ever planned in this session.
     builder
         .scalar_functions()

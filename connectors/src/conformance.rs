@@ -103,6 +103,18 @@ async fn names(subject: &Subject) -> Check {
         "a collection that is not there has datasets",
     )?;
     let session = subject.session();
+    // Asked for together, tables have the columns that each has when it is opened.
+    let mut asked = datasets.clone();
+    asked.push("no such \"table\"".to_owned());
+    let together = source.columns(&subject.collection, &asked, &session).await?;
+    expect(together.len() == asked.len(), "columns are not told of each dataset")?;
+    for (dataset, columns) in asked.iter().zip(together) {
+        let table = source.dataset(&subject.collection, dataset, &session).await?;
+        expect(
+            columns? == table.map(|table| table.schema()),
+            &format!("`{dataset}` has other columns in a listing"),
+        )?;
+    }
     for (collection, dataset) in [
         (subject.collection.as_str(), "no such \"table\""),
         ("no such collection", "x"),

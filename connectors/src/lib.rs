@@ -38,6 +38,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use futures::StreamExt;
 use minerva_resources::{Address, Depot, Parameter, Problem, ResourceSet, closest};
 use object_store::path::Path;
 
@@ -54,6 +55,9 @@ pub use stores::Stores;
 
 /// What a function of this crate returns when nothing else is said.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How many datasets are looked at at the same time where each is asked for by itself.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// One type of depot.
 #[async_trait]
@@ -103,6 +107,24 @@ pub trait Source: Debug + Send + Sync {
         dataset: &str,
         session: &dyn Session,
     ) -> Result<Option<Arc<dyn TableProvider>>>;
+
+    /// The columns of some datasets of a collection, in the order of their names, as [`Source::dataset`] would find them; for listings. `None` for
+    /// what is not there. A source whose catalogue can be asked about many at once does so.
+    async fn columns(
+        &self,
+        collection: &str,
+        datasets: &[String],
+        session: &dyn Session,
+    ) -> Result<Vec<Result<Option<SchemaRef>>>> {
+        let looks: Vec<_> = datasets
+            .iter()
+            .map(|dataset| async move {
+                let found = self.dataset(collection, dataset, session).await?;
+                Ok(found.map(|table| table.schema()))
+            })
+            .collect();
+        Ok(futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await)
+    }
 
     /// Reads one split of a scan whose leaf is a [`ScanExec`]. Sources that make other leaves need not say anything.
     fn read(&self, scan: &Scan, _split: &Split, _context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

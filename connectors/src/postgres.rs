@@ -8,6 +8,7 @@ mod column;
 mod connection;
 mod decode;
 mod kind;
+mod listing;
 mod read;
 mod settings;
 mod sql;
@@ -16,6 +17,7 @@ mod value;
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -123,6 +125,16 @@ impl Source for PostgresSource {
             })
             .with_filters(move |filter| sql::accepts(filter, &table));
         Ok(Some(Arc::new(provider)))
+    }
+
+    async fn columns(
+        &self,
+        collection: &str,
+        datasets: &[String],
+        _session: &dyn Session,
+    ) -> Result<Vec<Result<Option<SchemaRef>>>> {
+        let mut found = listing::columns(&self.database, collection, datasets).await?;
+        Ok(datasets.iter().map(|dataset| Ok(found.remove(dataset))).collect())
     }
 
     fn read(&self, scan: &Scan, split: &Split, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

@@ -14,6 +14,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -122,6 +123,26 @@ impl Source for SqliteSource {
             .with_table_type(if info.is_view { TableType::View } else { TableType::Base })
             .with_filters(move |filter| sql::accepts(filter, &comparable));
         Ok(Some(Arc::new(provider)))
+    }
+
+    async fn columns(
+        &self,
+        collection: &str,
+        datasets: &[String],
+        _session: &dyn Session,
+    ) -> Result<Vec<Result<Option<SchemaRef>>>> {
+        if collection != COLLECTION {
+            return Ok(datasets.iter().map(|_| Ok(None)).collect());
+        }
+        let names = datasets.to_vec();
+        let found = self
+            .database
+            .run(COLLECTION, move |connection| table::schemas(connection, &names))
+            .await?;
+        let found = found.into_iter().zip(datasets).map(|(schema, dataset)| {
+            schema.map_err(|failure| self.database.error(failure).about(format!("{collection}.{dataset}")))
+        });
+        Ok(found.collect())
     }
 
     fn read(&self, scan: &Scan, split: &Split, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

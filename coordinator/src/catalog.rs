@@ -98,6 +98,9 @@ pub(crate) struct Catalog<'a> {
     principal: &'a Principal,
 }
 
+/// A governed table, and the fingerprint of what governs it, if anything does.
+type Governed = (Arc<dyn TableProvider>, Option<String>);
+
 /// A governed table and where it came from.
 struct Opened {
     table: Arc<dyn TableProvider>,
@@ -300,18 +303,25 @@ impl<'a> Catalog<'a> {
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
         let Some(raw) = found else { return Ok(None) };
+        let governed = self.govern(address, raw)?;
+        Ok(governed.map(|(table, fingerprint)| {
+            let opened = Opened {
+                table,
+                distributable: source.distributable(),
+                granted: Some((address.clone(), fingerprint)),
+            };
+            (opened, source)
+        }))
+    }
+
+    /// What the principal may see of a raw table; `None` when it may not be seen.
+    fn govern(&self, address: &Address, raw: Arc<dyn TableProvider>) -> Result<Option<Governed>> {
         match decide(&self.snapshot.rules, self.principal, address, &raw.schema()) {
             Verdict::Deny(_) => Ok(None),
             Verdict::Closed(closed) => Err(self.closed(address, &closed)),
             Verdict::Allow(governance) => {
                 let fingerprint = (!governance.is_open()).then(|| governance.fingerprint.clone());
-                let table = protect(address, &governance, raw)?;
-                let opened = Opened {
-                    table,
-                    distributable: source.distributable(),
-                    granted: Some((address.clone(), fingerprint)),
-                };
-                Ok(Some((opened, source)))
+                Ok(Some((protect(address, &governance, raw)?, fingerprint)))
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
 use datafusion_distributed::Worker;
-use minerva_cluster::{Channels, ClusterPort, Members, Membership, Tls, TlsFiles, Token, Wire};
+use minerva_cluster::{Channels, ClusterPort, Members, Membership, Readings, Tls, TlsFiles, Token, Wire};
 use minerva_connectors::Depots;
 use minerva_policy::{KeyRing, Rules};
 use minerva_resources::Problems;
@@ -196,6 +196,10 @@ impl Membership for Coordinator {
 
     fn channels(&self) -> &Channels {
         &self.channels
+    }
+
+    fn readings(&self) -> &Readings {
+        self.engine.wire().readings()
     }
 
     fn resources(&self) -> Arc<minerva_cluster::Resources> {

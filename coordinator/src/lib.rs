@@ -15,6 +15,7 @@ mod error;
 mod explain;
 pub mod gateway;
 mod optimizer;
+mod parameters;
 mod parse;
 mod progress;
 mod queries;

@@ -14,12 +14,13 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use datafusion::physical_plan::ExecutionPlan;
+use minerva_cluster::{Reading, Watch};
 use rand::Rng;
 use tokio::sync::watch;
 
 use crate::{
     error::{Code, QueryError, Result},
-    progress::{Counts, Progress},
+    progress::{self, Progress},
 };
 
 const KEPT: usize = 10_000;
@@ -79,7 +80,14 @@ pub(crate) struct Record {
     pub(crate) tables: Vec<String>,
     pub(crate) error: Option<QueryError>,
     /// What runs, while it runs.
-    plan: Option<Arc<dyn ExecutionPlan>>,
+    running: Option<RunningPlan>,
+}
+
+/// A plan that runs, and what its stages read.
+#[derive(Debug, Clone)]
+struct RunningPlan {
+    plan: Arc<dyn ExecutionPlan>,
+    watch: Arc<Watch>,
 }
 
 /// One query while it lives; dropping it ends it.
@@ -157,7 +165,7 @@ impl Queries {
             bytes: 0,
             tables: Vec::new(),
             error: None,
-            plan: None,
+            running: None,
         }));
         let (sender, stop) = watch::channel(None);
         let mut inner = locked(&self.inner);
@@ -196,7 +204,13 @@ impl Queries {
         if user.is_some_and(|user| user != record.user) {
             return None;
         }
-        let counts = record.plan.as_ref().map(Counts::of).unwrap_or_default();
+        let (stages, input) = match &record.running {
+            Some(running) => (
+                progress::stages(&running.plan),
+                [Reading::of(&running.plan), running.watch.read()].into_iter().sum(),
+            ),
+            None => (0, Reading::default()),
+        };
         let elapsed = match record.ended {
             Some(_) => record.elapsed,
             None => (Utc::now() - record.created).to_std().unwrap_or_default(),
@@ -204,9 +218,9 @@ impl Queries {
         Some(Progress {
             state: record.state,
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            stages: counts.stages,
-            input_rows: counts.rows,
-            input_bytes: counts.bytes,
+            stages,
+            input_rows: input.rows,
+            input_bytes: input.bytes,
             output_rows: record.rows,
             output_bytes: record.bytes,
         })
@@ -235,7 +249,7 @@ impl Queries {
             Err(_) => State::Failed,
         };
         record.error = outcome.err();
-        record.plan = None;
+        record.running = None;
         record.elapsed = tracked.started.elapsed();
         record.ended = Some(Utc::now());
         let id = record.id.clone();
@@ -258,11 +272,14 @@ impl Tracked {
     }
 
     /// It is planned and ready to run over these tables.
-    pub(crate) fn planned(&self, tables: Vec<String>, plan: &Arc<dyn ExecutionPlan>) {
+    pub(crate) fn planned(&self, tables: Vec<String>, plan: &Arc<dyn ExecutionPlan>, watch: Watch) {
         let mut record = locked(&self.record);
         record.planning = self.started.elapsed().saturating_sub(record.queued);
         record.tables = tables;
-        record.plan = Some(Arc::clone(plan));
+        record.running = Some(RunningPlan {
+            plan: Arc::clone(plan),
+            watch: Arc::new(watch),
+        });
     }
 
     /// Somebody reads its rows.

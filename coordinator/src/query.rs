@@ -15,7 +15,7 @@ use datafusion::{
         array::{RecordBatch, RecordBatchOptions, StringArray},
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
-    common::{ParamValues, ScalarValue},
+    common::ScalarValue,
     error::DataFusionError,
     execution::{RecordBatchStream, SendableRecordBatchStream, SessionState, TaskContext},
     logical_expr::LogicalPlan,
@@ -36,7 +36,7 @@ use crate::{
     columns, commands,
     engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
-    explain, parse,
+    explain, parameters, parse,
     parse::Request,
     queries::Tracked,
     session::{Description, Session},
@@ -211,8 +211,9 @@ impl Planned {
         tracked: &Tracked,
     ) -> Result<SendableRecordBatchStream> {
         let addresses = self.names.addresses.iter().map(ToString::to_string);
-        tracked.planned(addresses.collect(), &self.physical);
         let engine = session.engine();
+        let watch = engine.wire().readings().watch(&tracked.id());
+        tracked.planned(addresses.collect(), &self.physical, watch);
         let limit = max_memory(snapshot, session);
         let told = QueryGrants::new(&tracked.id(), snapshot.version(), &self.names.grants).with_max_memory(limit);
         let context = match limit {
@@ -251,8 +252,9 @@ pub(crate) async fn plan(
     parameters: Vec<ScalarValue>,
 ) -> Result<Planned> {
     let (state, names, logical) = logical(session, snapshot, query).await?;
-    let logical = bind(logical, parameters)?;
-    let logical = state.optimize(&logical)?;
+    let naming = parameters::naming(&parameters);
+    let logical = parameters::bind(logical, parameters).map_err(&naming)?;
+    let logical = state.optimize(&logical).map_err(|error| naming(error.into()))?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let depots = &session.engine().depots;
     minerva_policy::verify(&physical, &names.grants, &|leaf| leaf_of(leaf, depots))?;
@@ -294,22 +296,6 @@ fn is_distributable(plan: &LogicalPlan) -> bool {
         })
     });
     walked.is_ok() && !recursive
-}
-
-/// Puts the parameters' values in.
-fn bind(plan: LogicalPlan, parameters: Vec<ScalarValue>) -> Result<LogicalPlan> {
-    let expected = plan.get_parameter_names()?.len();
-    if expected != parameters.len() {
-        let message = format!(
-            "the statement has {expected} parameters, {} values were given",
-            parameters.len()
-        );
-        return Err(QueryError::new(Code::InvalidParameter, message));
-    }
-    match expected {
-        0 => Ok(plan),
-        _ => Ok(plan.with_param_values(ParamValues::from(parameters))?),
-    }
 }
 
 /// Finds what a statement yields and takes, without running it.

@@ -1,6 +1,9 @@
 //! The Flight SQL door with the drivers that people use, and what a session can do behind it.
 
-use crate::minerva::{Minerva, python};
+use crate::{
+    governed_data::{run, script},
+    minerva::{Minerva, python},
+};
 
 const DEPOTS: &str = "\
 name: small
@@ -46,6 +49,35 @@ fn adbc_and_pyarrow_flight_work() {
         said.lines().filter(|line| line.starts_with("ok ")).count() >= 30,
         "{said}"
     );
+}
+
+const BIG: &str = "\
+name: big
+version: v2alpha
+type: depot
+depot: {type: TPCH, tpch: {scale: 1}}
+";
+
+/// Runs the script of large results against a server with these workers inside and beside it.
+fn large_results(workers: usize, processes: usize) {
+    let mut minerva = Minerva::start(&[("depots.yaml", BIG)], workers);
+    for _ in 0..processes {
+        minerva.add_worker();
+    }
+    let key = std::fs::read_to_string(minerva.data().join("admin-key")).unwrap();
+    let (host, port) = minerva.flight().rsplit_once(':').unwrap();
+    let pid = minerva.server.pid().to_string();
+    run(script("large_results.py").args([host, port, "admin", key.trim(), &pid]));
+}
+
+#[test]
+fn large_results_and_cells_reach_ordinary_clients() {
+    large_results(1, 0);
+}
+
+#[test]
+fn large_results_and_cells_come_from_worker_processes() {
+    large_results(0, 2);
 }
 
 #[test]

@@ -9,10 +9,12 @@ use std::fs;
 use crate::{
     governed_data::{Governed, run, script},
     minerva::{Minerva, python},
+    private_postgres::Postgres,
 };
 
 fn canaries(workers: usize, processes: usize) {
-    let mut governed = Governed::start("a", workers);
+    let postgres = Postgres::start();
+    let mut governed = Governed::start_with("a", workers, &postgres);
     for _ in 0..processes {
         governed.minerva.add_worker();
     }
@@ -44,10 +46,11 @@ fn no_canary_leaves_a_server_with_two_worker_processes() {
     canaries(0, 2);
 }
 
-/// Compares twin `a` with another, on both kinds of depots.
+/// Compares twin `a` with another, on each kind of depot.
 fn twins(other: &str, workers: usize, options: &[&str]) {
-    let twins = ["a", other].map(|twin| Governed::start(twin, workers));
-    for depot in ["files", "lite"] {
+    let postgres = Postgres::start();
+    let twins = ["a", other].map(|twin| Governed::start_with(twin, workers, &postgres));
+    for depot in ["files", "lite", "pg", "mixed"] {
         let mut command = script("twins.py");
         command.args(["--depot", depot]).args(options);
         // A key may begin with a hyphen.

@@ -8,7 +8,10 @@ use std::{
     process::Command,
 };
 
-use crate::minerva::{Minerva, python};
+use crate::{
+    minerva::{Minerva, python},
+    private_postgres::Postgres,
+};
 
 /// A server on one of the twins.
 #[derive(Debug)]
@@ -22,9 +25,30 @@ pub(crate) struct Governed {
 impl Governed {
     /// Writes the twin `a`, `b` or `c` and serves it.
     pub(crate) fn start(twin: &str, workers: usize) -> Self {
+        Self::start_on(twin, workers, None)
+    }
+
+    /// The same with its flat tables in a PostgreSQL as well: databases `twin_a` and so on, and `plain`, which all twins share.
+    pub(crate) fn start_with(twin: &str, workers: usize, postgres: &Postgres) -> Self {
+        Self::start_on(twin, workers, Some(postgres))
+    }
+
+    fn start_on(twin: &str, workers: usize, postgres: Option<&Postgres>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut write = script("governed.py");
-        run(write.arg(folder.path()).arg(twin));
+        write.arg(folder.path()).arg(twin);
+        if let Some(postgres) = postgres {
+            write.arg(postgres.port().to_string());
+        }
+        run(&mut write);
+        if let Some(postgres) = postgres {
+            let sources = folder.path().join("sources");
+            postgres.database(&format!("twin_{twin}"), &sources.join("pg.sql"));
+            // The plain tables are the same for every twin.
+            if !postgres.has_database("plain") {
+                postgres.database("plain", &sources.join("plainpg.sql"));
+            }
+        }
         let minerva = Minerva::start_in(folder, workers);
         let [analyst, steward, outsider] = ["analyst", "steward", "outsider"].map(|user| minerva.key(user));
         Self {

@@ -20,6 +20,7 @@ mod object_s3;
 mod object_server;
 mod object_stores;
 mod postgres;
+mod private_postgres;
 mod prompt;
 mod reload;
 mod tidy;

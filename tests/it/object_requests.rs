@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     minerva::Minerva,
-    object_server::{Objects, READS, errors, refused},
+    object_server::{Objects, READS, errors, refused, right_or_refused},
 };
 
 /// Until a statement answers this; that a listed object is gone may be said before.

@@ -48,8 +48,16 @@ fn s3_answers_as_the_files_do() {
         // Empty objects that stand for folders are no files, even where every file counts.
         agree(set_up, &minerva, "marked", &[QUERIES[8], QUERIES[9]]);
         // `nothing` is a folder without files, which is shown as it is in a folder of this machine.
-        assert_eq!(minerva.rows(None, "SHOW TABLES FROM marked.shop"), ["nothing", "orders", "people"]);
-        refused(&minerva, "SELECT * FROM marked.shop.nothing", "TABLE_NOT_FOUND", &["no data files"]);
+        assert_eq!(
+            minerva.rows(None, "SHOW TABLES FROM marked.shop"),
+            ["nothing", "orders", "people"]
+        );
+        refused(
+            &minerva,
+            "SELECT * FROM marked.shop.nothing",
+            "TABLE_NOT_FOUND",
+            &["no data files"],
+        );
         assert_eq!(
             minerva.rows(
                 None,

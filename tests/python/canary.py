@@ -23,8 +23,8 @@ from governed import Client
 
 ADDRESS, FOLDER, ANALYST_KEY, OUTSIDER_KEY, STEWARD_KEY = sys.argv[1:6]
 ORDERS = governed.orders("a")
-DEPOTS = {"files": ["people", "orders", "events", "profiles", "notes"], "lite": ["people", "orders", "notes"]}
-PREFIX = {"files": "files.shop", "lite": "lite.main"}
+DEPOTS = {"files": ["people", "orders", "events", "profiles", "notes"], "lite": ["people", "orders", "notes"], "pg": ["people", "orders", "notes"]}
+PREFIX = {"files": "files.shop", "lite": "lite.main", "pg": "pg.public"}
 failures = []
 
 
@@ -363,7 +363,7 @@ REFUSED = [
     "SELECT * FROM parquet_metadata('{folder}/sources/files/shop/profiles.parquet')", "SELECT * FROM '{folder}/sources/files/shop/people.csv'",
     "SELECT * FROM \"{folder}/sources/files/shop/people.csv\"", "SELECT * FROM \"file://{folder}/sources/files/shop/people.csv\"",
     "SELECT * FROM glob('{folder}/**')", "SELECT * FROM query('SELECT 1')", "SELECT * FROM TABLE(files.system.query(query => 'SELECT * FROM people'))",
-    "SELECT * FROM {depot}.main.sqlite_master", "SELECT * FROM {depot}.shop.\"people.csv\"", "SELECT * FROM {depot}.\"shop/people\".x", "SELECT * FROM {depot}.\"..\".people",
+    "SELECT * FROM {depot}.main.sqlite_master", "SELECT * FROM {depot}.pg_catalog.pg_authid", "SELECT * FROM {depot}.public.\"people; SELECT 1\"", "SELECT * FROM {depot}.public.pg_class", "SELECT * FROM {depot}.shop.\"people.csv\"", "SELECT * FROM {depot}.\"shop/people\".x", "SELECT * FROM {depot}.\"..\".people",
     "SELECT * FROM {depot}.shop.\"../vault/gold\"", "SELECT * FROM {depot}.\"shop/..\".\"vault/gold\"", "SELECT * FROM {depot}.\"../files/vault\".gold",
     "SELECT * FROM \"dataos://{depot}:shop/../vault/gold\"", "SELECT * FROM \"dataos://{depot}:vault/gold\"", "SELECT * FROM \"dataos://{depot}\"",
     "SET ROLE steward", "SET SESSION AUTHORIZATION steward", "SET datafusion.execution.collect_statistics = true", "EXECUTE IMMEDIATE 'SELECT 1'",
@@ -495,7 +495,7 @@ def packed(kind, message=b""):
 METADATA = {
     "CommandGetCatalogs": [b""],
     "CommandGetDbSchemas": [b"", field(1, b"files"), field(2, b"%"), field(1, b"files") + field(2, b"va%")],
-    "CommandGetTables": [b"\x28\x01", field(1, b"files") + b"\x28\x01", field(3, b"%") + b"\x28\x01", field(3, b"pay%"), field(2, b"vault"), field(1, b"lite") + b"\x28\x01"],
+    "CommandGetTables": [b"\x28\x01", field(1, b"files") + b"\x28\x01", field(3, b"%") + b"\x28\x01", field(3, b"pay%"), field(2, b"vault"), field(1, b"lite") + b"\x28\x01", field(1, b"pg") + b"\x28\x01"],
     "CommandGetTableTypes": [b""],
     "CommandGetXdbcTypeInfo": [b""],
     "CommandGetSqlInfo": [b""],
@@ -521,7 +521,7 @@ def metadata(user, key, may_see):
                 for hidden in ("payroll", "gold", "vault"):
                     if hidden in text:
                         fail(f"{user} sees `{hidden}` in {kind}")
-                if not may_see and re.search(r"['\"](plain)?(files|lite)['\"]", text):
+                if not may_see and re.search(r"['\"](plain)?(files|lite|pg)['\"]", text):
                     fail(f"{user} sees a depot in {kind}")
         for statement in ("SELECT * FROM files.shop.people", "SELECT * FROM files.vault.gold", "SELECT CAST(ssn AS INT) FROM files.shop.people"):
             descriptor = flight.FlightDescriptor.for_command(packed("CommandStatementQuery", field(1, statement.encode())))
@@ -585,8 +585,10 @@ def hidden_names():
         same_as_nothing(user, key, '"dataos://files:vault/gold"', '"dataos://files:vaunt/gild"', NAMING[:12], "{t}")
         same_as_nothing(user, key, "files.shop.payroll", "files.shop.paydoll", NAMING, "{t}")
         same_as_nothing(user, key, "lite.main.payroll", "lite.main.paydoll", NAMING, "{t}")
+        same_as_nothing(user, key, "pg.public.payroll", "pg.public.paydoll", NAMING, "{t}")
     same_as_nothing("outsider", OUTSIDER_KEY, "files.shop.people", "filez.shup.poeple", NAMING, "{t}")
     same_as_nothing("outsider", OUTSIDER_KEY, "lite.main.people", "lita.mean.poeple", NAMING, "{t}")
+    same_as_nothing("outsider", OUTSIDER_KEY, "pg.public.people", "pq.pablic.poeple", NAMING, "{t}")
     same_as_nothing("outsider", OUTSIDER_KEY, "files.shop", "filez.shup", NAMING_PLACES, "{s}")
     same_as_nothing("outsider", OUTSIDER_KEY, "files", "filez", ["SHOW SCHEMAS FROM {s}", "SELECT * FROM {s}.information_schema.tables", "USE {s}.information_schema"], "{s}")
     print("ok hidden names are as if they did not exist", flush=True)

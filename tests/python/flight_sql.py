@@ -7,25 +7,12 @@ may select from; its name does not matter. Needs the packages of requirements.tx
 """
 
 import sys
-import traceback
 
 import shared
 
 import with_adbc  # noqa: F401  registers its checks
 import with_flight  # noqa: F401  registers its checks
-
-
-def main():
-    for function in shared.CHECKS:
-        try:
-            function()
-        except BaseException:
-            traceback.print_exc()
-            print(f"FAILED {function.__name__}", flush=True)
-            return 1
-        print(f"ok {function.__name__}", flush=True)
-    return 0
-
+import with_parameters  # noqa: F401  registers its checks
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(shared.run_checks())

@@ -1,6 +1,6 @@
 """A small governed data set, built twice, and a client that runs statements on it.
 
-Usage: python governed.py FOLDER a|b|c
+Usage: python governed.py FOLDER a|b|c [PORT]
 
 Writes manifests to FOLDER/resources and data to FOLDER/sources. The twins `a` and `b` differ only in what the user `analyst` must not know:
 the rows that filters hide are replaced, multiplied, moved and left out, and masked cells of visible rows are changed in ways that
@@ -9,7 +9,8 @@ by, are rounded, and cannot be told apart in `a` and `b` only. Hidden rows and m
 and the year 1787.
 
 The depots `files` and `lite` hold the governed tables, `plainfiles` and `plainlite` the same tables as the analyst should see them,
-computed here by hand and open.
+computed here by hand and open. With the port of a PostgreSQL there are `pg` and `plainpg` as well, over its databases `twin_a` (`twin_b`, ...)
+and `plain`, which the scripts FOLDER/sources/pg.sql and plainpg.sql fill.
 """
 
 import csv
@@ -344,6 +345,7 @@ TYPES = {
 }
 SQLITE_TYPES = {TEXT: "TEXT", INT: "BIGINT", DOUBLE: "DOUBLE", BOOL: "BOOLEAN", DAY: "DATE", MOMENT: "TIMESTAMP", pa.timestamp("ns"): "TIMESTAMP",
                 pa.decimal128(18, 2): "DECIMAL(18,2)", pa.decimal128(9, 2): "DECIMAL(9,2)"}
+POSTGRES_TYPES = SQLITE_TYPES | {DOUBLE: "DOUBLE PRECISION"}
 #: The tables of the databases; the others are nested.
 FLAT = ["people", "orders", "notes", "regions", "payroll"]
 
@@ -439,6 +441,22 @@ def write_sqlite(path, tables):
     database.close()
 
 
+def write_postgres(path, tables):
+    """A script for psql. The tables are analysed, so that the planner has estimates that count hidden rows too."""
+
+    def stored(value):
+        return r"\N" if value is None else as_text(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        for name, rows in tables.items():
+            columns = ", ".join(f"{column} {POSTGRES_TYPES[TYPES[name][column]]}" for column in rows[0])
+            file.write(f"CREATE TABLE {name} ({columns});\nCOPY {name} FROM STDIN;\n")
+            file.writelines("\t".join(map(stored, row.values())) + "\n" for row in rows)
+            file.write("\\.\n")
+        file.write("CREATE INDEX ON people (id);\nCREATE INDEX ON people (region);\nCREATE INDEX ON orders (person_id);\nANALYZE;\n")
+
+
 def raw(name, twin):
     return [row for _, row in TABLES[name](twin)]
 
@@ -469,6 +487,8 @@ def write_data(folder, twin):
         write_parquet(folder / "plainfiles" / "shop" / f"{name}.parquet", name, plain(name))
     write_sqlite(folder / "lite.db", {name: raw(name, twin) for name in FLAT})
     write_sqlite(folder / "plainlite.db", {name: plain(name) for name in FLAT if name != "payroll"})
+    write_postgres(folder / "pg.sql", {name: raw(name, twin) for name in FLAT})
+    write_postgres(folder / "plainpg.sql", {name: plain(name) for name in FLAT if name != "payroll"})
 
 
 # ---- Manifests ---------------------------------------------------------------------------------------------------------
@@ -481,6 +501,17 @@ DEPOTS = """\
 {name: lite, version: v2alpha, type: depot, depot: {type: SQLITE, sqlite: {path: ../sources/lite.db}}}
 ---
 {name: plainlite, version: v2alpha, type: depot, depot: {type: SQLITE, sqlite: {path: ../sources/plainlite.db}}}
+"""
+
+#: The password is one more thing that nobody may see.
+POSTGRES = """\
+{name: pg, version: v2alpha, type: depot, depot: {type: POSTGRESQL, postgresql: {host: 127.0.0.1, port: PORT, database: twin_TWIN, params: {sslmode: disable}}, secrets: [{name: pg-r}]}}
+---
+{name: plainpg, version: v2alpha, type: depot, depot: {type: POSTGRESQL, postgresql: {host: 127.0.0.1, port: PORT, database: plain, params: {sslmode: disable}}, secrets: [{name: pg-r}]}}
+---
+{name: pg-r, version: v1, type: instance-secret, instance-secret: {type: key-value, acl: r, data: {username: reader, password: kanari password}}}
+---
+{name: people-postgres, version: v1, type: dataset, dataset: {address: "dataos://pg:public/people", columns: [{name: city, tags: [Pii.City]}]}}
 """
 
 USERS = """\
@@ -501,7 +532,7 @@ policy:
   access:
     subjects: {tags: [roles:id:analyst, roles:id:steward]}
     predicates: [select]
-    objects: {paths: ["dataos://*files:shop/*", "dataos://*lite:main/*"]}
+    objects: {paths: ["dataos://*files:shop/*", "dataos://*lite:main/*", "dataos://*pg:public/*"]}
     allow: true
 ---
 name: no-payroll
@@ -529,17 +560,17 @@ FILTERS = """\
 - name: own-region
   version: v1
   type: policy
-  policy: {data: {type: filter, depot: "{files,lite}", dataset: people, selector: {user: {tags: [roles:id:analyst]}},
+  policy: {data: {type: filter, depot: "{files,lite,pg}", dataset: people, selector: {user: {tags: [roles:id:analyst]}},
     filters: [{column: region, operator: equals, value: "${user.attributes.region}"}]}}
 - name: careful-people
   version: v1
   type: policy
-  policy: {data: {type: filter, depot: "{files,lite}", dataset: people, selector: {user: {tags: [roles:id:analyst]}},
+  policy: {data: {type: filter, depot: "{files,lite,pg}", dataset: people, selector: {user: {tags: [roles:id:analyst]}},
     filters: [{expression: "100 / risk >= 1 AND coalesce(level, 0) < CAST('${user.attributes.clearance}' AS BIGINT)"}]}}
 - name: known-orders
   version: v1
   type: policy
-  policy: {data: {type: filter, depot: "{files,lite}", dataset: orders, selector: {user: {tags: [roles:id:analyst]}}, filters: [
+  policy: {data: {type: filter, depot: "{files,lite,pg}", dataset: orders, selector: {user: {tags: [roles:id:analyst]}}, filters: [
     {column: status, operator: in, value: [new, paid, sent]}, {column: region, operator: not_in, value: [kanariland, "NO"]},
     {column: qty, operator: greater_than, value: 0}, {column: channel, operator: like, value: "web%"},
     {column: price, operator: less_than_equals, value: 500.25}, {column: gone, operator: is_null}]}}
@@ -557,7 +588,7 @@ FILTERS = """\
 - name: own-notes
   version: v1
   type: policy
-  policy: {data: {type: filter, depot: "{files,lite}", dataset: notes, selector: {user: {tags: [roles:id:analyst]}},
+  policy: {data: {type: filter, depot: "{files,lite,pg}", dataset: notes, selector: {user: {tags: [roles:id:analyst]}},
     filters: [{column: owner, operator: equals, value: "${user.id}"}]}}
 """
 
@@ -588,7 +619,7 @@ MASK = """\
 - name: %s
   version: v1
   type: policy
-  policy: {data: {type: mask, priority: 50, depot: "{files,lite}", dataset: "%s",
+  policy: {data: {type: mask, priority: 50, depot: "{files,lite,pg}", dataset: "%s",
     selector: {user: {tags: [roles:id:analyst]}, column: {names: [%s]}}, mask: %s}}
 """
 #: A mask for everybody by tag, and an exemption from it.
@@ -606,9 +637,11 @@ CITY = """\
 """
 
 
-def write_manifests(folder):
+def write_manifests(folder, twin, port=None):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "depots.yaml").write_text(DEPOTS)
+    if port is not None:
+        (folder / "postgres.yaml").write_text(POSTGRES.replace("PORT", port).replace("TWIN", twin))
     (folder / "users.yaml").write_text(USERS)
     (folder / "access.yaml").write_text(ACCESS)
     (folder / "filters.yaml").write_text(FILTERS)
@@ -616,10 +649,10 @@ def write_manifests(folder):
     (folder / "cities.yaml").write_text(CITY)
 
 
-def build(folder, twin):
+def build(folder, twin, port=None):
     shutil.rmtree(folder / "sources" / "files", ignore_errors=True)
     write_data(folder / "sources", twin)
-    write_manifests(folder / "resources")
+    write_manifests(folder / "resources", twin, port)
 
 
 # ---- A client ----------------------------------------------------------------------------------------------------------
@@ -665,4 +698,4 @@ class Client:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), sys.argv[2])
+    build(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,6 +1,7 @@
 """What the checks share: the arguments, the list of checks, and a few helpers."""
 
 import sys
+import traceback
 
 from adbc_driver_flightsql import DatabaseOptions, dbapi
 
@@ -20,6 +21,19 @@ CHECKS = []
 def check(function):
     CHECKS.append(function)
     return function
+
+
+def run_checks():
+    """Runs every check that is registered; the exit code."""
+    for function in CHECKS:
+        try:
+            function()
+        except BaseException:
+            traceback.print_exc()
+            print(f"FAILED {function.__name__}", flush=True)
+            return 1
+        print(f"ok {function.__name__}", flush=True)
+    return 0
 
 
 def connect(cookies=False, **options):

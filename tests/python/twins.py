@@ -1,6 +1,8 @@
 """Runs the same statements as the same user on two servers whose data differ only in what that user must not know.
 
-Usage: python twins.py [--depot files|lite] [--seed N] [--statements N] [--no-plans] [--go-on] -- ADDRESS_A KEY_A ADDRESS_B KEY_B
+Usage: python twins.py [--depot files|lite|pg|mixed] [--seed N] [--statements N] [--no-plans] [--go-on] -- ADDRESS_A KEY_A ADDRESS_B KEY_B
+
+`mixed` is `pg` with the table of orders, the one that is worth several tasks, in `files`: then workers read PostgreSQL too.
 
 The servers serve the twins that governed.py wrote; the keys are those of `analyst`. Rows, schemas, errors, plans and the history of
 queries must be equal, to the byte where they are ordered. The plan of a join may differ for the sake of its rounded estimates, in one of
@@ -456,9 +458,11 @@ class Twins:
         self.failures = 0
 
     def text(self, template, plain=False):
-        catalog, schema = governed_place(self.depot)
-        catalog = "plain" + catalog if plain else catalog
-        return re.sub(r"\{(\w+)\}", rf"{catalog}.{schema}.\1", template)
+        def place(name):
+            catalog, schema = governed_place("files" if self.depot == "mixed" and name[1] == "orders" else self.depot)
+            return f"{'plain' if plain else ''}{catalog}.{schema}.{name[1]}"
+
+        return re.sub(r"\{(\w+)\}", place, template)
 
     def fail(self, what, sql, one, other):
         self.failures += 1
@@ -528,7 +532,7 @@ class Twins:
 
 
 def governed_place(depot):
-    return {"files": ("files", "shop"), "lite": ("lite", "main")}[depot]
+    return {"files": ("files", "shop"), "lite": ("lite", "main"), "pg": ("pg", "public"), "mixed": ("pg", "public")}[depot]
 
 
 PLANS = [
@@ -546,7 +550,7 @@ METADATA = [
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("servers", nargs=4)
-    parser.add_argument("--depot", choices=["files", "lite"], default="files")
+    parser.add_argument("--depot", choices=["files", "lite", "pg", "mixed"], default="files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--statements", type=int, default=300)
     parser.add_argument("--no-plans", action="store_true", help="for twins whose numbers of rows differ so much that plans may be others")

@@ -52,7 +52,7 @@ async fn wait(worker: &Worker, within: Duration) -> usize {
 async fn keep_alive(state: &State) -> Infallible {
     loop {
         sleep(HEARTBEAT).await;
-        if let Err(error) = state.client.heartbeat(&state.node_id).await {
+        if let Err(error) = state.heartbeat().await {
             tracing::debug!(%error, "no heartbeat while draining");
         }
     }

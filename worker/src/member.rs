@@ -72,7 +72,7 @@ async fn take_part(state: &State, join: &Join, joined: &watch::Sender<bool>) -> 
 }
 
 async fn heartbeat(state: &State) -> Result<bool, Error> {
-    let heard = state.client.heartbeat(&state.node_id).await?;
+    let heard = state.heartbeat().await?;
     state.refresh(&heard.resources).await?;
     Ok(heard.known)
 }

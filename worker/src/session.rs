@@ -11,7 +11,7 @@ use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion_distributed::{Worker, WorkerQueryContext};
 use minerva_cluster::{
-    Channels, CoordinatorClient, Error, ResourcesVersion, VERSION, Wire, planned_under, worker_session,
+    Channels, CoordinatorClient, Error, Heard, ResourcesVersion, VERSION, Wire, planned_under, worker_session,
 };
 use rand::TryRngCore;
 use rand::rngs::OsRng;
@@ -47,6 +47,11 @@ impl State {
     pub(crate) fn runtime(&self, memory_bytes: u64) -> Result<Arc<RuntimeEnv>, Error> {
         minerva_cluster::runtime(Some(memory_bytes), self.wire.depots())
             .map_err(|error| Error::Runtime(format!("the query runtime cannot be made: {error}")))
+    }
+
+    /// Says that the worker lives, and what its stages have read.
+    pub(crate) async fn heartbeat(&self) -> Result<Heard, Error> {
+        self.client.heartbeat(&self.node_id, self.wire.readings().news()).await
     }
 
     /// Makes sure that the worker's resources are those that hold, if `wanted` says that they changed.

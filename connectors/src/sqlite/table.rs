@@ -18,6 +18,9 @@ pub(super) const SAMPLED_ROWS: usize = 1000;
 /// No row of a table takes less than this in the file, so a larger guess than the file allows is no guess.
 const LEAST_BYTES_PER_ROW: u64 = 4;
 
+/// What holds users' data, in `pragma_table_list`.
+const DATA: &str = "schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT GLOB 'sqlite_*'";
+
 /// A table or view.
 #[derive(Debug)]
 pub(super) struct TableInfo {
@@ -44,9 +47,8 @@ struct ColumnInfo {
 
 /// The names of all tables and views that hold users' data.
 pub(super) fn names(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' \
-               AND type IN ('table', 'view', 'virtual') AND name NOT GLOB 'sqlite_*' ORDER BY name";
-    let mut statement = connection.prepare(sql)?;
+    let sql = format!("SELECT name FROM pragma_table_list WHERE {DATA} ORDER BY name");
+    let mut statement = connection.prepare(&sql)?;
     let names = statement.query_map([], |row| row.get(0))?;
     names.collect()
 }
@@ -59,6 +61,44 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
     let Some(form) = form(connection, name)? else {
         return Ok(None);
     };
+    let (schema, columns) = schema(connection, name, form)?;
+    let (comparable, rows) = match form {
+        Form::Table => (
+            comparable(connection, &columns)?,
+            rows(connection, name, &columns, true)?,
+        ),
+        Form::WithoutRowid => (
+            comparable(connection, &columns)?,
+            rows(connection, name, &columns, false)?,
+        ),
+        // The columns of a view may have any affinity, and a virtual table compares as its module likes.
+        Form::View | Form::Virtual => (HashMap::new(), None),
+    };
+    Ok(Some(TableInfo {
+        schema,
+        is_view: form == Form::View,
+        comparable,
+        rows,
+    }))
+}
+
+/// The columns of many tables and views, each with its own failure; `None` for what is not there.
+pub(super) fn schemas(
+    connection: &Connection,
+    names: &[String],
+) -> rusqlite::Result<Vec<rusqlite::Result<Option<SchemaRef>>>> {
+    let sql = format!("SELECT type, wr, name FROM pragma_table_list WHERE {DATA}");
+    let mut statement = connection.prepare(&sql)?;
+    let forms = statement.query_map([], |row| Ok((row.get(2)?, form_of(row)?)))?;
+    let forms: HashMap<String, Form> = forms.collect::<rusqlite::Result<_>>()?;
+    let look = |name: &String| match forms.get(name) {
+        Some(form) => schema(connection, name, *form).map(|(schema, _)| Some(schema)),
+        None => Ok(None),
+    };
+    Ok(names.iter().map(look).collect())
+}
+
+fn schema(connection: &Connection, name: &str, form: Form) -> rusqlite::Result<(SchemaRef, Vec<ColumnInfo>)> {
     let columns = columns(connection, name, form)?;
     let undeclared: Vec<&str> = columns
         .iter()
@@ -76,39 +116,22 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         .iter()
         .map(|column| Field::new(&column.name, kind(column).arrow(), !column.not_null))
         .collect();
-    let (comparable, rows) = match form {
-        Form::Table => (
-            comparable(connection, &columns)?,
-            rows(connection, name, &columns, true)?,
-        ),
-        Form::WithoutRowid => (
-            comparable(connection, &columns)?,
-            rows(connection, name, &columns, false)?,
-        ),
-        // The columns of a view may have any affinity, and a virtual table compares as its module likes.
-        Form::View | Form::Virtual => (HashMap::new(), None),
-    };
-    Ok(Some(TableInfo {
-        schema: Arc::new(Schema::new(fields)),
-        is_view: form == Form::View,
-        comparable,
-        rows,
-    }))
+    Ok((Arc::new(Schema::new(fields)), columns))
 }
 
 fn form(connection: &Connection, name: &str) -> rusqlite::Result<Option<Form>> {
-    let sql = "SELECT type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 \
-               AND type IN ('table', 'view', 'virtual') AND name NOT GLOB 'sqlite_*'";
-    let form = |row: &rusqlite::Row<'_>| {
-        let form = match row.get_ref(0)?.as_str()? {
-            "view" => Form::View,
-            "virtual" => Form::Virtual,
-            _ if row.get::<_, bool>(1)? => Form::WithoutRowid,
-            _ => Form::Table,
-        };
-        Ok(form)
+    let sql = format!("SELECT type, wr FROM pragma_table_list WHERE {DATA} AND name = ?1");
+    connection.query_row(&sql, [name], form_of).optional()
+}
+
+fn form_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Form> {
+    let form = match row.get_ref(0)?.as_str()? {
+        "view" => Form::View,
+        "virtual" => Form::Virtual,
+        _ if row.get::<_, bool>(1)? => Form::WithoutRowid,
+        _ => Form::Table,
     };
-    connection.query_row(sql, [name], form).optional()
+    Ok(form)
 }
 
 fn columns(connection: &Connection, name: &str, form: Form) -> rusqlite::Result<Vec<ColumnInfo>> {

@@ -8,7 +8,7 @@ use arrow::datatypes::{
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use crate::server::{Place, quoted, shared};
+use crate::server::{Place, context, quoted, shared};
 
 /// The types that tests and the manual's table name besides PostgreSQL's own.
 const TYPES: &str = "CREATE TYPE mood AS ENUM ('sad', 'ok', 'Happy day');
@@ -458,4 +458,43 @@ async fn names_of_columns_are_kept() {
         .map(|field| field.name().clone())
         .collect();
     assert_eq!(found, names);
+}
+
+/// Many tables are asked for in another way than one, and a few in another way than many.
+#[tokio::test]
+async fn a_listing_says_of_all_tables_what_each_says_of_itself() {
+    let kinds = "a int8 NOT NULL, b numeric(9, 3), c numeric, d varchar(5), e char(4)[], f dear, g dear[], h numbers, i numbers[], j home, k mood, \
+                 l positive NOT NULL, m address[], n span, o hstore, p citext, q timestamptz(3), r interval, s inet, t name, u \"char\", v int4[][]";
+    let many: String = (0..60)
+        .map(|n| format!("CREATE TABLE many{n} (n{n} int4, f dear);"))
+        .collect();
+    let place = shared()
+        .database(
+            "listing",
+            &format!(
+                "{TYPES} CREATE TABLE kinds ({kinds}); CREATE VIEW seen AS SELECT * FROM kinds; CREATE TABLE nothing (); \
+                 CREATE TABLE \"quo\"\"te, {{}} \\\" (x int4, gone text, y text); ALTER TABLE \"quo\"\"te, {{}} \\\" DROP COLUMN gone; \
+                 CREATE TABLE parent (id int4 NOT NULL, day date) PARTITION BY LIST (id); {many}"
+            ),
+        )
+        .await;
+    place.admin.batch_execute("CREATE TABLE closed (a int4)").await.unwrap();
+    let source = place.source().await;
+    let all = source.datasets("public").await.unwrap();
+    assert!(all.len() > 60 && !all.contains(&"closed".to_owned()), "{all:?}");
+    let session = context(&place.depots).state();
+    for asked in [
+        all.clone(),
+        vec!["kinds".to_owned(), "no such table".to_owned()],
+        Vec::new(),
+    ] {
+        let found = source.columns("public", &asked, &session).await.unwrap();
+        assert_eq!(found.len(), asked.len());
+        for (name, columns) in asked.iter().zip(found) {
+            let table = place.find("public", name).await.unwrap();
+            assert_eq!(columns.unwrap(), table.map(|table| table.schema()), "{name}");
+        }
+    }
+    let nowhere = source.columns("no such schema", &all, &session).await.unwrap();
+    assert!(nowhere.into_iter().all(|columns| columns.unwrap().is_none()));
 }

@@ -2,8 +2,12 @@
 //!
 //! In: a request. Out: names that the user may select, and nothing of others. Deliberately absent: opening a table, which only the door does.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use datafusion::{arrow::datatypes::SchemaRef, datasource::empty::EmptyTable, error::DataFusionError};
 use minerva_resources::Address;
 
 use super::{Catalog, INFORMATION_SCHEMA, SYSTEM, TableEntry, TableRequest};
@@ -178,44 +182,76 @@ impl Catalog<'_> {
                     continue;
                 }
             };
-            for address in visible
-                .into_iter()
-                .filter(|address| schema_matches(&address.collection) && table_matches(&address.dataset))
-            {
-                found.extend(self.entry(address, request.with_schema).await);
+            let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for address in visible {
+                if schema_matches(&address.collection) && table_matches(&address.dataset) {
+                    named.entry(address.collection).or_default().push(address.dataset);
+                }
+            }
+            for (schema, names) in named {
+                found.extend(self.entries(&catalog, &schema, names, request.with_schema).await);
             }
         }
         found.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));
         Ok(found)
     }
 
-    /// One line of a listing. A table that cannot be read is listed without columns, so that one broken file does not hide the others.
-    async fn entry(&self, address: Address, with_schema: bool) -> Option<TableEntry> {
-        let description = self
-            .snapshot
-            .set
-            .dataset(&address)
-            .map(|dataset| dataset.description.clone())
-            .unwrap_or_default();
-        let arrow = match with_schema {
-            false => None,
-            true => match self.governed(&address).await {
-                Ok(Some((opened, _))) => Some(opened.table.schema()),
-                Ok(None) => return None,
-                Err(error) => {
+    /// The lines of a collection. A table that cannot be read is listed without columns, so that one broken file does not hide the others.
+    async fn entries(&self, depot: &str, collection: &str, names: Vec<String>, with_schema: bool) -> Vec<TableEntry> {
+        let mut columns = match with_schema {
+            true => self.columns(depot, collection, &names).await,
+            false => Vec::new(),
+        }
+        .into_iter();
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            let address = Address::new(depot, collection, &name);
+            let arrow = match columns.next() {
+                None => None,
+                Some(Ok(Some(arrow))) => Some(arrow),
+                Some(Ok(None)) => continue,
+                Some(Err(error)) => {
                     tracing::warn!(%address, %error, "listed without columns");
                     None
                 }
-            },
+            };
+            let described = self.snapshot.set.dataset(&address);
+            found.push(TableEntry {
+                catalog: address.depot,
+                schema: address.collection,
+                name,
+                kind: "BASE TABLE",
+                arrow,
+                description: described.map(|dataset| dataset.description.clone()).unwrap_or_default(),
+            });
+        }
+        found
+    }
+
+    /// The columns of some tables as the user sees them; `None` for what is not there or may not be known. Each is decided by itself, and the
+    /// depot is asked for all of them at once.
+    async fn columns(&self, depot: &str, collection: &str, names: &[String]) -> Vec<Result<Option<SchemaRef>>> {
+        let failed = |error: minerva_connectors::Error| {
+            let each = names.iter().map(|_| Err(DataFusionError::from(error.clone()).into()));
+            each.collect()
         };
-        Some(TableEntry {
-            catalog: address.depot,
-            schema: address.collection,
-            name: address.dataset,
-            kind: "BASE TABLE",
-            arrow,
-            description,
-        })
+        let state = self.session.state(self.snapshot, false);
+        let source = match self.engine.depots.open(depot).await {
+            Ok(source) => source,
+            Err(error) => return failed(error),
+        };
+        let found = match source.columns(collection, names, &state).await {
+            Ok(found) => found,
+            Err(error) => return failed(error),
+        };
+        let governed = names.iter().zip(found).map(|(name, raw)| {
+            let Some(raw) = raw.map_err(DataFusionError::from)? else {
+                return Ok(None);
+            };
+            let table = self.govern(&Address::new(depot, collection, name), Arc::new(EmptyTable::new(raw)))?;
+            Ok(table.map(|(table, _)| table.schema()))
+        });
+        governed.collect()
     }
 }
 

@@ -16,7 +16,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_distributed::{DistributedExt, DistributedMetricsFormat, Worker, display_plan_ascii};
 use futures::TryStreamExt;
 use minerva_cluster::{
-    Channels, ClusterPort, Error, Members, Membership, QueryGrants, Resources, Tls, TlsFiles, Token, Wire,
+    Channels, ClusterPort, Error, Members, Membership, QueryGrants, Readings, Resources, Tls, TlsFiles, Token, Wire,
     coordinator_session, metrics_within, runtime,
 };
 use minerva_connectors::Depots;
@@ -35,6 +35,7 @@ const WITHIN: Duration = Duration::from_secs(20);
 struct Board {
     members: Members,
     channels: Channels,
+    readings: Readings,
     resources: RwLock<Arc<Resources>>,
 }
 
@@ -45,6 +46,10 @@ impl Membership for Board {
 
     fn channels(&self) -> &Channels {
         &self.channels
+    }
+
+    fn readings(&self) -> &Readings {
+        &self.readings
     }
 
     fn resources(&self) -> Arc<Resources> {
@@ -116,12 +121,13 @@ impl Site {
         let members = Members::new("coordinator", url.clone());
         let channels = Channels::new(token.clone(), tls.clone());
         let resources = RwLock::new(Arc::new(Resources::new(&set, &KeyRing::default()).unwrap()));
+        let wire = Wire::new(Arc::new(Depots::new(set)), &KeyRing::default(), channels.clone());
         let board = Arc::new(Board {
             members: members.clone(),
             channels: channels.clone(),
+            readings: wire.readings().clone(),
             resources,
         });
-        let wire = Wire::new(Arc::new(Depots::new(set)), &KeyRing::default(), channels.clone());
         let (stop, stopped) = oneshot::channel();
         let worker = in_process(wire.clone(), runtime(None, wire.depots()).unwrap());
         let port = ClusterPort {

@@ -6,21 +6,23 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::{
-    array::RecordBatch,
+    array::{ArrayRef, BinaryArray, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
 };
 use arrow_flight::{
     error::FlightError,
     sql::{
         CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables,
-        metadata::{GetCatalogsBuilder, GetDbSchemasBuilder, GetTablesBuilder},
+        metadata::{GetCatalogsBuilder, GetDbSchemasBuilder},
     },
 };
+use bytes::Bytes;
 use tonic::Status;
 
 use super::{
     status::{internal, status_of},
-    types::described,
+    table_schemas::TableSchemas,
 };
 use crate::{catalog::TableRequest, session::Session};
 
@@ -68,7 +70,11 @@ pub(super) fn tables_schema(command: CommandGetTables) -> SchemaRef {
     command.into_builder().schema()
 }
 
-pub(super) async fn tables(session: &Session, command: CommandGetTables) -> Result<RecordBatch, Status> {
+pub(super) async fn tables(
+    session: &Session,
+    command: CommandGetTables,
+    schemas: &TableSchemas,
+) -> Result<RecordBatch, Status> {
     let kinds = kinds_of(&command.table_types);
     let nothing_matches =
         command.catalog.as_deref() == Some("") || (kinds.is_empty() && !command.table_types.is_empty());
@@ -84,33 +90,23 @@ pub(super) async fn tables(session: &Session, command: CommandGetTables) -> Resu
         };
         session.tables(&request).await.map_err(status_of)?
     };
-    // The kinds are matched above, where both spellings are known.
-    let mut builder: GetTablesBuilder = CommandGetTables {
-        table_types: Vec::new(),
-        ..command
+    let kinds = found.iter().map(|table| {
+        let known = KINDS.iter().find(|(_, ours)| *ours == table.kind);
+        known.map_or(table.kind, |(drivers, _)| drivers)
+    });
+    // The session has matched and sorted what it lists.
+    let mut columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(found.iter().map(|table| &table.catalog))),
+        Arc::new(StringArray::from_iter_values(found.iter().map(|table| &table.schema))),
+        Arc::new(StringArray::from_iter_values(found.iter().map(|table| &table.name))),
+        Arc::new(StringArray::from_iter_values(kinds)),
+    ];
+    if command.include_schema {
+        let messages: Result<Vec<Bytes>, ArrowError> = found.iter().map(|table| schemas.message(table)).collect();
+        let messages = messages.map_err(|error| unbuildable(error.into()))?;
+        columns.push(Arc::new(BinaryArray::from_iter_values(messages)));
     }
-    .into_builder();
-    let no_schema = Schema::empty();
-    for table in &found {
-        let arrow = table
-            .arrow
-            .as_ref()
-            .map(|schema| described(schema, &table.catalog, &table.schema, &table.name));
-        let kind = KINDS
-            .iter()
-            .find(|(_, ours)| *ours == table.kind)
-            .map_or(table.kind, |(drivers, _)| drivers);
-        builder
-            .append(
-                &table.catalog,
-                &table.schema,
-                &table.name,
-                kind,
-                arrow.as_ref().unwrap_or(&no_schema),
-            )
-            .map_err(unbuildable)?;
-    }
-    builder.build().map_err(unbuildable)
+    RecordBatch::try_new(tables_schema(command), columns).map_err(|error| unbuildable(error.into()))
 }
 
 /// The kinds that a driver asks for, in our spelling; either spelling is understood, and unknown kinds match nothing.

@@ -19,6 +19,7 @@ mod sql_info;
 mod statements;
 mod status;
 mod stream;
+mod table_schemas;
 mod types;
 mod xdbc;
 

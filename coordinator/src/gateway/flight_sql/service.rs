@@ -37,6 +37,7 @@ use super::{
     statements::Data,
     status::{internal, invalid, status_of, unauthenticated, unsupported},
     stream::encode,
+    table_schemas::TableSchemas,
     xdbc::type_info,
 };
 use crate::{engine::Engine, gateway::auth::Credentials};
@@ -49,6 +50,7 @@ pub(super) struct Service {
     pub(super) prepared: PreparedStatements,
     pub(super) sql_info: SqlInfoData,
     pub(super) type_info: XdbcTypeInfoData,
+    table_schemas: TableSchemas,
 }
 
 impl Service {
@@ -61,6 +63,7 @@ impl Service {
             prepared: PreparedStatements::default(),
             sql_info,
             type_info,
+            table_schemas: TableSchemas::default(),
         })
     }
 
@@ -297,7 +300,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_tables(&self, command: CommandGetTables, request: Request<Ticket>) -> Answer<Data> {
-        rows(metadata::tables(&Caller::of(&request)?.session, command).await?)
+        rows(metadata::tables(&Caller::of(&request)?.session, command, &self.table_schemas).await?)
     }
 
     async fn get_flight_info_table_types(

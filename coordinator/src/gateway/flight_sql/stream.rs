@@ -5,7 +5,7 @@
 //! dictionaries and run-end encoding leave as plain arrays; [`wire_schema`] says beforehand what will arrive, exactly.
 //! Deliberately absent: compression of buffers, which not every client can read.
 
-use std::{mem, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions, make_array},
@@ -24,8 +24,8 @@ use super::status::{guarded_stream, internal, status_of_stream};
 /// The size that a message should not exceed.
 const MESSAGE_BYTES: usize = 2 << 20;
 
-/// What may be converted at once: plain strings have 32-bit offsets.
-const CONVERT_BYTES: usize = 256 << 20;
+/// What is converted at once: plain strings have 32-bit offsets, and until it is sent it is in memory twice.
+const CONVERT_BYTES: usize = 16 << 20;
 
 /// A field as clients will see it.
 fn wire_field(field: &FieldRef) -> FieldRef {
@@ -57,35 +57,65 @@ pub(super) fn wire_schema(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
-/// Encodes a stream of batches, whose schema is sent first even when no row follows.
+/// Encodes a stream of batches, whose schema is sent first even when no row follows. A message is made when it is asked for: a slow client
+/// keeps one batch in memory, not its messages as well.
 pub(super) fn encode(
     schema: &Schema,
     batches: impl Stream<Item = Result<RecordBatch, DataFusionError>> + Send + 'static,
 ) -> impl Stream<Item = Result<FlightData, Status>> + Send + 'static {
-    let mut encoder = Encoder::new(wire_schema(schema));
+    let encoder = Encoder::new(wire_schema(schema));
     let first = futures::stream::iter([Ok(encoder.schema_message())]);
-    let rest = batches.flat_map(move |batch| {
-        let messages = match batch {
-            Ok(batch) => encoder
-                .messages(&batch)
-                .map_err(|error| internal("a result cannot be encoded", &error)),
-            Err(error) => Err(status_of_stream(error)),
-        };
-        let messages = match messages {
-            Ok(messages) => messages.into_iter().map(Ok).collect(),
-            Err(status) => vec![Err(status)],
-        };
-        futures::stream::iter(messages)
+    let sending = Sending {
+        batches: Box::pin(batches),
+        encoder,
+        batch: Vec::new(),
+        pieces: Vec::new(),
+    };
+    let rest = futures::stream::unfold(Some(sending), |sending| async {
+        let mut sending = sending?;
+        match sending.next().await? {
+            Ok(message) => Some((Ok(message), Some(sending))),
+            // The first error is the end.
+            Err(status) => Some((Err(status), None)),
+        }
     });
-    first.chain(guarded_stream(until_error(rest)))
+    first.chain(guarded_stream(rest))
 }
 
-/// Ends a stream with its first error.
-fn until_error<T>(stream: impl Stream<Item = Result<T, Status>>) -> impl Stream<Item = Result<T, Status>> {
-    stream.scan(false, |failed, item| {
-        let over = mem::replace(failed, item.is_err());
-        futures::future::ready(if over { None } else { Some(item) })
-    })
+/// A result on its way out.
+struct Sending<S> {
+    batches: Pin<Box<S>>,
+    encoder: Encoder,
+    /// What is left of a batch, the next part last.
+    batch: Vec<RecordBatch>,
+    /// What is left of a part in the types of the wire, the next piece last.
+    pieces: Vec<RecordBatch>,
+}
+
+impl<S: Stream<Item = Result<RecordBatch, DataFusionError>>> Sending<S> {
+    async fn next(&mut self) -> Option<Result<FlightData, Status>> {
+        loop {
+            let done = if let Some(piece) = self.pieces.pop() {
+                self.encoder.message(&piece).map(Some)
+            } else if let Some(part) = self.batch.pop() {
+                self.encoder.convert(&part).map(|part| {
+                    self.pieces = cut(part, MESSAGE_BYTES);
+                    None
+                })
+            } else {
+                match self.batches.next().await? {
+                    Ok(batch) => self.batch = cut(batch, CONVERT_BYTES),
+                    Err(error) => return Some(Err(status_of_stream(error))),
+                }
+                continue;
+            };
+            match done {
+                Ok(None) => {}
+                Ok(Some(message)) => return Some(Ok(message)),
+                Err(error) => return Some(Err(internal("a result cannot be encoded", &error))),
+            }
+        }
+    }
 }
 
 struct Encoder {
@@ -111,17 +141,11 @@ impl Encoder {
         SchemaAsIpc::new(&self.schema, &self.options).into()
     }
 
-    fn messages(&mut self, batch: &RecordBatch) -> Result<Vec<FlightData>, ArrowError> {
-        let mut messages = Vec::new();
-        for piece in cut(batch.clone(), CONVERT_BYTES) {
-            for piece in cut(self.convert(&piece)?, MESSAGE_BYTES) {
-                let (_, encoded) =
-                    self.generator
-                        .encode(&piece, &mut self.dictionaries, &self.options, &mut self.context)?;
-                messages.push(encoded.into());
-            }
-        }
-        Ok(messages)
+    fn message(&mut self, piece: &RecordBatch) -> Result<FlightData, ArrowError> {
+        let (_, encoded) = self
+            .generator
+            .encode(piece, &mut self.dictionaries, &self.options, &mut self.context)?;
+        Ok(encoded.into())
     }
 
     /// A batch in the types of the wire's schema.
@@ -139,7 +163,7 @@ impl Encoder {
     }
 }
 
-/// Cuts a batch into pieces of at most `limit` bytes and at least one row; an empty batch has none.
+/// Cuts a batch into pieces of at most `limit` bytes and at least one row, the first one last; an empty batch has none.
 fn cut(batch: RecordBatch, limit: usize) -> Vec<RecordBatch> {
     let mut pieces = Vec::new();
     let mut waiting = vec![batch];
@@ -158,9 +182,7 @@ fn cut(batch: RecordBatch, limit: usize) -> Vec<RecordBatch> {
         let parts = (0..rows)
             .step_by(per_piece)
             .map(|start| batch.slice(start, per_piece.min(rows - start)));
-        let mut parts: Vec<_> = parts.collect();
-        parts.reverse();
-        waiting.append(&mut parts);
+        waiting.extend(parts);
     }
     pieces
 }

@@ -3,8 +3,9 @@
     python benches/object_store.py --minerva PATH [--data FOLDER] [--scale 1] [--runs 3] [--delay MILLISECONDS] [--workers 1] [--verbose]
 
 The store is `tests/python/object_server.py` on the loopback interface: it answers a small request in 0.2 ms and sends 1.5 GB/s, on the same
-processors as Minerva. `--delay` makes each request wait first, as a store that is far away does. Both depots are of one server and are asked
-in turn. Lists and footers are read when the views of the eight tables are made, which is counted apart.
+processors as Minerva. `--delay` makes each request wait first, as a store that is far away does. The depots are of one server and are asked
+in turn: `store` with the default settings, of whose best run the parts that it read before are in memory, and `bare`, which keeps none. Lists and
+footers are read when the views of the eight tables are made, which is counted apart.
 FOLDER/lake/tpch/*.parquet is made when it is not there. Needs what `make test` installs.
 """
 
@@ -34,6 +35,14 @@ depot:
   s3: {{bucket: lake, region: us-east-1, endpoint: "http://{address}", pathStyle: true, format: PARQUET}}
   secrets: [{{name: store-r}}]
 ---
+name: bare
+version: v2alpha
+type: depot
+depot:
+  type: S3
+  s3: {{bucket: lake, region: us-east-1, endpoint: "http://{address}", pathStyle: true, format: PARQUET, cache: 0}}
+  secrets: [{{name: store-r}}]
+---
 name: store-r
 version: v1
 type: instance-secret
@@ -48,7 +57,7 @@ name: readers
 version: v1
 type: policy
 policy:
-  access: {{subjects: {{tags: [[roles:id:reader]]}}, predicates: [select], objects: {{paths: ['dataos://lake:tpch/*', 'dataos://store:tpch/*']}}, allow: true}}
+  access: {{subjects: {{tags: [[roles:id:reader]]}}, predicates: [select], objects: {{paths: ['dataos://lake:tpch/*', 'dataos://store:tpch/*', 'dataos://bare:tpch/*']}}, allow: true}}
 """
 
 
@@ -92,6 +101,10 @@ class Counted:
         return taken
 
 
+def summed(asked):
+    return {key: sum(one[key] for one in asked.values()) for key in ("list", "head", "get", "bytes")}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--minerva", required=True, type=pathlib.Path)
@@ -118,15 +131,16 @@ def main():
                 return run.on_minerva(minerva.connect("plain"), {table: f"SELECT * FROM {name}.tpch.{table}" for table in run.TABLES})
 
             remote_engine, views = store.count(lambda: engine("store"))
-            counted = Counted(remote_engine, store)
-            best = run.sums_of_best({"lake": engine("lake"), "store": counted}, arguments.runs)
+            stores = {"store": Counted(remote_engine, store), "bare": Counted(engine("bare"), store)}
+            best = run.sums_of_best({"lake": engine("lake"), **stores}, arguments.runs)
     if arguments.verbose:
-        print("query   file  store  ratio   list  head   get    MB")
+        print("query   file  store   bare  ratio   list  head   get    MB")
         for number in run.QUERIES:
-            file, remote, asked = best["lake"][number], best["store"][number], counted.asked[number]
-            print(f"{number:5} {file:6.3f} {remote:6.3f} {remote / file:6.2f} {asked['list']:6} {asked['head']:5} {asked['get']:5} {asked['bytes'] / 1e6:5.0f}")
-    file, remote = (sum(best[name].values()) for name in ("lake", "store"))
-    queries = {key: sum(asked[key] for asked in counted.asked.values()) for key in ("list", "head", "get", "bytes")}
+            file, remote, bare = (best[name][number] for name in ("lake", "store", "bare"))
+            asked = stores["bare"].asked[number]
+            counts = f"{asked['list']:6} {asked['head']:5} {asked['get']:5} {asked['bytes'] / 1e6:5.0f}"
+            print(f"{number:5} {file:6.3f} {remote:6.3f} {bare:6.3f} {bare / file:6.2f} {counts}")
+    file = sum(best["lake"].values())
     delay = f", {arguments.delay:g} ms for each request" if arguments.delay else ""
     print(
         f"TPC-H scale {arguments.scale:g} ({size / 1e6:.0f} MB), sum of the 22 queries, best of {arguments.runs}, "
@@ -134,7 +148,9 @@ def main():
     )
     print("| what | seconds | ratio | lists | heads | gets | MB |\n| --- | --- | --- | --- | --- | --- | --- |")
     print(f"| depot `file` | {file:.2f} | 1 | | | | |")
-    for name, seconds, asked in [("depot `s3`", f"{remote:.2f} | {remote / file:.3f}", queries), ("its eight views", "|", views)]:
+    rows = [("depot `s3`", "store"), ("the same with `cache: 0`", "bare")]
+    rows = [(what, f"{sum(best[name].values()):.2f} | {sum(best[name].values()) / file:.3f}", summed(stores[name].asked)) for what, name in rows]
+    for name, seconds, asked in [*rows, ("its eight views", "|", views)]:
         print(f"| {name} | {seconds} | {asked['list']} | {asked['head']} | {asked['get']} | {asked['bytes'] / 1e6:.1f} |")
 
 

@@ -311,7 +311,7 @@ fn an_error_on_a_worker_names_depot_and_object() {
     let manifests = objects.manifest(
         "lake",
         "lake",
-        ", params: {connect_timeout: 1, request_timeout: 2, retries: 2}",
+        ", cache: 0, params: {connect_timeout: 1, request_timeout: 2, retries: 2}",
     ) + "---\nname: gen\nversion: v2alpha\ntype: depot\ndepot: {type: TPCH, tpch: {scale: 0.1}}\n";
     let mut minerva = Minerva::start(&[("depots.yaml", &manifests)], 0);
     minerva.add_worker();

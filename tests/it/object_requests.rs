@@ -75,7 +75,7 @@ fn a_new_object_is_seen_when_the_list_is_no_longer_kept() {
 #[test]
 fn what_is_known_is_not_asked_again() {
     let objects = Objects::filled();
-    let minerva = objects.serve(", listing: 3600");
+    let minerva = objects.serve(", listing: 3600, cache: 0");
     for (sql, key) in READS {
         let expected = minerva.rows(None, sql);
         let size = fs::metadata(objects.path(key)).unwrap().len();
@@ -113,6 +113,15 @@ fn what_is_known_is_not_asked_again() {
             }
         }
     }
+    // By default parts of Parquet objects are kept as well.
+    let keeps = objects.serve(", listing: 3600");
+    let (sql, key) = READS[0];
+    let expected = keeps.rows(None, sql);
+    objects.reset();
+    assert_eq!(keeps.rows(None, sql), expected);
+    assert_eq!(objects.stats().all(), 0, "{key}\n{}", objects.stats().log());
+    objects.write(key, fs::read(objects.path(key)).unwrap());
+    assert_eq!(keeps.rows(None, sql), expected, "the same bytes of a new version");
     // What footers answer is answered without a request.
     for sql in [
         "SELECT count(*) FROM lake.shop.numbers",

@@ -144,7 +144,7 @@ impl Stats {
 }
 
 /// Impatient settings: two seconds for a request, which is made again once or twice.
-pub(crate) const BRISK: &str = ", listing: 0, params: {connect_timeout: 1, request_timeout: 2, retries: 2}";
+pub(crate) const BRISK: &str = ", listing: 0, cache: 0, params: {connect_timeout: 1, request_timeout: 2, retries: 2}";
 /// Far more than three attempts of two seconds and the pauses between them, far less than the default settings wait.
 pub(crate) const SOON: Duration = Duration::from_secs(25);
 

@@ -5,7 +5,7 @@
 //! the names that are there. Names are compared with what is in the folder and never become a part of a path unseen,
 //! so that no name leads out of the root; nor does a symbolic link.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -100,27 +100,22 @@ impl Root {
         Ok(names.into_iter().collect())
     }
 
-    /// Where a dataset lies, if it is there.
-    pub(super) fn place(&self, collection: &str, dataset: &str) -> Result<Option<Place>, Fault> {
-        let mut found: Option<(Place, String)> = None;
-        for (entry, name) in self.entries_of(collection)? {
-            let is_file_of = self.is_data(&name) && dataset_of(&name) == dataset;
-            if name != dataset && !is_file_of {
-                continue;
+    /// What lies in a collection, by the names that datasets may have.
+    pub(super) fn shelf(&self, collection: &str) -> Result<Shelf<'_>, Fault> {
+        let entries = self.entries_of(collection)?;
+        let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, (_, name)) in entries.iter().enumerate() {
+            places.entry(name.clone()).or_default().push(at);
+            let dataset = dataset_of(name);
+            if dataset != name && self.is_data(name) {
+                places.entry(dataset.to_owned()).or_default().push(at);
             }
-            let place = match self.kind(&entry)? {
-                Kind::Folder if name == dataset => Place::Folder(entry.path()),
-                Kind::File if is_file_of => Place::File(entry.path()),
-                Kind::Outside => return Err(leads_out(&name)),
-                Kind::Folder | Kind::File | Kind::Other => continue,
-            };
-            if let Some((_, other)) = &found {
-                let message = format!("both `{other}` and `{name}` are called that; rename one of them");
-                return Err(Fault::new(ErrorKind::Settings, message));
-            }
-            found = Some((place, name));
         }
-        Ok(found.map(|(place, _)| place))
+        Ok(Shelf {
+            root: self,
+            entries,
+            places,
+        })
     }
 
     fn kind(&self, entry: &DirEntry) -> Result<Kind, Fault> {
@@ -186,6 +181,38 @@ impl Root {
             }
         }
         Ok(found)
+    }
+}
+
+/// The entries of one collection.
+#[derive(Debug)]
+pub(super) struct Shelf<'a> {
+    root: &'a Root,
+    entries: Vec<(DirEntry, String)>,
+    /// Which entries may be a dataset, by its name.
+    places: HashMap<String, Vec<usize>>,
+}
+
+impl Shelf<'_> {
+    /// Where a dataset lies, if it is there.
+    pub(super) fn place(&self, dataset: &str) -> Result<Option<Place>, Fault> {
+        let mut found: Option<(Place, &str)> = None;
+        let places = self.places.get(dataset).into_iter().flatten();
+        for (entry, name) in places.filter_map(|at| self.entries.get(*at)) {
+            let is_file_of = self.root.is_data(name) && dataset_of(name) == dataset;
+            let place = match self.root.kind(entry)? {
+                Kind::Folder if name == dataset => Place::Folder(entry.path()),
+                Kind::File if is_file_of => Place::File(entry.path()),
+                Kind::Outside => return Err(leads_out(name)),
+                Kind::Folder | Kind::File | Kind::Other => continue,
+            };
+            if let Some((_, other)) = &found {
+                let message = format!("both `{other}` and `{name}` are called that; rename one of them");
+                return Err(Fault::new(ErrorKind::Settings, message));
+            }
+            found = Some((place, name));
+        }
+        Ok(found.map(|(place, _)| place))
     }
 }
 

@@ -27,9 +27,11 @@ mod wire;
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::execution::object_store::ObjectStoreUrl;
+use futures::StreamExt;
 use minerva_resources::{Address, Depot, Parameter, Problem};
 use object_store::path::Path;
 
@@ -39,7 +41,8 @@ use self::listing::{Listing, list, store_root};
 use self::remote::{Bucket, Describe};
 use self::schema_cache::SchemaCache;
 use self::settings::{FileSettings, PARAMETERS, TextSettings};
-use crate::{Connector, Error, ErrorKind, Result, Source, Stores};
+use self::table::FileTable;
+use crate::{Connector, Error, ErrorKind, LOOKS_AT_ONCE, Result, Source, Stores};
 
 pub use self::remote::DepotStore;
 pub(crate) use self::remote::abfss::AbfssConnector;
@@ -127,6 +130,9 @@ struct Files {
     tables: SchemaCache,
 }
 
+/// The files of a dataset; `None` if there is no such dataset.
+type Listed = std::result::Result<Option<Listing>, Fault>;
+
 /// Where its files are.
 #[derive(Debug)]
 enum Place {
@@ -163,18 +169,59 @@ impl Files {
         }
     }
 
-    async fn listing(&self, collection: &str, dataset: &str) -> std::result::Result<Option<Listing>, Fault> {
-        match &self.place {
+    /// What is there now of some datasets of a collection, in the order of their names.
+    async fn listings(&self, collection: &str, datasets: &[String]) -> Result<Vec<Listed>> {
+        self.named(match &self.place {
             Place::Folder(settings) => {
-                let names = (collection.to_owned(), dataset.to_owned());
-                let listed = look(settings, move |root| match root.place(&names.0, &names.1)? {
-                    None => Ok(None),
-                    Some(place) => list(root, &place).map(Some),
+                let (collection, datasets) = (collection.to_owned(), datasets.to_vec());
+                let listed = look(settings, move |root| {
+                    let shelf = root.shelf(&collection)?;
+                    let list = |dataset: &String| match shelf.place(dataset)? {
+                        None => Ok(None),
+                        Some(place) => list(root, &place).map(Some),
+                    };
+                    Ok(datasets.iter().map(list).collect())
                 });
                 listed.await
             }
-            Place::Bucket(bucket, _) => bucket.listing(collection, dataset).await,
-        }
+            Place::Bucket(bucket, _) => match bucket.shelf(collection).await {
+                Ok(shelf) => {
+                    let looks: Vec<_> = datasets.iter().map(|dataset| bucket.listing(&shelf, dataset)).collect();
+                    Ok(futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await)
+                }
+                Err(fault) => Err(fault),
+            },
+        })
+    }
+
+    /// The table of a dataset out of what is there now.
+    async fn table(
+        &self,
+        collection: &str,
+        dataset: &str,
+        listed: Listed,
+        session: &dyn Session,
+    ) -> Result<Option<Arc<FileTable>>> {
+        let listed = self
+            .named(listed)
+            .map_err(|error| error.about_dataset(collection, dataset))?;
+        let Some(listing) = listed else {
+            self.tables.forget(collection, dataset);
+            return Ok(None);
+        };
+        let (home, folder) = match &self.place {
+            Place::Folder(_) => (Home::Disk, String::new()),
+            Place::Bucket(_, folder) => (Home::Store, folder.as_ref().to_owned()),
+        };
+        let origin = Origin {
+            depot: self.depot.clone(),
+            collection: collection.to_owned(),
+            dataset: dataset.to_owned(),
+            home,
+            root: listing.root.as_ref().to_owned(),
+            folder,
+        };
+        self.tables.table(origin, listing, &self.text, session).await.map(Some)
     }
 
     fn named<T>(&self, looked: std::result::Result<T, Fault>) -> Result<T> {
@@ -217,25 +264,31 @@ impl Source for Files {
         dataset: &str,
         session: &dyn Session,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
-        let listed = self.named(self.listing(collection, dataset).await);
-        let Some(listing) = listed.map_err(|error| error.about_dataset(collection, dataset))? else {
-            self.tables.forget(collection, dataset);
-            return Ok(None);
-        };
-        let (home, folder) = match &self.place {
-            Place::Folder(_) => (Home::Disk, String::new()),
-            Place::Bucket(_, folder) => (Home::Store, folder.as_ref().to_owned()),
-        };
-        let origin = Origin {
-            depot: self.depot.clone(),
-            collection: collection.to_owned(),
-            dataset: dataset.to_owned(),
-            home,
-            root: listing.root.as_ref().to_owned(),
-            folder,
-        };
-        let table = self.tables.table(origin, listing, &self.text, session).await?;
-        Ok(Some(table))
+        let names = [dataset.to_owned()];
+        let listed = self.listings(collection, &names).await;
+        let mut listed = listed.map_err(|error| error.about_dataset(collection, dataset))?;
+        let table = self
+            .table(collection, dataset, listed.pop().unwrap_or(Ok(None)), session)
+            .await?;
+        Ok(table.map(|table| table as Arc<dyn TableProvider>))
+    }
+
+    async fn columns(
+        &self,
+        collection: &str,
+        datasets: &[String],
+        session: &dyn Session,
+    ) -> Result<Vec<Result<Option<SchemaRef>>>> {
+        let listed = self.listings(collection, datasets).await?;
+        let looks: Vec<_> = datasets
+            .iter()
+            .zip(listed)
+            .map(|(dataset, listed)| async move {
+                let table = self.table(collection, dataset, listed, session).await?;
+                Ok(table.map(|table| table.schema()))
+            })
+            .collect();
+        Ok(futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await)
     }
 
     fn depot(&self) -> &str {

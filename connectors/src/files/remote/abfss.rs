@@ -63,7 +63,7 @@ const SECRET: [Parameter; 7] = [
 ];
 
 const PARAMETERS: &[Parameter] =
-    &joined::<14, 11, 25>(joined::<5, 9, 14>(WHERE, READING), joined::<4, 7, 11>(COMMON, SECRET));
+    &joined::<14, 12, 26>(joined::<5, 9, 14>(WHERE, READING), joined::<5, 7, 12>(COMMON, SECRET));
 
 #[async_trait]
 impl Connector for AbfssConnector {

@@ -3,7 +3,7 @@
 //! The layout is that of a folder (see [`crate::files::layout`]); a key's parts between slashes are its folders. In: names. Out:
 //! names, or the [`Listing`] of a dataset. What the store lists is kept for a while, see [`super::kept`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,10 @@ pub(in crate::files) struct Bucket {
     children: Kept<Vec<Child>>,
     trees: Kept<Vec<ObjectMeta>>,
 }
+
+/// What lies in one collection.
+#[derive(Debug)]
+pub(in crate::files) struct Shelf(HashMap<String, Vec<(Path, Child)>>);
 
 /// What lies directly under a folder.
 #[derive(Debug, Clone)]
@@ -104,37 +108,38 @@ impl Bucket {
 
     /// The datasets of a collection, sorted; none when there is no such collection.
     pub(in crate::files) async fn datasets(&self, collection: &str) -> Result<Vec<String>, Fault> {
-        let mut names = BTreeSet::new();
-        for (_, child) in self.entries_of(collection).await? {
-            if child.object.is_none() {
-                names.insert(child.name);
-            } else if self.format_of(&child.name).is_some() {
-                names.insert(dataset_of(&child.name).to_owned());
-            }
+        let mut names: Vec<String> = self.shelf(collection).await?.0.into_keys().collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// What lies in a collection, by the names that datasets may have.
+    pub(in crate::files) async fn shelf(&self, collection: &str) -> Result<Shelf, Fault> {
+        let mut places: HashMap<String, Vec<(Path, Child)>> = HashMap::new();
+        for (folder, child) in self.entries_of(collection).await? {
+            let dataset = match child.object {
+                None => child.name.clone(),
+                Some(_) if self.format_of(&child.name).is_some() => dataset_of(&child.name).to_owned(),
+                Some(_) => continue,
+            };
+            places.entry(dataset).or_default().push((folder, child));
         }
-        Ok(names.into_iter().collect())
+        Ok(Shelf(places))
     }
 
     /// The objects of a dataset as they were when the store listed them; `None` if there is no such dataset.
-    pub(in crate::files) async fn listing(&self, collection: &str, dataset: &str) -> Result<Option<Listing>, Fault> {
-        let mut found: Option<(Path, Child)> = None;
-        for (folder, child) in self.entries_of(collection).await? {
-            let is_it = match &child.object {
-                None => child.name == dataset,
-                Some(_) => self.format_of(&child.name).is_some() && dataset_of(&child.name) == dataset,
-            };
-            if !is_it {
-                continue;
-            }
-            if let Some((_, other)) = &found {
+    pub(in crate::files) async fn listing(&self, shelf: &Shelf, dataset: &str) -> Result<Option<Listing>, Fault> {
+        let found = match shelf.0.get(dataset).map(Vec::as_slice) {
+            None | Some([]) => None,
+            Some([only]) => Some(only.clone()),
+            Some([(_, one), (_, other), ..]) => {
                 let message = format!(
                     "both `{}` and `{}` are called that; rename one of them",
-                    other.name, child.name
+                    one.name, other.name
                 );
                 return Err(Fault::new(ErrorKind::Settings, message));
             }
-            found = Some((folder, child));
-        }
+        };
         let Some((folder, child)) = found else {
             return Ok(None);
         };

@@ -49,7 +49,7 @@ const SECRET: [Parameter; 3] = [
 ];
 
 const PARAMETERS: &[Parameter] =
-    &joined::<12, 7, 19>(joined::<3, 9, 12>(WHERE, READING), joined::<4, 3, 7>(COMMON, SECRET));
+    &joined::<12, 8, 20>(joined::<3, 9, 12>(WHERE, READING), joined::<5, 3, 8>(COMMON, SECRET));
 
 #[async_trait]
 impl Connector for GcsConnector {

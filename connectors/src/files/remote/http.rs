@@ -52,7 +52,7 @@ const SECRET: [Parameter; 3] = [
 ];
 
 const PARAMETERS: &[Parameter] =
-    &joined::<11, 7, 18>(joined::<2, 9, 11>(WHERE, READING), joined::<4, 3, 7>(COMMON, SECRET));
+    &joined::<11, 8, 19>(joined::<2, 9, 11>(WHERE, READING), joined::<5, 3, 8>(COMMON, SECRET));
 
 #[async_trait]
 impl Connector for HttpConnector {

@@ -2,10 +2,11 @@
 //!
 //! One file a type: [`s3`], [`gcs`], [`abfss`], [`http`]. They say where a store is and who asks; the rest is here. [`bucket`] finds
 //! datasets and their objects, [`store`] reads objects by the names that plans have for them, [`location`], [`input`] is an
-//! object as a file for decoders that know files only, [`failure`] says what went wrong.
+//! object as a file for decoders that know files only, [`cache`] keeps what was read, [`failure`] says what went wrong.
 
 pub(super) mod abfss;
 mod bucket;
+mod cache;
 mod client;
 mod failure;
 pub(super) mod gcs;
@@ -69,8 +70,14 @@ fn store(depot: &Depot, describe: Describe) -> Result<Arc<DepotStore>> {
             described.place
         ))
     })?;
-    let Described { place, identity, .. } = described;
-    Ok(Arc::new(DepotStore::new(&depot.meta.name, &identity, place, inner)))
+    let Described {
+        remote,
+        place,
+        identity,
+        ..
+    } = described;
+    let store = DepotStore::new(&depot.meta.name, &identity, place, inner, remote.cache);
+    Ok(Arc::new(store))
 }
 
 /// The part of a store that is the depot, and how its files are read.

@@ -68,7 +68,7 @@ const SECRET: [Parameter; 6] = [
 ];
 
 const PARAMETERS: &[Parameter] =
-    &joined::<15, 10, 25>(joined::<6, 9, 15>(WHERE, READING), joined::<4, 6, 10>(COMMON, SECRET));
+    &joined::<15, 11, 26>(joined::<6, 9, 15>(WHERE, READING), joined::<5, 6, 11>(COMMON, SECRET));
 
 #[async_trait]
 impl Connector for S3Connector {

@@ -14,7 +14,7 @@ use crate::files::formats::Format;
 use crate::files::settings::{Reader, TextSettings};
 
 /// The keys of every type of object store but those that say where it is.
-pub(super) const COMMON: [Parameter; 4] = [
+pub(super) const COMMON: [Parameter; 5] = [
     Parameter {
         name: "authentication",
         kind: ParameterKind::Choice(&["secret", "anonymous", "environment"]),
@@ -31,6 +31,14 @@ pub(super) const COMMON: [Parameter; 4] = [
         default: Some("10"),
         secret: false,
         description: "for how many seconds a list of objects is kept; 0 asks the store each time",
+    },
+    Parameter {
+        name: "cache",
+        kind: ParameterKind::Integer,
+        required: false,
+        default: Some("256"),
+        secret: false,
+        description: "how many MiB of the parts of Parquet objects that were read each process keeps in memory; 0 for none",
     },
     Parameter {
         name: "rootCertificates",
@@ -102,6 +110,8 @@ pub(super) struct Remote {
     pub(super) root: Path,
     pub(super) authentication: Authentication,
     pub(super) listing: Duration,
+    /// In bytes.
+    pub(super) cache: usize,
     pub(super) client: Client,
     pub(super) retry: RetryConfig,
 }
@@ -116,6 +126,7 @@ impl Remote {
             root: root(reader),
             authentication: authentication(reader, default),
             listing: listing(reader),
+            cache: cache(reader),
             client: Client {
                 connect_timeout: Duration::from_secs(5),
                 request_timeout: Duration::from_secs(30),
@@ -225,6 +236,20 @@ fn listing(reader: &mut Reader<'_>) -> Duration {
                 "give a number of seconds, or 0 to ask the store each time",
             );
             Duration::ZERO
+        }
+    }
+}
+
+fn cache(reader: &mut Reader<'_>) -> usize {
+    let mebibytes = reader.settings.integer("cache").unwrap_or(256);
+    match usize::try_from(mebibytes)
+        .ok()
+        .and_then(|mebibytes| mebibytes.checked_mul(1 << 20))
+    {
+        Some(bytes) => bytes,
+        None => {
+            reader.problem("cache", "is not a size", "give a number of MiB, or 0 to keep nothing");
+            0
         }
     }
 }

@@ -5,18 +5,22 @@
 //! instead of a mixture of two; that costs no request.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result, coalesce_ranges,
 };
 
+use super::cache::Cache;
 use super::{failure, location};
 use crate::ErrorKind;
 use crate::files::fault::Fault;
@@ -29,15 +33,24 @@ pub struct DepotStore {
     place: String,
     inner: Arc<dyn ObjectStore>,
     changes: AtomicU64,
+    cache: Cache,
 }
 
 impl DepotStore {
-    pub(super) fn new(depot: &str, identity: &str, place: String, inner: Arc<dyn ObjectStore>) -> DepotStore {
+    /// Of the parts of objects that are read, up to `cache` bytes are kept.
+    pub(super) fn new(
+        depot: &str,
+        identity: &str,
+        place: String,
+        inner: Arc<dyn ObjectStore>,
+        cache: usize,
+    ) -> DepotStore {
         DepotStore {
             name: location::store_name(depot, identity),
             place,
             inner,
             changes: AtomicU64::new(0),
+            cache: Cache::new(cache),
         }
     }
 
@@ -127,6 +140,30 @@ impl ObjectStore for DepotStore {
             payload @ GetResultPayload::File(..) => payload,
         };
         Ok(answer)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let read = |range| self.get_range(location, range);
+        if self.cache.is_off() {
+            return coalesce_ranges(ranges, read, OBJECT_STORE_COALESCE_DEFAULT).await;
+        }
+        let mut found = self.cache.get(location, ranges);
+        let missing: Vec<Range<u64>> = found
+            .iter()
+            .zip(ranges)
+            .filter(|(found, _)| found.is_none())
+            .map(|(_, range)| range.clone())
+            .collect();
+        let fetched = coalesce_ranges(&missing, read, OBJECT_STORE_COALESCE_DEFAULT).await?;
+        for (range, bytes) in missing.iter().zip(&fetched) {
+            self.cache.put(location, range, bytes.clone());
+        }
+        let mut fetched = fetched.into_iter();
+        let whole: Option<Vec<Bytes>> = found
+            .iter_mut()
+            .map(|found| found.take().or_else(|| fetched.next()))
+            .collect();
+        whole.ok_or_else(|| failure::as_error(Fault::new(ErrorKind::Internal, "was not read whole")))
     }
 
     async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {

@@ -182,13 +182,13 @@ pub trait Source: Debug + Send + Sync {
 
 /// Every type of depot, in alphabetical order.
 pub const CONNECTORS: &[&dyn Connector] = &[
-    &files::AbfssConnector,
+    &files::ABFSS,
     &files::FileConnector,
-    &files::GcsConnector,
-    &files::HttpConnector,
+    &files::GCS,
+    &files::HTTP,
     &memory::MemoryConnector,
     &postgres::PostgresConnector,
-    &files::S3Connector,
+    &files::S3,
     &sqlite::SqliteConnector,
     &tpch::TpchConnector,
 ];

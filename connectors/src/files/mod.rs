@@ -38,18 +38,18 @@ use object_store::path::Path;
 use self::fault::{Fault, Home, Origin};
 use self::layout::{Root, owner_of};
 use self::listing::{Listing, list, store_root};
-use self::remote::{Bucket, Describe};
+use self::remote::Bucket;
 use self::schema_cache::SchemaCache;
 use self::settings::{FileSettings, PARAMETERS, TextSettings};
 use self::table::FileTable;
 use crate::{Connector, Error, ErrorKind, LOOKS_AT_ONCE, Result, Source, Stores};
 
 pub use self::remote::DepotStore;
-pub(crate) use self::remote::abfss::AbfssConnector;
-pub(crate) use self::remote::gcs::GcsConnector;
-pub(crate) use self::remote::http::HttpConnector;
+pub(crate) use self::remote::abfss::ABFSS;
+pub(crate) use self::remote::gcs::GCS;
+pub(crate) use self::remote::http::HTTP;
 pub(crate) use self::remote::location;
-pub(crate) use self::remote::s3::S3Connector;
+pub(crate) use self::remote::s3::S3;
 pub use self::wire::{decode_file_scan, encode_file_scan};
 
 /// Depots of type `file`.
@@ -142,14 +142,14 @@ enum Place {
 }
 
 impl Files {
-    /// Opens a depot in an object store.
+    /// Opens a depot in an object store, where it is `folder`.
     async fn remote(
-        depot: &Arc<Depot>,
+        depot: &Depot,
         depot_type: &'static str,
-        describe: Describe,
-        stores: &Stores,
+        bucket: Bucket,
+        text: TextSettings,
+        folder: Path,
     ) -> Result<Arc<dyn Source>> {
-        let (bucket, text, folder) = remote::bucket(depot, describe, stores.of(depot)?)?;
         let files = Files {
             depot: depot.meta.name.clone(),
             depot_type,

@@ -2,23 +2,14 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use datafusion::execution::object_store::ObjectStoreUrl;
-use minerva_resources::{Address, Depot, Parameter, ParameterKind, Problem};
+use minerva_resources::{Depot, Parameter, ParameterKind, Problem};
 use object_store::ObjectStore;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::path::Path;
 
 use super::bucket::Lister;
 use super::settings::{Authentication, COMMON, ENDPOINT, RELATIVE_PATH, Remote, credential, secret, url};
-use super::{DepotStore, Described, location};
-use crate::files::Files;
+use super::{Described, StoreConnector, location};
 use crate::files::settings::{READING, Reader, joined};
-use crate::{Connector, Result, Source, Stores};
-
-/// Depots of type `abfss`.
-#[derive(Debug)]
-pub(crate) struct AbfssConnector;
 
 const WHERE: [Parameter; 5] = [
     Parameter {
@@ -65,18 +56,11 @@ const SECRET: [Parameter; 7] = [
 const PARAMETERS: &[Parameter] =
     &joined::<14, 12, 26>(joined::<5, 9, 14>(WHERE, READING), joined::<5, 7, 12>(COMMON, SECRET));
 
-#[async_trait]
-impl Connector for AbfssConnector {
-    fn depot_type(&self) -> &'static str {
-        "abfss"
-    }
-
-    fn parameters(&self) -> &'static [Parameter] {
-        PARAMETERS
-    }
-
-    fn example(&self) -> &'static str {
-        "name: lake
+/// Depots of type `abfss`.
+pub(crate) const ABFSS: StoreConnector = StoreConnector {
+    depot_type: "abfss",
+    parameters: PARAMETERS,
+    example: "name: lake
 version: v2alpha
 type: depot
 depot:
@@ -95,25 +79,9 @@ instance-secret:
   type: key-value-properties
   acl: r
   data: {azurestorageaccountname: acmelake, azurestorageaccountkey: Y29ycmVjdCBob3JzZQ==}
-"
-    }
-
-    fn check(&self, depot: &Depot) -> Vec<Problem> {
-        describe(depot).err().unwrap_or_default()
-    }
-
-    fn store(&self, depot: &Depot) -> Result<Option<Arc<DepotStore>>> {
-        super::store(depot, describe).map(Some)
-    }
-
-    async fn open(&self, depot: &Arc<Depot>, stores: &Stores) -> Result<Arc<dyn Source>> {
-        Files::remote(depot, self.depot_type(), describe, stores).await
-    }
-
-    fn trace(&self, depot: &Depot, store: &ObjectStoreUrl, files: &[&Path]) -> Vec<Address> {
-        super::trace(depot, describe, store, files)
-    }
-}
+",
+    describe,
+};
 
 /// Who asks.
 enum Key {

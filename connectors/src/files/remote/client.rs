@@ -39,13 +39,14 @@ impl HttpConnector for Client {
     /// The client for the store, or for whoever gives it credentials: a cloud's service for its machines is plain HTTP.
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let allows = options.get_config_value(&ClientConfigKey::AllowHttp);
+        let allows_plain = allows.is_some_and(|allows| allows == "true");
         let mut builder = ClientBuilder::new()
             .user_agent(concat!("minerva/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
             .connect_timeout(self.connect_timeout)
             .timeout(self.request_timeout)
             .http1_only()
-            .https_only(!allows.is_some_and(|allows| allows == "true"))
+            .https_only(!allows_plain)
             .default_headers(self.headers.clone());
         for certificate in &self.certificates {
             builder = builder.add_root_certificate(certificate.clone());

@@ -2,23 +2,14 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use datafusion::execution::object_store::ObjectStoreUrl;
-use minerva_resources::{Address, Depot, Parameter, ParameterKind, Problem};
+use minerva_resources::{Depot, Parameter, ParameterKind, Problem};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
-use object_store::path::Path;
 use object_store::{ObjectStore, StaticCredentialProvider};
 
 use super::bucket::Lister;
 use super::settings::{Authentication, COMMON, ENDPOINT, RELATIVE_PATH, Remote, credential, secret, url};
-use super::{DepotStore, Described, location};
-use crate::files::Files;
+use super::{Described, StoreConnector, location};
 use crate::files::settings::{READING, Reader, joined};
-use crate::{Connector, Result, Source, Stores};
-
-/// Depots of type `gcs`.
-#[derive(Debug)]
-pub(crate) struct GcsConnector;
 
 const WHERE: [Parameter; 3] = [
     Parameter {
@@ -51,18 +42,11 @@ const SECRET: [Parameter; 3] = [
 const PARAMETERS: &[Parameter] =
     &joined::<12, 8, 20>(joined::<3, 9, 12>(WHERE, READING), joined::<5, 3, 8>(COMMON, SECRET));
 
-#[async_trait]
-impl Connector for GcsConnector {
-    fn depot_type(&self) -> &'static str {
-        "gcs"
-    }
-
-    fn parameters(&self) -> &'static [Parameter] {
-        PARAMETERS
-    }
-
-    fn example(&self) -> &'static str {
-        "name: lake
+/// Depots of type `gcs`.
+pub(crate) const GCS: StoreConnector = StoreConnector {
+    depot_type: "gcs",
+    parameters: PARAMETERS,
+    example: "name: lake
 version: v2alpha
 type: depot
 depot:
@@ -71,25 +55,9 @@ depot:
     bucket: acme-lake
     relativePath: warehouse
     authentication: environment
-"
-    }
-
-    fn check(&self, depot: &Depot) -> Vec<Problem> {
-        describe(depot).err().unwrap_or_default()
-    }
-
-    fn store(&self, depot: &Depot) -> Result<Option<Arc<DepotStore>>> {
-        super::store(depot, describe).map(Some)
-    }
-
-    async fn open(&self, depot: &Arc<Depot>, stores: &Stores) -> Result<Arc<dyn Source>> {
-        Files::remote(depot, self.depot_type(), describe, stores).await
-    }
-
-    fn trace(&self, depot: &Depot, store: &ObjectStoreUrl, files: &[&Path]) -> Vec<Address> {
-        super::trace(depot, describe, store, files)
-    }
-}
+",
+    describe,
+};
 
 fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
     let mut reader = Reader::new(depot);

@@ -5,26 +5,18 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use datafusion::execution::object_store::ObjectStoreUrl;
-use minerva_resources::{Address, Depot, Parameter, ParameterKind, Problem};
+use minerva_resources::{Depot, Parameter, ParameterKind, Problem};
 use object_store::http::HttpBuilder;
 use object_store::path::Path;
 use object_store::{HeaderValue, ObjectStore};
 
 use super::bucket::Lister;
 use super::settings::{Authentication, COMMON, Remote, credential, secret, url};
-use super::{DepotStore, Described, location};
-use crate::files::Files;
+use super::{Described, StoreConnector, location};
 use crate::files::formats::format_of;
 use crate::files::settings::{READING, Reader, joined};
-use crate::{Connector, Result, Source, Stores};
-
-/// Depots of type `http`.
-#[derive(Debug)]
-pub(crate) struct HttpConnector;
 
 const WHERE: [Parameter; 2] = [
     Parameter {
@@ -54,18 +46,11 @@ const SECRET: [Parameter; 3] = [
 const PARAMETERS: &[Parameter] =
     &joined::<11, 8, 19>(joined::<2, 9, 11>(WHERE, READING), joined::<5, 3, 8>(COMMON, SECRET));
 
-#[async_trait]
-impl Connector for HttpConnector {
-    fn depot_type(&self) -> &'static str {
-        "http"
-    }
-
-    fn parameters(&self) -> &'static [Parameter] {
-        PARAMETERS
-    }
-
-    fn example(&self) -> &'static str {
-        "name: opendata
+/// Depots of type `http`.
+pub(crate) const HTTP: StoreConnector = StoreConnector {
+    depot_type: "http",
+    parameters: PARAMETERS,
+    example: "name: opendata
 version: v2alpha
 type: depot
 depot:
@@ -74,25 +59,9 @@ depot:
     url: https://data.example.org/open
     files: [nyc/flights.parquet, nyc/planes.csv]
     authentication: anonymous
-"
-    }
-
-    fn check(&self, depot: &Depot) -> Vec<Problem> {
-        describe(depot).err().unwrap_or_default()
-    }
-
-    fn store(&self, depot: &Depot) -> Result<Option<Arc<DepotStore>>> {
-        super::store(depot, describe).map(Some)
-    }
-
-    async fn open(&self, depot: &Arc<Depot>, stores: &Stores) -> Result<Arc<dyn Source>> {
-        Files::remote(depot, self.depot_type(), describe, stores).await
-    }
-
-    fn trace(&self, depot: &Depot, store: &ObjectStoreUrl, files: &[&Path]) -> Vec<Address> {
-        super::trace(depot, describe, store, files)
-    }
-}
+",
+    describe,
+};
 
 fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
     let mut reader = Reader::new(depot);

@@ -20,16 +20,17 @@ mod store;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use minerva_resources::{Address, Depot, Problem};
+use minerva_resources::{Address, Depot, Parameter, Problem};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
 use self::bucket::Lister;
 use self::settings::{Remote, certificates};
+use super::Files;
 use super::layout::owner_of;
-use super::settings::TextSettings;
-use crate::{Error, ErrorKind, Result};
+use crate::{Connector, Error, ErrorKind, Result, Source, Stores};
 
 pub(super) use self::bucket::Bucket;
 pub(super) use self::failure::{in_error, in_text};
@@ -37,19 +38,21 @@ pub(super) use self::input::RemoteFile;
 pub use self::store::DepotStore;
 
 /// An object store as a manifest describes it.
-pub(super) struct Described {
+struct Described {
     remote: Remote,
     /// What it is called in messages: the bucket `lake`.
     place: String,
     /// Tells it from other stores; without credentials.
     identity: String,
     lister: Lister,
-    /// Makes the client. Reaches nothing.
-    build: Box<dyn Fn(&Remote) -> object_store::Result<Arc<dyn ObjectStore>> + Send + Sync>,
+    build: Build,
 }
 
+/// Makes the client of a store. Reaches nothing.
+type Build = Box<dyn Fn(&Remote) -> object_store::Result<Arc<dyn ObjectStore>> + Send + Sync>;
+
 /// What a type of object store makes of a manifest.
-pub(super) type Describe = fn(&Depot) -> std::result::Result<Described, Vec<Problem>>;
+type Describe = fn(&Depot) -> std::result::Result<Described, Vec<Problem>>;
 
 fn described(depot: &Depot, describe: Describe) -> Result<Described> {
     describe(depot).map_err(|problems| {
@@ -80,15 +83,47 @@ fn store(depot: &Depot, describe: Describe) -> Result<Arc<DepotStore>> {
     Ok(Arc::new(store))
 }
 
-/// The part of a store that is the depot, and how its files are read.
-pub(super) fn bucket(
-    depot: &Depot,
+/// One type of object store.
+#[derive(Debug)]
+pub(crate) struct StoreConnector {
+    depot_type: &'static str,
+    parameters: &'static [Parameter],
+    example: &'static str,
     describe: Describe,
-    store: Arc<DepotStore>,
-) -> Result<(Bucket, TextSettings, Path)> {
-    let Described { remote, lister, .. } = described(depot, describe)?;
-    let bucket = Bucket::new(store, remote.root.clone(), remote.format, lister, remote.listing);
-    Ok((bucket, remote.text, remote.root))
+}
+
+#[async_trait]
+impl Connector for StoreConnector {
+    fn depot_type(&self) -> &'static str {
+        self.depot_type
+    }
+
+    fn parameters(&self) -> &'static [Parameter] {
+        self.parameters
+    }
+
+    fn example(&self) -> &'static str {
+        self.example
+    }
+
+    fn check(&self, depot: &Depot) -> Vec<Problem> {
+        (self.describe)(depot).err().unwrap_or_default()
+    }
+
+    fn store(&self, depot: &Depot) -> Result<Option<Arc<DepotStore>>> {
+        store(depot, self.describe).map(Some)
+    }
+
+    async fn open(&self, depot: &Arc<Depot>, stores: &Stores) -> Result<Arc<dyn Source>> {
+        let Described { remote, lister, .. } = described(depot, self.describe)?;
+        let store = stores.of(depot)?;
+        let bucket = Bucket::new(store, remote.root.clone(), remote.format, lister, remote.listing);
+        Files::remote(depot, self.depot_type, bucket, remote.text, remote.root).await
+    }
+
+    fn trace(&self, depot: &Depot, store: &ObjectStoreUrl, files: &[&Path]) -> Vec<Address> {
+        trace(depot, self.describe, store, files)
+    }
 }
 
 /// The dataset of a depot that holds every one of `files`.

@@ -2,23 +2,14 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use datafusion::execution::object_store::ObjectStoreUrl;
-use minerva_resources::{Address, Depot, Parameter, ParameterKind, Problem};
+use minerva_resources::{Depot, Parameter, ParameterKind, Problem};
 use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
-use object_store::path::Path;
 
 use super::bucket::Lister;
 use super::settings::{Authentication, COMMON, ENDPOINT, RELATIVE_PATH, Remote, credential, secret, url};
-use super::{DepotStore, Described, location};
-use crate::files::Files;
+use super::{Described, StoreConnector, location};
 use crate::files::settings::{READING, Reader, joined};
-use crate::{Connector, Result, Source, Stores};
-
-/// Depots of type `s3`.
-#[derive(Debug)]
-pub(crate) struct S3Connector;
 
 const WHERE: [Parameter; 6] = [
     Parameter {
@@ -70,18 +61,11 @@ const SECRET: [Parameter; 6] = [
 const PARAMETERS: &[Parameter] =
     &joined::<15, 11, 26>(joined::<6, 9, 15>(WHERE, READING), joined::<5, 6, 11>(COMMON, SECRET));
 
-#[async_trait]
-impl Connector for S3Connector {
-    fn depot_type(&self) -> &'static str {
-        "s3"
-    }
-
-    fn parameters(&self) -> &'static [Parameter] {
-        PARAMETERS
-    }
-
-    fn example(&self) -> &'static str {
-        "name: lake
+/// Depots of type `s3`.
+pub(crate) const S3: StoreConnector = StoreConnector {
+    depot_type: "s3",
+    parameters: PARAMETERS,
+    example: "name: lake
 version: v2alpha
 type: depot
 depot:
@@ -101,25 +85,9 @@ instance-secret:
   type: key-value-properties
   acl: r
   data: {accesskeyid: AKIAEXAMPLE, secretkey: correct horse}
-"
-    }
-
-    fn check(&self, depot: &Depot) -> Vec<Problem> {
-        describe(depot).err().unwrap_or_default()
-    }
-
-    fn store(&self, depot: &Depot) -> Result<Option<Arc<DepotStore>>> {
-        super::store(depot, describe).map(Some)
-    }
-
-    async fn open(&self, depot: &Arc<Depot>, stores: &Stores) -> Result<Arc<dyn Source>> {
-        Files::remote(depot, self.depot_type(), describe, stores).await
-    }
-
-    fn trace(&self, depot: &Depot, store: &ObjectStoreUrl, files: &[&Path]) -> Vec<Address> {
-        super::trace(depot, describe, store, files)
-    }
-}
+",
+    describe,
+};
 
 /// Who asks.
 enum Key {

@@ -2,12 +2,13 @@
 //!
 //! Out comes the right answer, or one error that names depot and object; never a short answer, never a wait without an end.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use serde_json::{Value, json};
 
 use crate::{
-    minerva::Minerva,
+    governed_data::script,
+    minerva::{Minerva, Server},
     object_server::{BRISK, DAMAGE, Objects, READS, UNREACHABLE, errors, refused, right_or_refused},
     object_stores::depot,
     tpch, tpch_data,
@@ -260,6 +261,43 @@ fn a_host_that_is_not_there_is_an_error_in_time() {
 }
 
 #[test]
+fn a_server_is_believed_if_its_certificate_is() {
+    let objects = Objects::filled();
+    let folder = tempfile::tempdir().unwrap();
+    let mut front = script("tls_front.py");
+    front.arg(objects.address()).arg(folder.path()).stdin(Stdio::piped());
+    let front = Server::start(front);
+    let (_, port) = front.addresses["front"].rsplit_once(':').unwrap();
+    let secret = [("accesskeyid", "a"), ("secretkey", "b")];
+    let of = |name: &str, host: &str, roots: &str| {
+        let settings = format!("bucket: lake, endpoint: \"https://{host}:{port}\"{roots}{BRISK}");
+        depot(name, "S3", &settings, &secret)
+    };
+    let roots = |file: &str| format!(", rootCertificates: {}", folder.path().join(file).display());
+    let manifests = of("known", "localhost", &roots("authority.pem"))
+        + &of("system", "localhost", "")
+        + &of("other", "localhost", &roots("other.pem"))
+        + &of("absent", "localhost", &roots("absent.pem"));
+    let minerva = Minerva::start(&[("depots.yaml", &manifests)], 1);
+    assert_eq!(minerva.rows(None, "SELECT * FROM known.none.loose").len(), 2);
+    for name in ["system", "other"] {
+        let error = refused(
+            &minerva,
+            &format!("SELECT * FROM {name}.none.loose"),
+            UNREACHABLE,
+            &[name],
+        );
+        assert!(error.contains("invalid peer certificate"), "{error}");
+    }
+    refused(
+        &minerva,
+        "SELECT * FROM absent.none.loose",
+        &["INVALID_ARGUMENT"],
+        &["absent.pem", "cannot be read"],
+    );
+}
+
+#[test]
 fn a_server_that_repeats_credentials_or_sends_elsewhere_learns_and_tells_nothing() {
     let (objects, elsewhere) = (Objects::filled(), Objects::filled());
     let lake = objects.manifest("lake", "lake", BRISK);
@@ -292,7 +330,9 @@ fn a_server_that_repeats_credentials_or_sends_elsewhere_learns_and_tells_nothing
         let output = minerva.run(None, &sql, "CSV");
         let error = errors(&output);
         assert!(!error.contains("canary"), "{error}");
+        assert!(error.contains("leads elsewhere"), "{error}");
         let heard = elsewhere.stats();
+        assert_eq!(heard.all(), 0, "{depot}: it was followed");
         assert!(
             heard.0["signed"] == 0 && heard.0["tokens"] == 0,
             "{depot}: credentials went elsewhere: {} signatures, {} tokens",

@@ -54,11 +54,13 @@ impl Cache {
     }
 
     /// Keeps the bytes of a range.
-    pub(super) fn put(&self, location: &Path, range: &Range<u64>, bytes: Bytes) {
+    pub(super) fn put(&self, location: &Path, range: &Range<u64>, bytes: &Bytes) {
         // One that is larger than the eighth part would drive out too many others.
         if bytes.len() > self.limit / 8 {
             return;
         }
+        // They may be a piece of an answer for several ranges, all of which would stay in memory with it.
+        let bytes = Bytes::copy_from_slice(bytes);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.put(location, range, bytes);
         while kept.size > self.limit && kept.forget_one() {}
@@ -133,12 +135,12 @@ mod tests {
             .is_some()
         };
         for at in 0..8 {
-            cache.put(&path, &(at..at + 10), Bytes::from(vec![0; 10]));
+            cache.put(&path, &(at..at + 10), &Bytes::from(vec![0; 10]));
         }
         assert!(has(0), "all fit");
-        cache.put(&path, &(8..18), Bytes::from(vec![0; 10]));
+        cache.put(&path, &(8..18), &Bytes::from(vec![0; 10]));
         assert!(has(0) && !has(1) && has(2), "the second was used longest ago");
-        cache.put(&path, &(9..29), Bytes::from(vec![0; 20]));
+        cache.put(&path, &(9..29), &Bytes::from(vec![0; 20]));
         assert!(
             cache.get(&path, &[Range { start: 9, end: 29 }])[0].is_none(),
             "too large"
@@ -154,7 +156,7 @@ mod tests {
                 let range = start..start + length;
                 let bytes = Bytes::from(vec![object + start as u8; length as usize]);
                 if put {
-                    cache.put(&path, &range, bytes.clone());
+                    cache.put(&path, &range, &bytes);
                 }
                 if let Some(found) = &cache.get(&path, std::slice::from_ref(&range))[0] {
                     prop_assert_eq!(found, &bytes);

@@ -156,7 +156,7 @@ impl ObjectStore for DepotStore {
             .collect();
         let fetched = coalesce_ranges(&missing, read, OBJECT_STORE_COALESCE_DEFAULT).await?;
         for (range, bytes) in missing.iter().zip(&fetched) {
-            self.cache.put(location, range, bytes.clone());
+            self.cache.put(location, range, bytes);
         }
         let mut fetched = fetched.into_iter();
         let whole: Option<Vec<Bytes>> = found

@@ -275,12 +275,12 @@ fn a_server_is_believed_if_its_certificate_is() {
     };
     let roots = |file: &str| format!(", rootCertificates: {}", folder.path().join(file).display());
     let manifests = of("known", "localhost", &roots("authority.pem"))
-        + &of("system", "localhost", "")
+        + &of("stranger", "localhost", "")
         + &of("other", "localhost", &roots("other.pem"))
         + &of("absent", "localhost", &roots("absent.pem"));
     let minerva = Minerva::start(&[("depots.yaml", &manifests)], 1);
     assert_eq!(minerva.rows(None, "SELECT * FROM known.none.loose").len(), 2);
-    for name in ["system", "other"] {
+    for name in ["stranger", "other"] {
         let error = refused(
             &minerva,
             &format!("SELECT * FROM {name}.none.loose"),

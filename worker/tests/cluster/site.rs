@@ -378,7 +378,7 @@ fn config(coordinator: Url, token: Token) -> Config {
         token,
         tls: None,
         compute_on: tokio::runtime::Handle::current(),
-        memory_bytes: 0,
+        memory_bytes: 1 << 30,
         cores: 2,
         drain_within: Duration::from_secs(10),
     }

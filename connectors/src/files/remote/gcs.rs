@@ -2,27 +2,18 @@
 
 use std::sync::Arc;
 
-use minerva_resources::{Depot, Parameter, ParameterKind, Problem};
+use minerva_resources::{Depot, Parameter, Problem};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::{ObjectStore, StaticCredentialProvider};
 
 use super::bucket::Lister;
-use super::settings::{Authentication, COMMON, ENDPOINT, RELATIVE_PATH, Remote, credential, secret, url};
+use super::settings::{
+    Authentication, BUCKET, COMMON, ENDPOINT, RELATIVE_PATH, Remote, bucket, credential, secret, url,
+};
 use super::{Described, StoreConnector, location};
 use crate::files::settings::{READING, Reader, joined};
 
-const WHERE: [Parameter; 3] = [
-    Parameter {
-        name: "bucket",
-        kind: ParameterKind::Text,
-        required: true,
-        default: None,
-        secret: false,
-        description: "the name of the bucket",
-    },
-    RELATIVE_PATH,
-    ENDPOINT,
-];
+const WHERE: [Parameter; 3] = [BUCKET, RELATIVE_PATH, ENDPOINT];
 
 const SECRET: [Parameter; 3] = [
     secret(
@@ -62,14 +53,7 @@ depot:
 fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
     let mut reader = Reader::new(depot);
     let mut remote = Remote::read(&mut reader, Authentication::Secret);
-    let bucket = reader.settings.text("bucket").unwrap_or_default().to_owned();
-    if bucket.is_empty() || bucket.contains(['/', '?', '#', ' ']) {
-        reader.problem(
-            "bucket",
-            "is not the name of a bucket",
-            "expected a name, without a scheme and without a path",
-        );
-    }
+    let bucket = bucket(&mut reader);
     let endpoint = url(&mut reader, "endpoint");
     let key = credential(&reader, &["gcskey_json"]);
     if remote.authentication == Authentication::Secret {

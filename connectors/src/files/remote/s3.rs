@@ -7,19 +7,14 @@ use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
 
 use super::bucket::Lister;
-use super::settings::{Authentication, COMMON, ENDPOINT, RELATIVE_PATH, Remote, credential, secret, url};
+use super::settings::{
+    Authentication, BUCKET, COMMON, ENDPOINT, RELATIVE_PATH, Remote, bucket, credential, secret, url,
+};
 use super::{Described, StoreConnector, location};
 use crate::files::settings::{READING, Reader, joined};
 
 const WHERE: [Parameter; 6] = [
-    Parameter {
-        name: "bucket",
-        kind: ParameterKind::Text,
-        required: true,
-        default: None,
-        secret: false,
-        description: "the name of the bucket",
-    },
+    BUCKET,
     RELATIVE_PATH,
     Parameter {
         name: "region",
@@ -103,14 +98,7 @@ enum Key {
 fn describe(depot: &Depot) -> Result<Described, Vec<Problem>> {
     let mut reader = Reader::new(depot);
     let mut remote = Remote::read(&mut reader, Authentication::Secret);
-    let bucket = reader.settings.text("bucket").unwrap_or_default().to_owned();
-    if bucket.is_empty() || bucket.contains(['/', '?', '#', ' ']) {
-        reader.problem(
-            "bucket",
-            "is not the name of a bucket",
-            "expected a name, without a scheme and without a path",
-        );
-    }
+    let bucket = bucket(&mut reader);
     let region = reader.settings.text("region").unwrap_or("us-east-1").to_owned();
     let endpoint = url(&mut reader, "endpoint");
     let path_style = reader.settings.flag("pathStyle").unwrap_or(endpoint.is_some());

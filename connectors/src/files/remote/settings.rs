@@ -60,6 +60,16 @@ pub(super) const COMMON: [Parameter; 5] = [
     },
 ];
 
+/// The key of a bucket.
+pub(super) const BUCKET: Parameter = Parameter {
+    name: "bucket",
+    kind: ParameterKind::Text,
+    required: true,
+    default: None,
+    secret: false,
+    description: "the name of the bucket",
+};
+
 /// The key of the folder inside a store.
 pub(super) const RELATIVE_PATH: Parameter = Parameter {
     name: "relativePath",
@@ -252,6 +262,19 @@ fn cache(reader: &mut Reader<'_>) -> usize {
             0
         }
     }
+}
+
+/// The bucket that a depot is in.
+pub(super) fn bucket(reader: &mut Reader<'_>) -> String {
+    let bucket = reader.settings.text("bucket").unwrap_or_default().to_owned();
+    if bucket.is_empty() || bucket.contains(['/', '?', '#', ' ']) {
+        reader.problem(
+            "bucket",
+            "is not the name of a bucket",
+            "expected a name, without a scheme and without a path",
+        );
+    }
+    bucket
 }
 
 /// The URL behind a key, and whether it is spoken to without TLS.

@@ -53,14 +53,13 @@ impl Cache {
         ranges.iter().map(|range| kept.take(location, range)).collect()
     }
 
-    /// Keeps the bytes of a range.
+    /// Keeps the bytes of a range, which must have memory of their own: whatever they share it with would stay too.
     pub(super) fn put(&self, location: &Path, range: &Range<u64>, bytes: &Bytes) {
         // One that is larger than the eighth part would drive out too many others.
         if bytes.len() > self.limit / 8 {
             return;
         }
-        // They may be a piece of an answer for several ranges, all of which would stay in memory with it.
-        let bytes = Bytes::copy_from_slice(bytes);
+        let bytes = bytes.clone();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.put(location, range, bytes);
         while kept.size > self.limit && kept.forget_one() {}

@@ -1,7 +1,7 @@
 //! Depots in object stores: the layout and the formats of depots of type `file`, read over HTTP.
 //!
 //! One file a type: [`s3`], [`gcs`], [`abfss`], [`http`]. They say where a store is and who asks; the rest is here. [`bucket`] finds
-//! datasets and their objects, [`store`] reads objects by the names that plans have for them, [`location`], [`input`] is an
+//! datasets and their objects, [`store`] reads objects by the names that plans have for them, [`location`], [`parts`] asks for many of them at once, [`input`] is an
 //! object as a file for decoders that know files only, [`cache`] keeps what was read, [`failure`] says what went wrong.
 
 pub(super) mod abfss;
@@ -14,6 +14,7 @@ pub(super) mod http;
 mod input;
 mod kept;
 pub(crate) mod location;
+mod parts;
 pub(super) mod s3;
 mod settings;
 mod store;

@@ -15,13 +15,12 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result, coalesce_ranges,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use super::cache::Cache;
-use super::{failure, location};
+use super::{failure, location, parts};
 use crate::ErrorKind;
 use crate::files::fault::Fault;
 
@@ -143,9 +142,12 @@ impl ObjectStore for DepotStore {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let read = |range| self.get_range(location, range);
+        let ask = async |range| {
+            let options = GetOptions::new().with_range(Some(range));
+            Ok(self.get_opts(location, options).await?.into_stream())
+        };
         if self.cache.is_off() {
-            return coalesce_ranges(ranges, read, OBJECT_STORE_COALESCE_DEFAULT).await;
+            return parts::read(ranges, ask).await;
         }
         let mut found = self.cache.get(location, ranges);
         let missing: Vec<Range<u64>> = found
@@ -154,7 +156,7 @@ impl ObjectStore for DepotStore {
             .filter(|(found, _)| found.is_none())
             .map(|(_, range)| range.clone())
             .collect();
-        let fetched = coalesce_ranges(&missing, read, OBJECT_STORE_COALESCE_DEFAULT).await?;
+        let fetched = parts::read(&missing, ask).await?;
         for (range, bytes) in missing.iter().zip(&fetched) {
             self.cache.put(location, range, bytes);
         }

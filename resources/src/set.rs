@@ -21,7 +21,7 @@ use crate::kind::depot::{Depot, Draft};
 use crate::kind::secret::Secret;
 use crate::kind::user::User;
 use crate::manifest;
-use crate::node;
+use crate::node::{self, Node};
 use crate::problem::{Location, Problem, Problems};
 use crate::suggest;
 
@@ -158,7 +158,7 @@ struct ForWorkers {
 /// # Errors
 /// Everything that is wrong, by file and line.
 pub fn load(folders: &[PathBuf], checks: &[Check]) -> Result<ResourceSet, Problems> {
-    load_with(folders, checks, &environment_variable).result
+    load_with(folders, checks, &environment_variable, ParsedFiles::new()).result
 }
 
 /// Reads the manifests in a text that is not, or not yet, in a file; `file` is what problems call it and where its relative paths start.
@@ -183,10 +183,41 @@ pub(crate) struct Loaded {
     pub(crate) stamp: Stamp,
     /// Files that manifests name.
     pub(crate) named: BTreeSet<PathBuf>,
+    /// What the files hold, for the next time.
+    pub(crate) parsed: ParsedFiles,
 }
 
-pub(crate) fn load_with(folders: &[PathBuf], checks: &[Check], variables: Variables<'_>) -> Loaded {
-    let mut builder = Builder::default();
+/// Files and what they held: when one of many changes, the others are not parsed again.
+pub(crate) type ParsedFiles = HashMap<Arc<Path>, Arc<Parsed>>;
+
+/// The documents of a file before variables are filled in.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    text: String,
+    has_variables: bool,
+    documents: Result<Vec<Node>, Vec<Problem>>,
+}
+
+impl Parsed {
+    fn new(text: String, file: &Arc<Path>) -> Self {
+        Self {
+            documents: node::parse(&text, file),
+            has_variables: text.contains('$'),
+            text,
+        }
+    }
+}
+
+pub(crate) fn load_with(
+    folders: &[PathBuf],
+    checks: &[Check],
+    variables: Variables<'_>,
+    before: ParsedFiles,
+) -> Loaded {
+    let mut builder = Builder {
+        before,
+        ..Builder::default()
+    };
     let files = files::find(folders, &mut builder.problems);
     for file in &files {
         builder.stamp.add(file);
@@ -211,6 +242,8 @@ pub struct Builder {
     named: BTreeSet<PathBuf>,
     /// Whether there is a file of which it is not known what it declares.
     unread: bool,
+    before: ParsedFiles,
+    parsed: ParsedFiles,
 }
 
 impl Builder {
@@ -223,21 +256,28 @@ impl Builder {
                 return;
             }
         };
-        match node::parse(&text, file) {
+        let known = self.before.get(file).filter(|parsed| parsed.text == text);
+        let parsed = known.map_or_else(|| Arc::new(Parsed::new(text, file)), Arc::clone);
+        self.parsed.insert(Arc::clone(file), Arc::clone(&parsed));
+        match &parsed.documents {
             Ok(documents) => {
-                for mut document in documents {
-                    environment::fill(&mut document, file, variables, &mut self.variables, &mut self.problems);
-                    let problems = manifest::read(&document, file, self);
+                for document in documents {
+                    let filled = parsed.has_variables.then(|| {
+                        let mut document = document.clone();
+                        environment::fill(&mut document, file, variables, &mut self.variables, &mut self.problems);
+                        document
+                    });
+                    let problems = manifest::read(filled.as_ref().unwrap_or(document), file, self);
                     self.problems.extend(problems);
                 }
             }
             Err(problems) => {
-                self.problems.extend(problems);
+                self.problems.extend(problems.iter().cloned());
                 self.unread = true;
             }
         }
         self.contents.push(file.as_os_str().as_encoded_bytes().to_vec());
-        self.contents.push(text.into_bytes());
+        self.contents.push(parsed.text.clone().into_bytes());
     }
 
     /// Reads a file that a manifest names.
@@ -327,6 +367,7 @@ impl Builder {
             mut problems,
             stamp,
             named,
+            parsed,
             ..
         } = self;
         problems.extend(checks.iter().flat_map(|check| check(&set)));
@@ -335,7 +376,12 @@ impl Builder {
         } else {
             Err(Problems::sorted(problems))
         };
-        Loaded { result, stamp, named }
+        Loaded {
+            result,
+            stamp,
+            named,
+            parsed,
+        }
     }
 
     fn resolve_depots(&mut self) {

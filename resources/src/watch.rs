@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::files::{self, Stamp};
 use crate::problem::{Problem, Problems};
-use crate::set::{Check, Loaded, ResourceSet, environment_variable, load_with};
+use crate::set::{Check, Loaded, ParsedFiles, ResourceSet, environment_variable, load_with};
 
 /// What came of looking at the files again.
 #[derive(Debug, Clone)]
@@ -37,6 +37,7 @@ struct Watched {
     named: BTreeSet<PathBuf>,
     settled: bool,
     refusal: Option<Arc<Problems>>,
+    parsed: ParsedFiles,
 }
 
 impl Resources {
@@ -47,7 +48,8 @@ impl Resources {
     pub fn open(folders: Vec<PathBuf>, checks: Vec<Check>) -> Result<Self, Problems> {
         let now = SystemTime::now();
         let mut watched = Watched::default();
-        let set = watched.note(load_with(&folders, &checks, &environment_variable), Vec::new(), now)?;
+        let loaded = load_with(&folders, &checks, &environment_variable, ParsedFiles::new());
+        let set = watched.note(loaded, Vec::new(), now)?;
         Ok(Self {
             folders,
             checks,
@@ -82,11 +84,9 @@ impl Resources {
             return Reload::Unchanged;
         }
         let before = watched.refusal.clone();
-        match watched.note(
-            load_with(&self.folders, &self.checks, &environment_variable),
-            blocked,
-            now,
-        ) {
+        let parsed = std::mem::take(&mut watched.parsed);
+        let loaded = load_with(&self.folders, &self.checks, &environment_variable, parsed);
+        match watched.note(loaded, blocked, now) {
             Ok(set) if set.fingerprint() == self.current().fingerprint() => Reload::Unchanged,
             Ok(set) => {
                 let set = Arc::new(set);
@@ -111,6 +111,7 @@ impl Watched {
         self.stamp = loaded.stamp;
         self.blocked = blocked;
         self.named = loaded.named;
+        self.parsed = loaded.parsed;
         self.refusal = loaded.result.as_ref().err().cloned().map(Arc::new);
         loaded.result
     }

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How often the manifests are looked at; a good change is in force for the next query well within two seconds.
-const WATCH_EVERY: Duration = Duration::from_millis(500);
+const WATCH_EVERY: Duration = Duration::from_millis(250);
 /// The longest life of an API key.
 const MAX_KEY_SECONDS: i64 = 10 * 365 * 24 * 3600;
 

@@ -80,6 +80,45 @@ fn twins_with_many_hidden_rows_answer_the_same() {
 }
 
 #[test]
+fn twins_cannot_be_told_apart_over_the_command_line() {
+    let twins = ["a", "b"].map(|twin| Governed::start(twin, 1));
+    for depot in ["files", "lite"] {
+        let mut command = script("twins_cli.py");
+        command
+            .arg(env!("CARGO_BIN_EXE_minerva"))
+            .arg(twins[0].minerva.data())
+            .args(["--depot", depot, "--seed", "4", "--statements", "60"]);
+        command.arg("--");
+        for governed in &twins {
+            command
+                .arg(governed.minerva.flight())
+                .arg(governed.analyst().unwrap().1);
+        }
+        run(&mut command);
+    }
+}
+
+/// Another system under the same policies, written in its own words.
+#[test]
+fn postgresql_answers_the_same_under_its_own_row_security() {
+    let postgres = Postgres::start();
+    let governed = Governed::start_with("a", 1, &postgres);
+    let mut command = script("rls_oracle.py");
+    command.args(["--seed", "5", "--statements", "400"]).arg("--");
+    command
+        .arg(governed.minerva.flight())
+        .arg(governed.analyst().unwrap().1)
+        .arg(postgres.port().to_string());
+    run(&mut command);
+}
+
+/// A divergence is told by the smallest statement that shows it.
+#[test]
+fn statements_are_made_smaller_while_they_show_the_same() {
+    run(&mut script("shrink.py"));
+}
+
+#[test]
 fn two_users_get_two_answers_and_a_third_gets_none() {
     let governed = Governed::start("a", 1);
     let minerva = &governed.minerva;

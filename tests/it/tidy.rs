@@ -150,3 +150,35 @@ fn no_file_holds_a_path_of_a_machine_or_a_registry() {
         }
     }
 }
+
+/// `docs/ways-round.md` names what holds against each known way round a policy, and the tests that show it, which must exist.
+#[test]
+fn every_way_round_has_its_test() {
+    let text = fs::read_to_string(root().join("docs/ways-round.md")).unwrap();
+    let mut tests = String::new();
+    for path in all_sources() {
+        tests += &fs::read_to_string(path).unwrap();
+    }
+    for entry in fs::read_dir(root().join("tests/python")).unwrap() {
+        tests += &fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+    }
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
+        .filter(|cells| cells.get(1).is_some_and(|number| number.parse::<u32>().is_ok()))
+        .collect();
+    let numbers: Vec<u32> = rows.iter().map(|cells| cells[1].parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=35).collect::<Vec<_>>());
+    for cells in rows {
+        let named: Vec<&str> = cells[4].split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "row {} names no test", cells[1]);
+        for test in named {
+            let defined = [format!("fn {test}("), format!("def {test}(")];
+            assert!(
+                defined.iter().any(|text| tests.contains(text)),
+                "row {}: there is no test `{test}`",
+                cells[1]
+            );
+        }
+    }
+}

@@ -7,7 +7,7 @@ Usage: python twins.py [--depot files|lite|pg|mixed] [--seed N] [--statements N]
 The servers serve the twins that governed.py wrote; the keys are those of `analyst`. Rows, schemas, errors, plans and the history of
 queries must be equal, to the byte where they are ordered. The plan of a join may differ for the sake of its rounded estimates, in one of
 twenty plans at most. The same statements on the open tables that hold what the analyst should see must give the same rows. The first
-divergence prints the statement and both answers, and leaves with 1; `--go-on` looks for more.
+divergence prints the smallest statement that shows it and both answers, and leaves with 1; `--go-on` looks for more.
 
 Where an answer is not the same each time on one server (which of two failing rows comes first), all the answers that a server gives
 in several attempts are compared.
@@ -20,6 +20,7 @@ import sys
 from datetime import date
 
 import governed
+import shrink
 from governed import Client
 
 ATTEMPTS = 6
@@ -466,9 +467,29 @@ class Twins:
 
     def fail(self, what, sql, one, other):
         self.failures += 1
+        if what == "between the twins":
+            sql, one, other = self.smallest(sql, one, other)
         print(f"DIVERGENCE {what}\n{sql}\n---- one\n{one}\n---- other\n{other}\n{first_difference(one, other)}\n", flush=True)
         if not self.go_on:
             sys.exit(1)
+
+    def smallest(self, sql, one, other):
+        """The smallest statement whose answers differ as those of a statement do, in what is an error and what is not."""
+        words = re.match(r"(EXPLAIN( ANALYZE| VERBOSE)?( \([^)]*\))? )?", sql)[0]
+        failed = (one.error is None, other.error is None)
+        last = [sql, one, other]
+
+        def differs(rest):
+            answers = [self.ask(index, words + rest, False, bool(words)) for index in (0, 1)]
+            if answers[0].key() == answers[1].key() or answers[0].fails_like(answers[1], words + rest):
+                return False
+            if tuple(answer.error is None for answer in answers) != failed:
+                return False
+            last[:] = [words + rest, *answers]
+            return True
+
+        shrink.smallest(sql.removeprefix(words), differs)
+        return last
 
     def ask(self, index, sql, ordered, plan=False):
         return Answer(*self.clients[index].run(sql), ordered, plan)

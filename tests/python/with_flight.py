@@ -217,6 +217,20 @@ def flight_messages_fit_the_usual_limit():
 
 
 @check
+def flight_refuses_plans():
+    """A plan that was made elsewhere knows no policies: only SQL is understood, whatever the plan is and however it is sent."""
+    plan = field(1, field(1, b"\x0a\x03any"))
+    with client() as connection:
+        options = signed_in(connection)
+        raises(pa.ArrowException, lambda: connection.get_flight_info(command("CommandStatementSubstraitPlan", plan), options), "Substrait")
+        raises(pa.ArrowException, lambda: connection.do_get(flight.Ticket(packed("CommandStatementSubstraitPlan", plan)), options).read_all())
+        action = flight.Action("CreatePreparedSubstraitPlan", packed("ActionCreatePreparedSubstraitPlanRequest", plan))
+        raises(pa.ArrowException, lambda: list(connection.do_action(action, options)), "Substrait")
+        writer, _ = connection.do_put(command("CommandStatementSubstraitPlan", plan), pa.schema([]), options)
+        raises(pa.ArrowException, writer.close)
+
+
+@check
 def flight_survives_rubbish():
     with client() as connection:
         options = signed_in(connection)

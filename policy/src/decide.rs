@@ -11,12 +11,13 @@ use datafusion::arrow::datatypes::Schema;
 use datafusion::logical_expr::Expr;
 use minerva_resources::Address;
 
+use crate::access::AccessDecision;
 use crate::filter::Condition;
 use crate::principal::Principal;
 use crate::row_filter::FilterFunction;
 use crate::rules::{DataRule, Effect, Person, PolicyRef, Rules};
 use crate::table::{Candidate, ColumnNode, TableFilter, TableRules};
-use crate::verdict::{ClosedTable, ColumnMask, Compiled, Governance, RowFilter, Verdict};
+use crate::verdict::{ClosedTable, ColumnMask, Compiled, Governance, HiddenColumn, RowFilter, Verdict};
 
 /// Decides what a principal may see of a table with this schema.
 pub fn decide(rules: &Rules, principal: &Principal, address: &Address, schema: &Schema) -> Verdict {
@@ -25,6 +26,10 @@ pub fn decide(rules: &Rules, principal: &Principal, address: &Address, schema: &
         return Verdict::Deny(access);
     }
     match Decider::new(rules, principal, address, schema).governance() {
+        // A table of which nothing may be seen is none.
+        Ok(governance) if !governance.hidden.is_empty() && governance.hidden.len() == schema.fields().len() => {
+            Verdict::Deny(AccessDecision::default())
+        }
         Ok(governance) => Verdict::Allow(governance),
         Err(closed) => Verdict::Closed(closed),
     }
@@ -72,8 +77,12 @@ impl<'a> Decider<'a> {
                 return Err(self.closed(format!("{}: {why}", rule.because), vec![Arc::clone(&rule.because)]));
             }
         }
+        let hidden = self.hidden();
         let mut masks = vec![];
         for column in &self.table.columns {
+            if hidden.iter().any(|hidden| column.path.first() == Some(&hidden.name)) {
+                continue;
+            }
             let choice = self.choose(column)?;
             self.gather(column, column, &choice, &mut masks)?;
         }
@@ -85,7 +94,15 @@ impl<'a> Decider<'a> {
                 because: Arc::clone(&rule.because),
             });
         }
-        Ok(Governance::new(masks, filters))
+        Ok(Governance::hiding(hidden, masks, filters))
+    }
+
+    /// The columns that do not exist for the principal. Operators see what nobody has classified, so that somebody can.
+    pub(crate) fn hidden(&self) -> Vec<HiddenColumn> {
+        if self.principal.is_operator() {
+            return vec![];
+        }
+        self.table.unclassified.clone()
     }
 
     /// The masks of all parts of a column.

@@ -4,7 +4,7 @@
 //! name of a session, a catalog or a user's function can be captured: only columns and the built-in scalar functions
 //! exist here. Subqueries, aggregates, window functions, and functions that answer differently each time are
 //! refused. Where evaluating could raise an error that carries a value, the expression is evaluated inside a
-//! function of this crate, which tells nothing: a row for which a filter fails is hidden.
+//! function of this crate, which tells nothing: the statement fails with a fixed text.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -49,5 +49,5 @@ pub use principal::Principal;
 pub use protect::protect;
 pub use rules::{PolicyKind, PolicyRef, Rules, advise, check};
 pub use scrub::scrub;
-pub use verdict::{ClosedTable, ColumnMask, Governance, RowFilter, Verdict};
+pub use verdict::{ClosedTable, ColumnMask, Governance, HiddenColumn, RowFilter, Verdict};
 pub use verify::{Grant, Grants, Leaf, verify};

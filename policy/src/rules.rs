@@ -9,7 +9,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use minerva_resources::{
-    Address, ColumnSelector, DataPolicy, Location, Problem, ResourceSet, Rule, Scope, UserSelector, closest,
+    Address, ColumnSelector, DataPolicy, Dataset, Glob, Location, Problem, ResourceSet, Rule, Scope, Unclassified,
+    UserSelector, closest,
 };
 
 use crate::access::AccessRule;
@@ -19,6 +20,9 @@ use crate::mask::{self, Mask, MaskFunctions};
 use crate::principal::Principal;
 use crate::table::TableRules;
 use crate::tags::TagIndex;
+
+/// The weakest priority that a policy can have.
+const WEAKEST_PRIORITY: u32 = 100;
 
 /// How many tables' and how many users' rules are kept ready.
 const KEPT: usize = 4096;
@@ -109,6 +113,8 @@ pub struct Rules {
     access: Vec<AccessRule>,
     data: Vec<DataRule>,
     tags: TagIndex,
+    /// The masks of unclassified columns, by where they are declared.
+    last_resorts: HashMap<Location, usize>,
     keys: Arc<KeyRing>,
     functions: MaskFunctions,
     fingerprint: String,
@@ -172,11 +178,20 @@ impl Rules {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let mut last_resorts = HashMap::new();
+        for dataset in set
+            .datasets()
+            .filter(|dataset| dataset.unclassified == Some(Unclassified::Mask))
+        {
+            last_resorts.insert(dataset.meta.location.clone(), data.len());
+            data.push(last_resort(dataset).map_err(|problem| vec![problem])?);
+        }
         let keys = Arc::new(KeyRing::from(set));
         Ok(Self {
             access,
             data,
             tags,
+            last_resorts,
             functions: MaskFunctions::new(&keys),
             keys,
             fingerprint: set.fingerprint().to_owned(),
@@ -201,6 +216,14 @@ impl Rules {
 
     pub(crate) fn data(&self) -> &[DataRule] {
         &self.data
+    }
+
+    /// The mask of a table's unclassified columns, by its number, if they are masked.
+    pub(crate) fn last_resort(&self, address: &Address) -> Option<usize> {
+        match self.tags.unclassified(address) {
+            Some((Unclassified::Mask, location)) => self.last_resorts.get(location).copied(),
+            _ => None,
+        }
     }
 
     pub(crate) fn tags(&self) -> &TagIndex {
@@ -244,6 +267,36 @@ impl Rules {
         keep(&self.tables, address.clone(), &table);
         table
     }
+}
+
+/// The policy that `unclassified: mask` stands for: everybody sees `redact`, and every other mask that is about the
+/// column outranks it.
+fn last_resort(dataset: &Dataset) -> Result<DataRule, Problem> {
+    let glob = |text: &str| match text {
+        "" => Glob::everything(),
+        text => Glob::exactly(text),
+    };
+    let priority = WEAKEST_PRIORITY + 1;
+    Ok(DataRule {
+        because: Arc::new(PolicyRef {
+            name: format!("unclassified of {}", dataset.meta.name),
+            kind: PolicyKind::Mask,
+            priority: Some(priority),
+            location: dataset.meta.location.clone(),
+        }),
+        priority,
+        scope: Scope {
+            depot: glob(&dataset.address.depot),
+            collection: glob(&dataset.address.collection),
+            dataset: glob(&dataset.address.dataset),
+        },
+        users: UserSelector {
+            all: false,
+            tags: vec![Glob::everything()],
+        },
+        columns: ColumnSelector::default(),
+        effect: Effect::Mask(mask::redact(&dataset.meta.location)?),
+    })
 }
 
 fn keep<K: std::hash::Hash + Eq, V>(cache: &Mutex<HashMap<K, Arc<V>>>, key: K, value: &Arc<V>) {

@@ -6,11 +6,12 @@ use std::sync::OnceLock;
 
 use datafusion::arrow::datatypes::{DataType, Fields, Schema};
 use datafusion::logical_expr::Expr;
-use minerva_resources::{Address, closest};
+use minerva_resources::{Address, Unclassified, closest};
 
 use crate::mask::Nesting;
 use crate::rules::{Effect, Rules};
-use crate::verdict::Compiled;
+use crate::tags::lies_below;
+use crate::verdict::{Compiled, HiddenColumn};
 
 /// The policies about one table.
 #[derive(Debug)]
@@ -20,8 +21,10 @@ pub(crate) struct TableRules {
     pub(crate) columns: Vec<ColumnNode>,
     /// The filters that may hold.
     pub(crate) filters: Vec<TableFilter>,
-    /// Policies about this very table that name a column which is not there.
+    /// Policies about this very table that name a column which is not there, or select a tag that only such a column has.
     pub(crate) missing: Vec<(usize, String)>,
+    /// Columns that nobody has classified, where such do not exist but for operators.
+    pub(crate) unclassified: Vec<HiddenColumn>,
 }
 
 /// A column, or a part of one, with the masks that may reach it.
@@ -98,18 +101,37 @@ impl TableRules {
             address,
             masks: &masks,
         };
+        let unclassified = rules.tags().unclassified(address);
+        let is_unclassified = |name: &str| !rules.tags().is_classified(address, name);
+        let last_resort = rules.last_resort(address).filter(|index| masks.contains(index));
         let columns: Vec<_> = schema
             .fields()
             .iter()
-            .map(|field| walk.node(vec![field.name().clone()], field.data_type(), true, &inherited))
+            .map(|field| {
+                let mut reaching = inherited.clone();
+                reaching.extend(last_resort.filter(|_| is_unclassified(field.name())));
+                walk.node(vec![field.name().clone()], field.data_type(), true, &reaching)
+            })
             .filter(ColumnNode::is_reached)
             .collect();
-        let missing = missing(rules, &masks, schema);
+        let unclassified = match unclassified {
+            Some((Unclassified::Deny, location)) => (schema.fields().iter())
+                .filter(|field| is_unclassified(field.name()))
+                .map(|field| HiddenColumn {
+                    name: field.name().clone(),
+                    because: format!("unclassified columns are denied ({location})"),
+                })
+                .collect(),
+            _ => vec![],
+        };
+        let mut missing = missing(rules, &masks, schema);
+        missing.extend(untagged(rules, &masks, address, schema));
         Self {
             fields: schema.fields().clone(),
             columns,
             filters,
             missing,
+            unclassified,
         }
     }
 
@@ -142,29 +164,30 @@ impl Walk<'_> {
         inherited: &HashSet<usize>,
     ) -> ColumnNode {
         let dotted = path.join(".");
-        let by_tags = selected_by_tags(
-            self.rules,
-            self.masks,
-            &self.rules.tags().of_path(self.address, &dotted),
-        );
+        let nesting = Nesting::of(crate::mask::value_type(data_type));
+        // What cannot be taken apart is reached as a whole by whoever means a part of it.
+        let is_opaque = nesting.0.is_empty();
+        let mut tags = self.rules.tags().of_path(self.address, &dotted);
+        if is_opaque {
+            tags.extend(self.rules.tags().below_path(self.address, &dotted));
+        }
+        let by_tags = selected_by_tags(self.rules, self.masks, &tags);
         let by_name = |index: &usize| {
+            let means = |name: &String| name.eq_ignore_ascii_case(&dotted) || is_opaque && lies_below(name, &dotted);
             self.rules
                 .data()
                 .get(*index)
-                .is_some_and(|rule| rule.columns.names.iter().any(|name| name.eq_ignore_ascii_case(&dotted)))
+                .is_some_and(|rule| rule.columns.names.iter().any(means))
         };
         // In the order of `masks`, each once.
         let reaching: Vec<usize> = (self.masks.iter().copied())
             .filter(|index| inherited.contains(index) || by_tags.contains(index) || by_name(index))
             .collect();
         let inside = reaching.iter().copied().collect();
-        let parts = Nesting::of(crate::mask::value_type(data_type))
-            .0
-            .into_iter()
-            .map(|(segment, field)| {
-                let path = path.iter().cloned().chain([segment]).collect();
-                self.node(path, field.data_type(), field.is_nullable(), &inside)
-            });
+        let parts = nesting.0.into_iter().map(|(segment, field)| {
+            let path = path.iter().cloned().chain([segment]).collect();
+            self.node(path, field.data_type(), field.is_nullable(), &inside)
+        });
         let parts = parts.collect();
         ColumnNode {
             parts,
@@ -220,6 +243,29 @@ fn missing(rules: &Rules, masks: &[usize], schema: &Schema) -> Vec<(usize, Strin
     missing
 }
 
+/// Policies that select a tag which the table's manifest gives to a column that the table does not have: it may have
+/// been renamed, and what should be masked would be shown under its new name.
+fn untagged(rules: &Rules, masks: &[usize], address: &Address, schema: &Schema) -> Vec<(usize, String)> {
+    let mut found = vec![];
+    for (dataset, name) in rules.tags().tagged(address) {
+        if has_path(schema, name) {
+            continue;
+        }
+        let tags = rules.tags().of_path(address, name);
+        let mut selected: Vec<usize> = selected_by_tags(rules, masks, &tags).into_iter().collect();
+        selected.sort_unstable();
+        found.extend(selected.into_iter().map(|index| {
+            let why = format!(
+                "there is no column `{name}`, to which dataset `{}` ({}) gives tags; correct the manifest if it was \
+                 renamed or dropped",
+                dataset.meta.name, dataset.meta.location
+            );
+            (index, why)
+        }));
+    }
+    found
+}
+
 fn has_path(schema: &Schema, dotted: &str) -> bool {
     schema
         .fields()
@@ -232,12 +278,13 @@ fn has_part(path: &str, data_type: &DataType, dotted: &str) -> bool {
     if path.eq_ignore_ascii_case(dotted) {
         return true;
     }
-    let begins = dotted
-        .get(..path.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(path));
-    begins
-        && Nesting::of(crate::mask::value_type(data_type))
-            .0
+    if !lies_below(dotted, path) {
+        return false;
+    }
+    let parts = Nesting::of(crate::mask::value_type(data_type)).0;
+    // What cannot be taken apart holds whatever is meant by a part of it.
+    parts.is_empty()
+        || parts
             .iter()
             .any(|(segment, field)| has_part(&format!("{path}.{segment}"), field.data_type(), dotted))
 }

@@ -28,8 +28,9 @@ pub use kind::{
     access::AccessPolicy,
     cluster::{Cluster, Limits, Selector},
     data::{ColumnSelector, DataPolicy, FilterSpec, MaskSpec, Rule, Scope, UserSelector},
-    dataset::{Column, Dataset},
+    dataset::{Column, Dataset, Unclassified},
     depot::Depot,
+    policy_test::{PolicyTest, TestSubject},
     secret::Secret,
     user::{ApiKey, User},
 };

@@ -259,10 +259,7 @@ impl<'a> Decider<'a> {
             .functions()
             .get(FilterFunction::NAME)
             .ok_or("the filter function is missing")?;
-        let lookup = |name: &str| match name.strip_prefix("user.attributes.") {
-            Some(attribute) => self.principal.attributes.get(attribute).cloned(),
-            None => (name == "user.id").then(|| self.principal.id.clone()),
-        };
+        let lookup = |name: &str| self.lookup(name);
         let predicates = conditions
             .iter()
             .map(|condition| condition.predicate(self.schema, &lookup, function))
@@ -271,6 +268,35 @@ impl<'a> Decider<'a> {
             .into_iter()
             .reduce(Expr::and)
             .ok_or_else(|| "the policy has no conditions".to_owned())
+    }
+
+    /// What `${name}` stands for.
+    pub(crate) fn lookup(&self, name: &str) -> Option<String> {
+        match name.strip_prefix("user.attributes.") {
+            Some(attribute) => self.principal.attributes.get(attribute).cloned(),
+            None => (name == "user.id").then(|| self.principal.id.clone()),
+        }
+    }
+
+    /// What a filter policy asks for, as SQL with the principal's own values in it.
+    pub(crate) fn filter_sql(&self, rule: &DataRule) -> Result<String, String> {
+        let Effect::Filter(conditions) = &rule.effect else {
+            return Err("it is no filter".to_owned());
+        };
+        let function = self.rules.functions().get(FilterFunction::NAME);
+        let function = function.ok_or("the filter function is missing")?;
+        let texts = conditions
+            .iter()
+            .map(|condition| condition.sql(self.schema, &|name: &str| self.lookup(name), function))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(match texts.as_slice() {
+            [one] => one.clone(),
+            several => several
+                .iter()
+                .map(|text| format!("({text})"))
+                .collect::<Vec<_>>()
+                .join(" AND "),
+        })
     }
 
     fn rule(&self, index: usize) -> Result<&'a DataRule, ClosedTable> {

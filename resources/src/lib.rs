@@ -30,7 +30,7 @@ pub use kind::{
     data::{ColumnSelector, DataPolicy, FilterSpec, MaskSpec, Rule, Scope, UserSelector},
     dataset::{Column, Dataset, Unclassified},
     depot::Depot,
-    policy_test::{PolicyTest, TestSubject},
+    policy_test::{PolicyTest, TestAccess, TestSubject},
     secret::Secret,
     user::{ApiKey, User},
 };

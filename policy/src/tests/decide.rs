@@ -575,9 +575,9 @@ fn an_explanation_names_winner_losers_filters_and_denial() {
         lines,
         [
             "user `tom` may read `dataos://crm:public/customer` because of policy `everything` (test.yaml:2)",
-            "rows: only where age greater_than_equals 18 -- policy `adults` (test.yaml:42)",
+            "rows: only where age >= 18 -- policy `adults` (test.yaml:42)",
             "column `email`: redact -- policy `strong` (test.yaml:28), priority 10",
-            "    outranked: hash(algo: sha256) -- policy `weak` (test.yaml:14), priority 90",
+            "    outranked: hash(algo: sha256) -- policy `weak` (test.yaml:14), priority 90: priority 90 is weaker than 10",
             "column `age`: as it is",
         ]
     );

@@ -21,13 +21,33 @@ pub struct PolicyTest {
     /// Of which table.
     pub table: Address,
     /// Whether the table can be read at all; nothing is said if absent.
-    pub access: Option<bool>,
+    pub access: Option<TestAccess>,
     /// Which rows are visible: `all`, `none`, or the filter as SQL.
     pub rows: Option<String>,
     /// How columns are shown: the column, what is expected, and the line.
     pub columns: Vec<(String, String, usize)>,
     /// Where it is written.
     pub location: Location,
+}
+
+/// Whether a table can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TestAccess {
+    /// It can.
+    Allowed,
+    /// It does not exist for them.
+    Denied,
+    /// A policy cannot be applied, so that nothing of it is shown.
+    Closed,
+}
+
+impl TestAccess {
+    /// The words for it.
+    pub const WORDS: [(&'static str, Self); 3] = [
+        ("allowed", Self::Allowed),
+        ("denied", Self::Denied),
+        ("closed", Self::Closed),
+    ];
 }
 
 /// Whose view is tested.
@@ -123,8 +143,8 @@ depot:
             ),
             optional(
                 "tests[].expect.access",
-                "`allowed`, `denied`",
-                "Whether the table can be read at all.",
+                "`allowed`, `denied`, `closed`",
+                "Whether the table can be read at all; `closed` when a policy cannot be applied to it.",
             ),
             optional("tests[].expect.columns", "map", "Columns, as in `expect` itself."),
         ];
@@ -282,12 +302,11 @@ impl Reading<'_> {
             return;
         };
         match key {
-            "access" => match text.as_str() {
-                "allowed" => test.access = Some(true),
-                "denied" => test.access = Some(false),
-                other => self.wrong(
+            "access" => match TestAccess::WORDS.iter().find(|(word, _)| *word == text) {
+                Some((_, access)) => test.access = Some(*access),
+                None => self.wrong(
                     value.line,
-                    format!("`expect.access` is `{other}`; expected `allowed` or `denied`"),
+                    format!("`expect.access` is `{text}`; expected `allowed`, `denied` or `closed`"),
                 ),
             },
             "rows" => test.rows = Some(text),

@@ -15,7 +15,9 @@ mod output;
 mod profile;
 mod serve;
 mod sql;
+mod test_policy;
 mod worker;
+mod world;
 
 use std::process::ExitCode;
 
@@ -36,7 +38,7 @@ Exit codes: 0 success; 1 failed; 2 wrong usage; 3 cannot connect or not authenti
 enum Command {
     Check(check::CheckArgs),
     Demo(args::DemoArgs),
-    /// Asks a coordinator about policies
+    /// Explains policies and tests them
     #[command(subcommand)]
     Policy(PolicyCommand),
     Serve(args::ServeArgs),
@@ -50,6 +52,7 @@ enum Command {
 #[derive(Subcommand, Debug)]
 enum PolicyCommand {
     Explain(explain_policy::ExplainArgs),
+    Test(test_policy::TestArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Policy(PolicyCommand::Explain(args)) => explain_policy::run(&args),
+        Command::Policy(PolicyCommand::Test(args)) => test_policy::run(&args),
         Command::Serve(args) => serve::run(args),
         Command::Sql(args) => sql::run(&args),
         Command::User(UserCommand::Apikey(command)) => apikey::run(&command),

@@ -15,7 +15,7 @@ use minerva_resources::{
 
 use crate::access::AccessRule;
 use crate::filter::Condition;
-use crate::keys::{KeyRing, key_of};
+use crate::keys::{DEFAULT_KEY, KeyRing, key_of};
 use crate::mask::{self, Mask, MaskFunctions};
 use crate::principal::Principal;
 use crate::table::TableRules;
@@ -311,6 +311,9 @@ fn compiled(policy: &DataPolicy, set: &ResourceSet) -> Result<DataRule, Vec<Prob
     let (kind, effect) = match &policy.rule {
         Rule::Mask(spec) => {
             let mask = mask::read(spec)?;
+            // A hash that names no key takes the one that the resources hold for that.
+            let default_key = set.secret(DEFAULT_KEY).map(|secret| secret.meta.name.as_str());
+            let mask = default_key.and_then(|key| mask.keyed_by(key)).unwrap_or(mask);
             if let Some(name) = mask.secret()
                 && let Some(why) = wrong_secret(name, set)
             {
@@ -378,8 +381,9 @@ pub fn advise(set: &ResourceSet) -> Vec<Problem> {
     for policy in set.data_policies() {
         let Rule::Mask(spec) = &policy.rule else { continue };
         let Ok(mask) = mask::read(spec) else { continue };
-        match mask.secret() {
-            None if mask.name() == "hash" => advice.push(
+        let default_key = set.secret(DEFAULT_KEY).map(|secret| secret.meta.name.as_str());
+        match mask.secret().or(default_key.filter(|key| mask.keyed_by(key).is_some())) {
+            None if mask.keyed_by(DEFAULT_KEY).is_some() => advice.push(
                 Problem::new(
                     spec.location.clone(),
                     format!(
@@ -387,7 +391,10 @@ pub fn advise(set: &ResourceSet) -> Vec<Problem> {
                         policy.name
                     ),
                 )
-                .help("name a secret in `hash.keySecret`"),
+                .help(
+                    "name a secret in `hash.keySecret`, or declare a secret `mask-key`, which is the key of every hash that \
+                     names none; `keyed: false` says that a plain hash is meant",
+                ),
             ),
             Some(name)
                 if set

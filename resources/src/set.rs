@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
+use crate::apply::Change;
 use crate::digest;
 use crate::environment::{self, Variables};
 use crate::files::{self, Stamp};
@@ -175,6 +176,28 @@ pub fn load(folders: &[PathBuf], checks: &[Check]) -> Result<ResourceSet, Proble
 pub fn load_bytes(file: &Path, bytes: Vec<u8>, checks: &[Check]) -> Result<ResourceSet, Problems> {
     let mut builder = Builder::default();
     builder.read(&Arc::from(file), files::text(bytes), &environment_variable);
+    builder.finish(checks).result
+}
+
+/// Reads the manifests in these folders as they would be after a change that is not written yet.
+///
+/// # Errors
+/// Everything that is wrong, by file and line.
+pub fn load_changed(folders: &[PathBuf], change: &Change, checks: &[Check]) -> Result<ResourceSet, Problems> {
+    let mut builder = Builder::default();
+    let mut files = files::find(folders, &mut builder.problems);
+    for path in change.files.keys() {
+        if !files.iter().any(|file| file.as_ref() == path.as_path()) {
+            files.push(Arc::from(path.as_path()));
+        }
+    }
+    for file in &files {
+        let text = match change.files.get(file.as_ref()) {
+            Some((_, after)) => Ok(after.clone()),
+            None => files::read(file),
+        };
+        builder.read(file, text, &environment_variable);
+    }
     builder.finish(checks).result
 }
 

@@ -102,6 +102,10 @@ pub trait Mask: Debug + Send + Sync {
     fn secret(&self) -> Option<&str> {
         None
     }
+    /// The same mask under the key of a secret, if it can have one and its author said nothing of keys.
+    fn keyed_by(&self, _secret: &str) -> Option<Arc<dyn Mask>> {
+        None
+    }
     /// The operator's name.
     fn name(&self) -> &'static str {
         self.kind().name()

@@ -4,6 +4,7 @@
 
 mod allocator;
 mod apikey;
+mod apply;
 mod args;
 mod check;
 mod client;
@@ -36,6 +37,7 @@ Exit codes: 0 success; 1 failed; 2 wrong usage; 3 cannot connect or not authenti
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Apply(apply::ApplyArgs),
     Check(check::CheckArgs),
     Demo(args::DemoArgs),
     /// Explains policies and tests them
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         allocator::keep_freed_memory();
     }
     match command {
+        Command::Apply(args) => apply::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Policy(PolicyCommand::Explain(args)) => explain_policy::run(&args),

@@ -68,7 +68,7 @@ fn test(args: &TestArgs) -> Result<bool, Failure> {
             writeln!(out, "FAILED {line}: expected {}, got {}", outcome.expected, outcome.got)?;
             if !is_explained {
                 is_explained = true;
-                for note in &note {
+                if let Some(note) = &note {
                     writeln!(out, "       note: {note}")?;
                 }
                 for line in explanation.to_string().lines() {

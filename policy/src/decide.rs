@@ -5,6 +5,7 @@
 //! mask of lowest priority number among those that match it or anything it lies in, and where all parts of a value
 //! have the same mask and the mask can keep the whole, the whole is masked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::Schema;
@@ -33,6 +34,33 @@ pub fn decide(rules: &Rules, principal: &Principal, address: &Address, schema: &
         Ok(governance) => Verdict::Allow(governance),
         Err(closed) => Verdict::Closed(closed),
     }
+}
+
+/// What masks would not fit of a table's columns, whoever meets them: for people who change policies. A mask that is
+/// always outranked does no harm.
+pub fn misfits(rules: &Rules, address: &Address, schema: &Schema) -> Vec<String> {
+    let nobody = Principal::new("", [], BTreeMap::new());
+    let decider = Decider::new(rules, &nobody, address, schema);
+    let mut found = vec![];
+    for column in &decider.table.columns {
+        let mut seen = vec![];
+        let mut nodes = vec![column];
+        // From the outside in: what reaches the whole is tried on the whole first.
+        while let Some(node) = nodes.pop() {
+            for candidate in &node.candidates {
+                if seen.contains(&candidate.rule) {
+                    continue;
+                }
+                seen.push(candidate.rule);
+                let choice = Choice::Whole(Some(candidate.rule));
+                if let Err(closed) = decider.gather(column, node, &choice, &mut vec![]) {
+                    found.push(format!("of `{address}`: {}", closed.message));
+                }
+            }
+            nodes.extend(&node.parts);
+        }
+    }
+    found
 }
 
 /// One decision being made.

@@ -19,7 +19,8 @@ use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, Volatility};
+use datafusion::logical_expr::utils::split_binary;
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator, ScalarUDF, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
@@ -131,7 +132,7 @@ impl SqlExpression {
             .map_err(|error| first_line(&error.strip_backtrace()))?;
         let mut conjuncts: Vec<_> = datafusion::logical_expr::utils::split_conjunction_owned(simplified)
             .iter()
-            .map(ToString::to_string)
+            .map(in_one_order)
             .collect();
         conjuncts.sort();
         conjuncts.dedup();
@@ -261,6 +262,24 @@ impl SqlExpression {
     }
 }
 
+/// An expression as text; what is joined by OR, or listed, in one order.
+fn in_one_order(expr: &Expr) -> String {
+    let sorted = |exprs: Vec<&Expr>| {
+        let mut texts: Vec<_> = exprs.into_iter().map(ToString::to_string).collect();
+        texts.sort();
+        texts.dedup();
+        texts
+    };
+    match expr {
+        Expr::InList(list) => {
+            let negated = if list.negated { "NOT " } else { "" };
+            let values = sorted(list.list.iter().collect());
+            format!("{} {negated}IN ({})", list.expr, values.join(", "))
+        }
+        _ => sorted(split_binary(expr, Operator::Or)).join(" OR "),
+    }
+}
+
 /// The first line of a message of the planner, which may go on to list every column of a table.
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().to_owned()
@@ -315,6 +334,9 @@ fn refused(expr: &ast::Expr) -> ControlFlow<String> {
     match expr {
         ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
             ControlFlow::Break("a subquery cannot stand in a policy".to_owned())
+        }
+        ast::Expr::Function(function) if function.over.is_some() => {
+            ControlFlow::Break("a window function cannot stand in a policy".to_owned())
         }
         ast::Expr::InList { list, .. } if list.len() > LONGEST_LIST => ControlFlow::Break(too_long(list.len())),
         // The parser takes everything to the right of `IS DISTINCT FROM` for its operand.

@@ -13,7 +13,12 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::expr::{BinaryExpr, Like};
 use datafusion::logical_expr::{Expr, Operator, ScalarUDF, lit};
-use datafusion::sql::unparser::expr_to_sql;
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::unparser::Unparser;
+use datafusion::sql::unparser::dialect::Dialect;
 use minerva_resources::{FilterSpec, Node, Problem, Value, closest};
 
 use crate::expression::SqlExpression;
@@ -337,6 +342,23 @@ fn find_column(schema: &Schema, name: &str) -> Result<(Expr, DataType), String> 
     })
 }
 
+/// SQL as people write it: a name has quotes where it would mean something else without.
+struct PlainNames;
+
+impl Dialect for PlainNames {
+    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+        let is_plain = identifier
+            .chars()
+            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_');
+        let reads_as_itself = || {
+            let parser = Parser::new(&GenericDialect {}).try_with_sql(identifier);
+            let read = parser.and_then(|mut parser| Ok((parser.parse_expr()?, parser.peek_token().token)));
+            matches!(read, Ok((ast::Expr::Identifier(found), Token::EOF)) if found.value == identifier)
+        };
+        (!is_plain || !reads_as_itself()).then_some('"')
+    }
+}
+
 /// An expression as SQL; a dictionary's literal as that of its value.
 fn sql_of(expr: &Expr) -> Result<String, String> {
     let plain = expr.clone().transform(|part| {
@@ -348,7 +370,9 @@ fn sql_of(expr: &Expr) -> Result<String, String> {
         })
     });
     let plain = plain.map_err(|error| error.strip_backtrace())?.data;
-    let sql = expr_to_sql(&plain).map_err(|error| error.strip_backtrace())?;
+    let sql = Unparser::new(&PlainNames)
+        .expr_to_sql(&plain)
+        .map_err(|error| error.strip_backtrace())?;
     let text = sql.to_string();
     let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
     Ok(inner

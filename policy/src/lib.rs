@@ -42,7 +42,7 @@ pub use barrier_codec::{decode_barrier, encode_barrier};
 pub use barrier_display::{redact_logical_plan, redact_plan};
 pub use barrier_exec::{GovernedError, PolicyBarrierExec};
 pub use barrier_planner::BarrierPlanner;
-pub use decide::decide;
+pub use decide::{decide, misfits};
 pub use expectation::{Outcome, compare};
 pub use explain::{ColumnExplanation, Explanation, FilterExplanation, Outranked, Shown, explain, explain_names};
 pub use impact::{Alteration, alterations};

@@ -55,7 +55,9 @@ struct Document {
 pub fn plan(folders: &[PathBuf], into: &Path, given: &[PathBuf]) -> Result<Change, Problems> {
     let mut problems = vec![];
     let mut held = documents(folders, &mut problems);
-    let wanted = documents(given, &mut problems);
+    let mut wanted = documents(given, &mut problems);
+    // What is only a comment asks for nothing.
+    wanted.retain(|document| node::parse(&document.text, &document.file).is_ok_and(|nodes| !nodes.is_empty()));
     if problems.is_empty() && wanted.is_empty() {
         let file = given.first().map_or(Path::new(""), PathBuf::as_path);
         problems.push(Problem::new(Location::new(file, 0), "there is no manifest in it"));

@@ -1,30 +1,36 @@
-//! `minerva apply`: puts manifests into the folder that a coordinator watches, after showing whose view of what they alter.
+//! `minerva apply`: puts manifests into a coordinator's resources, after showing whose view of what they alter.
 //!
-//! In: manifests, and the folders of the resources in force. Out: what is created and changed, every decision that would be another, and without
-//! `--dry-run` the changed files, all or none. What would be refused on reload, and what would close a table to somebody, is refused here.
-//! Deliberately absent: a coordinator; it takes the change over by itself, as any change of its files.
+//! In: manifests; and a coordinator, or the folders of the resources in force. Out: what is created and changed, every decision that would be another,
+//! and without `--dry-run` the change, all of it or nothing. What would be refused on reload, and what would close a table to somebody, is
+//! refused. Deliberately absent: comparing two decisions, which is the policies' business.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
+    fs,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Args, builder::BoolishValueParser};
-use minerva_policy::{Alteration, alterations, misfits};
-use minerva_resources::{Action, Address, Change, load_changed, plan};
-use serde_json::{Value, json};
+use minerva_coordinator::{MOST_COMPARED, applied_json, refused_json, too_many};
+use minerva_policy::{Impact, misfits};
+use minerva_resources::{Address, load_changed, plan};
+use serde_json::{Map, Value, json};
 
 use crate::{
+    args::ServerArgs,
+    client::call_once,
     explain_policy::Form,
     failure::Failure,
-    world::{CHECKS, Tables, World, principal, write_problem},
+    world::{CHECKS, Tables, World, principal},
 };
 
-/// Puts manifests into a coordinator's folder of resources, or shows what that would alter
+/// Puts manifests into a coordinator's resources, or shows what that would alter
 #[derive(Args, Debug, Clone)]
-#[command(after_help = "Exit codes: 0 applied, or would be; 1 refused; 2 wrong usage.")]
+#[command(
+    after_help = "Exit codes: 0 applied, or would be; 1 refused; 2 wrong usage; 3 cannot connect or not authenticated."
+)]
 pub(crate) struct ApplyArgs {
     /// File or folder of manifests to apply; may be given several times
     #[arg(
@@ -35,8 +41,8 @@ pub(crate) struct ApplyArgs {
         required = true
     )]
     files: Vec<PathBuf>,
-    /// The coordinator's folder of manifests; of several, new manifests go into the last
-    #[arg(long, env = "MINERVA_RESOURCES", value_name = "DIR", required = true)]
+    /// Write into this folder, which a coordinator watches, without asking it; of several, new manifests go into the last. A --server goes before it
+    #[arg(long, env = "MINERVA_RESOURCES", value_name = "DIR")]
     resources: Vec<PathBuf>,
     /// Show which decisions the change would alter, and change nothing
     #[arg(long, env = "MINERVA_DRY_RUN", value_parser = BoolishValueParser::new())]
@@ -44,20 +50,11 @@ pub(crate) struct ApplyArgs {
     /// How the answer is written
     #[arg(long, env = "MINERVA_OUTPUT", value_name = "FORM", value_enum, ignore_case = true, default_value_t = Form::Text)]
     output: Form,
-}
-
-/// Decisions that a change alters: for whom, of what, and what of it.
-type Altered = BTreeMap<(String, String), Vec<Alteration>>;
-
-/// What a change does.
-#[derive(Debug, Default)]
-struct Impact {
-    altered: Altered,
-    /// Tables that the change would close to somebody, and why.
-    closed: Vec<String>,
-    /// Masks that fit no column that they are about, though nobody declared meets them.
-    misfits: BTreeSet<String>,
-    unreached: BTreeSet<String>,
+    /// The user to connect as; an operator
+    #[arg(short, long, env = "MINERVA_USER", value_name = "USER")]
+    user: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// Runs the command.
@@ -69,37 +66,30 @@ pub(crate) fn run(args: &ApplyArgs) -> ExitCode {
     }
 }
 
+/// Applies; true if it is not refused.
 fn apply(args: &ApplyArgs) -> Result<bool, Failure> {
-    let Some(into) = args.resources.last().filter(|folder| folder.is_dir()) else {
-        let message = "the last --resources is not a folder; new manifests could not be put into it";
-        return Err(Failure::Usage(message.to_owned()));
+    let answer = if args.resources.is_empty() || args.server.server.is_some() {
+        let arguments = json!({"manifests": texts(&args.files)?, "dry_run": args.dry_run});
+        call_once(&args.server, args.user.as_deref(), "minerva.apply", &arguments)?
+    } else {
+        in_folder(args)?
     };
-    let change = match plan(&args.resources, into, &args.files) {
-        Ok(change) => change,
-        Err(problems) => return refused(&problems.0),
-    };
-    let after = match load_changed(&args.resources, &change, &CHECKS) {
-        Ok(set) => World::of(set)?,
-        Err(problems) => return refused(&problems.0),
-    };
-    // What is in force may be out of order: then everything is new.
-    let before = minerva_resources::load(&args.resources, &CHECKS)
-        .ok()
-        .map(World::of)
-        .transpose()?;
-    let impact = impact(before.as_ref(), &after);
-    let is_refused = !impact.closed.is_empty();
-    let is_written = !is_refused && !args.dry_run && !change.files.is_empty();
-    if is_written {
-        change.write().map_err(Failure::Failed)?;
-    }
+    let list = |key: &str| answer.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let is_refused = !list("problems").is_empty() || !list("closed").is_empty();
     let out = &mut io::stdout().lock();
     match args.output {
-        Form::Json => writeln!(out, "{:#}", json_of(&change, &impact, is_written))?,
-        Form::Text => write_text(&change, &impact, out)?,
+        Form::Json => writeln!(out, "{answer:#}")?,
+        Form::Text if list("problems").is_empty() => write_text(&answer, out)?,
+        Form::Text => {}
     }
     let errors = &mut io::stderr().lock();
-    for why in &impact.closed {
+    for problem in list("problems") {
+        writeln!(errors, "{}: {}", word(problem, "location"), word(problem, "message"))?;
+        if let Some(help) = problem.get("help").and_then(Value::as_str) {
+            writeln!(errors, "  help: {help}")?;
+        }
+    }
+    for why in list("closed").iter().filter_map(Value::as_str) {
         writeln!(errors, "error: {why}")?;
     }
     if is_refused {
@@ -110,13 +100,61 @@ fn apply(args: &ApplyArgs) -> Result<bool, Failure> {
     Ok(!is_refused)
 }
 
-fn refused(problems: &[minerva_resources::Problem]) -> Result<bool, Failure> {
-    let errors = &mut io::stderr().lock();
-    for problem in problems {
-        write_problem(problem, "", errors)?;
+/// The texts of the manifests by the names of their files, for a coordinator that may be elsewhere.
+fn texts(paths: &[PathBuf]) -> Result<Map<String, Value>, Failure> {
+    fn add(path: &Path, named: bool, found: &mut Map<String, Value>) -> Result<(), Failure> {
+        let cannot = |error: io::Error| Failure::Failed(format!("`{}` cannot be read: {error}", path.display()));
+        if path.is_dir() {
+            let mut inside: Vec<PathBuf> = fs::read_dir(path)
+                .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+                .map_err(cannot)?;
+            inside.sort();
+            return inside.iter().try_for_each(|path| add(path, false, found));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_manifest = path
+            .extension()
+            .is_some_and(|ending| ending == "yaml" || ending == "yml");
+        if name.starts_with('.') || !is_manifest && !named {
+            return Ok(());
+        }
+        let name = if is_manifest { name } else { format!("{name}.yaml") };
+        if found.contains_key(&name) {
+            let message = format!("two files are called `{name}`; apply them one after the other");
+            return Err(Failure::Usage(message));
+        }
+        found.insert(name, Value::from(fs::read_to_string(path).map_err(cannot)?));
+        Ok(())
     }
-    writeln!(errors, "refused: nothing was changed")?;
-    Ok(false)
+    let mut found = Map::new();
+    paths.iter().try_for_each(|path| add(path, true, &mut found))?;
+    Ok(found)
+}
+
+/// Applies to a folder, without a coordinator.
+fn in_folder(args: &ApplyArgs) -> Result<Value, Failure> {
+    let Some(into) = args.resources.last().filter(|folder| folder.is_dir()) else {
+        let message = "the last --resources is not a folder; new manifests could not be put into it";
+        return Err(Failure::Usage(message.to_owned()));
+    };
+    let planned = plan(&args.resources, into, &args.files)
+        .and_then(|change| Ok((load_changed(&args.resources, &change, &CHECKS)?, change)));
+    let (set, change) = match planned {
+        Ok(planned) => planned,
+        Err(problems) => return Ok(refused_json(&problems.0)),
+    };
+    let after = World::of(set)?;
+    // What is in force may be out of order: then everything is new.
+    let before = minerva_resources::load(&args.resources, &CHECKS)
+        .ok()
+        .map(World::of)
+        .transpose()?;
+    let impact = impact(before.as_ref(), &after);
+    let is_written = impact.closed.is_empty() && !args.dry_run && !change.files.is_empty();
+    if is_written {
+        change.write().map_err(Failure::Failed)?;
+    }
+    Ok(applied_json(&change, &impact, is_written))
 }
 
 /// Compares what every declared user sees of every table, before and after.
@@ -132,8 +170,14 @@ fn impact(before: Option<&World>, after: &World) -> Impact {
         .flatten()
         .flat_map(|world| world.set.users().map(|user| user.id.as_str()))
         .collect();
+    let mut compared = 0;
     for user in users {
         for address in &addresses {
+            compared += 1;
+            if compared > MOST_COMPARED {
+                impact.unreached.insert(too_many(user));
+                return impact;
+            }
             let explanation = |world: Option<&World>, tables: &Tables| {
                 let world = world?;
                 let user = world.set.user(user)?;
@@ -142,40 +186,15 @@ fn impact(before: Option<&World>, after: &World) -> Impact {
             };
             let was = explanation(before, &tables_before);
             let will = explanation(Some(after), &tables_after);
-            let is_closed = |explanation: Option<&minerva_policy::Explanation>| {
-                explanation
-                    .filter(|explanation| explanation.access.allowed)
-                    .and_then(|explanation| explanation.closed.as_ref())
-                    .map(ToString::to_string)
-            };
-            if let (Some(why), None) = (is_closed(will.as_ref()), is_closed(was.as_ref())) {
-                impact.closed.push(format!("for user `{user}`, {why}"));
-            }
-            let altered = alterations(was.as_ref(), will.as_ref());
-            if !altered.is_empty() {
-                impact.altered.insert((user.to_owned(), address.to_string()), altered);
-            }
+            impact.note(user, &address.to_string(), was.as_ref(), will.as_ref());
         }
-        let clusters = after.set.clusters().map(|cluster| cluster.meta.name.as_str());
-        for cluster in clusters {
-            let may = |world: Option<&World>| {
-                let allowed = world.and_then(|world| {
-                    let user = world.set.user(user)?;
-                    Some(world.rules.may_use_cluster(&principal(user), cluster).allowed)
-                });
-                if allowed == Some(true) { "allowed" } else { "denied" }
+        for cluster in after.set.clusters() {
+            let name = cluster.meta.name.as_str();
+            let may = |world: &World| {
+                let user = world.set.user(user);
+                user.is_some_and(|user| world.rules.may_use_cluster(&principal(user), name).allowed)
             };
-            let (was, will) = (may(before), may(Some(after)));
-            if was != will {
-                let altered = Alteration {
-                    subject: "access".to_owned(),
-                    before: was.to_owned(),
-                    after: will.to_owned(),
-                };
-                impact
-                    .altered
-                    .insert((user.to_owned(), format!("cluster {cluster}")), vec![altered]);
-            }
+            impact.note_cluster(user, name, before.is_some_and(may), may(after));
         }
     }
     for table in tables_after.tables.values().filter(|table| table.was_opened) {
@@ -186,68 +205,35 @@ fn impact(before: Option<&World>, after: &World) -> Impact {
     impact
 }
 
-fn action(action: Action) -> &'static str {
-    match action {
-        Action::Created => "created",
-        Action::Changed => "changed",
-        Action::Unchanged => "unchanged",
-    }
+fn word<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn write_text(change: &Change, impact: &Impact, out: &mut impl Write) -> io::Result<()> {
-    for (kind, name, what) in &change.resources {
-        writeln!(out, "{kind}/{name} {}", action(*what))?;
+fn write_text(answer: &Value, out: &mut impl Write) -> io::Result<()> {
+    let list = |key: &str| answer.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for resource in list("resources") {
+        let (kind, name, action) = (word(resource, "kind"), word(resource, "name"), word(resource, "action"));
+        writeln!(out, "{kind}/{name} {action}")?;
     }
-    let mut count = 0;
-    for ((user, object), altered) in &impact.altered {
-        writeln!(out, "user `{user}`, `{object}`:")?;
-        for Alteration { subject, before, after } in altered {
-            count += 1;
-            writeln!(out, "  {subject}:")?;
-            writeln!(out, "    - {before}")?;
-            writeln!(out, "    + {after}")?;
+    let mut head = (String::new(), String::new());
+    for decision in list("decisions") {
+        let of = (word(decision, "user").to_owned(), word(decision, "object").to_owned());
+        if of != head {
+            writeln!(out, "user `{}`, `{}`:", of.0, of.1)?;
+            head = of;
+        }
+        writeln!(out, "  {}:", word(decision, "subject"))?;
+        writeln!(out, "    - {}", word(decision, "before"))?;
+        writeln!(out, "    + {}", word(decision, "after"))?;
+    }
+    for (key, label) in [("advice", "advice"), ("unreached", "note")] {
+        for text in list(key).iter().filter_map(Value::as_str) {
+            writeln!(out, "{label}: {text}")?;
         }
     }
-    for misfit in &impact.misfits {
-        writeln!(out, "advice: {misfit}")?;
-    }
-    for note in &impact.unreached {
-        writeln!(out, "note: {note}")?;
-    }
-    match count {
+    match list("decisions").len() {
         0 => writeln!(out, "no decision about a declared user is altered"),
         1 => writeln!(out, "1 decision is altered"),
         count => writeln!(out, "{count} decisions are altered"),
     }
-}
-
-fn json_of(change: &Change, impact: &Impact, is_written: bool) -> Value {
-    let resources: Vec<Value> = change
-        .resources
-        .iter()
-        .map(|(kind, name, what)| json!({"kind": kind, "name": name, "action": action(*what)}))
-        .collect();
-    let decisions: Vec<Value> = impact
-        .altered
-        .iter()
-        .flat_map(|((user, object), altered)| {
-            altered.iter().map(move |alteration| {
-                json!({
-                    "user": user,
-                    "object": object,
-                    "subject": alteration.subject,
-                    "before": alteration.before,
-                    "after": alteration.after,
-                })
-            })
-        })
-        .collect();
-    json!({
-        "resources": resources,
-        "decisions": decisions,
-        "closed": impact.closed,
-        "advice": impact.misfits,
-        "unreached": impact.unreached,
-        "written": is_written,
-    })
 }

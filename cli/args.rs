@@ -295,6 +295,7 @@ mod tests {
             "policy explain -u jane --resources a --output json",
             "policy test a b.yaml",
             "apply -f a --resources b --dry-run --output json",
+            "apply -f a -u admin --server localhost",
         ] {
             let read = Cli::try_parse_from(["minerva"].into_iter().chain(line.split(' ')));
             assert!(read.is_ok(), "{line}: {}", read.unwrap_err());
@@ -306,7 +307,6 @@ mod tests {
             "check",
             "policy test",
             "apply --resources b",
-            "apply -f a",
             "user apikey create -u jane",
             "serve --tls-cert c",
         ] {

@@ -17,7 +17,12 @@ pub(crate) fn conflicts(rules: &[DataRule], tags: &TagIndex, set: &ResourceSet) 
         .collect();
     let columns: Vec<Declared<'_>> = tags
         .columns()
-        .map(|(address, path, tags)| Declared { address, path, tags })
+        .map(|(address, path, column_tags)| Declared {
+            address,
+            path,
+            tags: column_tags,
+            table_tags: tags.of_table(address),
+        })
         .collect();
     let matches: Vec<Vec<bool>> = masks
         .iter()
@@ -59,12 +64,13 @@ struct Declared<'a> {
     address: &'a Address,
     path: &'a str,
     tags: Vec<&'a str>,
+    table_tags: Vec<&'a str>,
 }
 
 impl Declared<'_> {
     fn is_selected_by(&self, rule: &DataRule) -> bool {
         self.address.is_dataset()
-            && rule.covers(self.address)
+            && rule.covers(self.address, &self.table_tags)
             && (rule
                 .columns
                 .tags
@@ -94,6 +100,9 @@ fn scopes_meet(left: &DataRule, right: &DataRule) -> bool {
     meet(&left.scope.depot, &right.scope.depot)
         && meet(&left.scope.collection, &right.scope.collection)
         && meet(&left.scope.dataset, &right.scope.dataset)
+        && (left.scope.tags.is_empty()
+            || right.scope.tags.is_empty()
+            || (left.scope.tags.iter()).any(|glob| right.scope.tags.iter().any(|other| meet(glob, other))))
 }
 
 fn columns_meet(left: &DataRule, right: &DataRule) -> bool {

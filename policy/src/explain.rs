@@ -180,10 +180,11 @@ fn explain_as(
         sql: decider.filter_sql(rule).ok().filter(|_| has_types),
         because: Arc::clone(&rule.because),
     });
+    let is_hidden = |column: &&ColumnNode| hidden.iter().any(|hidden| column.path.first() == Some(&hidden.name));
     let undecided = || {
         (decider.table.columns.iter())
+            .filter(|column| !is_hidden(column))
             .find_map(|column| decider.choose(column).err())
-            .filter(|_| hidden.is_empty())
     };
     Explanation {
         principal: principal.id.clone(),

@@ -3,6 +3,8 @@
 //! In: two explanations of the same table for the same principal, before and after. Out: what differs, in words. It
 //! decides nothing and reads no data.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::explain::{Explanation, Shown};
 
 /// One thing that a principal would see otherwise.
@@ -108,4 +110,50 @@ fn rows(explanation: &Explanation) -> String {
         })
         .collect();
     filters.join(" and ")
+}
+
+/// Whose view of what a change of policies alters, gathered over users and tables.
+#[derive(Debug, Clone, Default)]
+pub struct Impact {
+    /// For whom and of what; then what of it.
+    pub altered: BTreeMap<(String, String), Vec<Alteration>>,
+    /// Tables that the change would close to somebody to whom they are not closed now, and why.
+    pub closed: Vec<String>,
+    /// Masks that fit no column that they are about, be they met by a declared user or not.
+    pub misfits: BTreeSet<String>,
+    /// What could not be looked at.
+    pub unreached: BTreeSet<String>,
+}
+
+impl Impact {
+    /// Takes in what one user sees of one table before and after.
+    pub fn note(&mut self, user: &str, object: &str, before: Option<&Explanation>, after: Option<&Explanation>) {
+        let closed = |explanation: Option<&Explanation>| {
+            explanation
+                .filter(|explanation| explanation.access.allowed)
+                .and_then(|explanation| explanation.closed.as_ref())
+                .map(ToString::to_string)
+        };
+        if let (Some(why), None) = (closed(after), closed(before)) {
+            self.closed.push(format!("for user `{user}`, {why}"));
+        }
+        let altered = alterations(before, after);
+        if !altered.is_empty() {
+            self.altered.insert((user.to_owned(), object.to_owned()), altered);
+        }
+    }
+
+    /// Takes in whether one user may use a cluster before and after.
+    pub fn note_cluster(&mut self, user: &str, cluster: &str, before: bool, after: bool) {
+        let word = |allowed| if allowed { "allowed" } else { "denied" };
+        if before != after {
+            let altered = Alteration {
+                subject: "access".to_owned(),
+                before: word(before).to_owned(),
+                after: word(after).to_owned(),
+            };
+            self.altered
+                .insert((user.to_owned(), format!("cluster {cluster}")), vec![altered]);
+        }
+    }
 }

@@ -45,7 +45,7 @@ pub use barrier_planner::BarrierPlanner;
 pub use decide::{decide, misfits};
 pub use expectation::{Outcome, compare};
 pub use explain::{ColumnExplanation, Explanation, FilterExplanation, Outranked, Shown, explain, explain_names};
-pub use impact::{Alteration, alterations};
+pub use impact::{Alteration, Impact, alterations};
 pub use keys::KeyRing;
 pub use leakproof::{PushLeakproofThroughBarrier, is_leakproof};
 pub use mask::{MASKS, Mask, MaskFunctions, MaskKind, mask_functions};

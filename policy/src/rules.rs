@@ -88,11 +88,13 @@ pub(crate) enum Effect {
 }
 
 impl DataRule {
-    /// Whether the policy is about the table.
-    pub(crate) fn covers(&self, address: &Address) -> bool {
+    /// Whether the policy is about the table, which has these tags of its own and by inheritance.
+    pub(crate) fn covers(&self, address: &Address, tags: &[&str]) -> bool {
+        let has_tag = |glob: &Glob| tags.iter().any(|tag| glob.matches(tag));
         self.scope.depot.matches(&address.depot)
             && self.scope.collection.matches(&address.collection)
             && self.scope.dataset.matches(&address.dataset)
+            && (self.scope.tags.is_empty() || self.scope.tags.iter().any(has_tag))
     }
 
     /// Whether the policy names exactly one table.
@@ -289,6 +291,7 @@ fn last_resort(dataset: &Dataset) -> Result<DataRule, Problem> {
             depot: glob(&dataset.address.depot),
             collection: glob(&dataset.address.collection),
             dataset: glob(&dataset.address.dataset),
+            tags: vec![],
         },
         users: UserSelector {
             all: false,

@@ -62,11 +62,12 @@ pub(crate) struct TableFilter {
 impl TableRules {
     /// Works out what the policies say about a table.
     pub(crate) fn new(rules: &Rules, address: &Address, schema: &Schema) -> Self {
+        let table_tags = rules.tags().of_table(address);
         let covering: Vec<usize> = rules
             .data()
             .iter()
             .enumerate()
-            .filter(|(_, rule)| rule.covers(address))
+            .filter(|(_, rule)| rule.covers(address, &table_tags))
             .map(|(index, _)| index)
             .collect();
         let mut masks = vec![];
@@ -94,7 +95,6 @@ impl TableRules {
             })
         };
         masks.sort_by_key(order);
-        let table_tags = rules.tags().of_table(address);
         let inherited = selected_by_tags(rules, &masks, &table_tags);
         let walk = Walk {
             rules,

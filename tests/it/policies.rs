@@ -450,6 +450,82 @@ fn a_change_is_shown_before_it_is_made_and_in_force_after() {
 }
 
 #[test]
+fn a_coordinator_applies_what_an_operator_sends() {
+    let minerva = Minerva::start_in(shop(&[("policies.yaml", MASKED)]), 1);
+    let key = minerva.key("analyst");
+    let sql = "SELECT email FROM shop.none.people ORDER BY id LIMIT 1";
+    let given = minerva.folder.path().join("given.yaml");
+    let apply = |text: &str, more: &[&str]| {
+        fs::write(&given, text).unwrap();
+        let mut command = minerva.client(&["apply"]);
+        command.arg("-f").arg(&given).args(more).output().unwrap()
+    };
+    let changed = format!(
+        "{}---\n{{name: joe, version: v1, type: user, user: {{tags: [roles:id:user]}}}}\n",
+        MASKED.replace("redact", "hash")
+    );
+    let dry = apply(&changed, &["--dry-run"]);
+    let said = text(&dry);
+    assert!(dry.status.success(), "{said}");
+    for line in [
+        "policy/no-email changed\nuser/joe created\n",
+        "user `analyst`, `dataos://shop:none/people`:\n  column `email`:\n    - redact by `no-email`\n    + hash(algo: sha256) by `no-email`\n",
+        "user `joe`, `dataos://shop:none/people`:\n  access:\n    - none: the user or the table is not there\n    + allowed\n",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    assert_eq!(minerva.rows(Some(("analyst", &key)), sql), ["REDACTED"]);
+    let applied = apply(&changed, &[]);
+    assert!(applied.status.success(), "{}", text(&applied));
+    // It is in force when the command has ended.
+    assert_eq!(minerva.rows(Some(("analyst", &key)), sql)[0].len(), 64);
+    let policies = fs::read_to_string(minerva.resources().join("policies.yaml")).unwrap();
+    assert!(
+        policies.contains("operator: hash"),
+        "it is changed where it stands: {policies}"
+    );
+    assert!(
+        minerva.data().join("resources/given.yaml").exists(),
+        "what is new lies in the data folder"
+    );
+    minerva.key("joe");
+
+    for (manifest, expected) in [
+        (MASKED.replace("redact", "redcat"), "given.yaml:1: policy `no-email`"),
+        (
+            MASKED.replace("redact", "bucket_date, bucket_date: {precision: day}"),
+            "`bucket_date` does not fit column `email`",
+        ),
+    ] {
+        let refused = apply(&manifest, &[]);
+        let said = text(&refused);
+        assert!(
+            refused.status.code() == Some(1) && said.contains(expected),
+            "{expected}\n{said}"
+        );
+        assert!(said.ends_with("refused: nothing was changed\n"), "{said}");
+    }
+    assert_eq!(minerva.rows(Some(("analyst", &key)), sql)[0].len(), 64);
+    let stranger = {
+        let mut command = minerva.client(&["apply", "-u", "analyst", "-f"]);
+        command.arg(&given).env("MINERVA_APIKEY", &key).output().unwrap()
+    };
+    let said = text(&stranger);
+    assert!(
+        !stranger.status.success() && said.contains("PERMISSION_DENIED"),
+        "{said}"
+    );
+    let left: Vec<_> = fs::read_dir(minerva.data())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(
+        !left.iter().any(|name| name.to_string_lossy().starts_with(".apply")),
+        "{left:?}"
+    );
+}
+
+#[test]
 fn tests_stand_beside_policies_and_fail_with_the_reason() {
     let inside = MASKED.trim_end().trim_end_matches("}}").to_owned()
         + "}, tests: [{as: analyst, table: shop.none.people, expect: {email: redact, id: visible, rows: all}}]}}\n";

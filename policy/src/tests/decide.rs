@@ -416,6 +416,37 @@ fn what_cannot_be_taken_apart_is_masked_as_a_whole() {
 }
 
 #[test]
+fn policies_are_about_datasets_by_tag_wherever_it_is_inherited_from() {
+    let columns = schema(&[("email", DataType::Utf8), ("region", DataType::Utf8)]);
+    let of_tag = |policy: String| policy.replace("selector:", "selector:\n      dataset: {tags: ['Tenant.*']}");
+    let of_tag = |policy: String| match policy.contains("type: filter") {
+        true => policy.replace("selector: {", "selector: {dataset: {tags: ['Tenant.*']}, "),
+        false => of_tag(policy),
+    };
+    let mask = of_tag(mask_policy("m", 5, ALL, "{names: [email]}", "{operator: redact}"));
+    let filter = of_tag(filter_policy("f", "[{column: region, value: EU}]"));
+    for (manifest, is_about) in [
+        (dataset("dataos://crm", "tags: [Tenant.A]"), true),
+        (dataset("dataos://crm:public", "tags: [Tenant.A]"), true),
+        (dataset("dataos://crm:public/customer", "tags: [Tenant.A]"), true),
+        (dataset("dataos://crm:public/customer", "tags: [Tenants]"), false),
+        (dataset("dataos://crm:public/other", "tags: [Tenant.A]"), false),
+        (
+            dataset(
+                "dataos://crm:public/customer",
+                "columns: [{name: email, tags: [Tenant.A]}]",
+            ),
+            false,
+        ),
+    ] {
+        let rules = rules(&documents(&[EVERYTHING, depot(), &manifest, &mask, &filter]));
+        let governance = allowed(&rules, &person("tom", &[]), &columns);
+        let found = (governance.masks.len(), governance.filters.len());
+        assert_eq!(found, if is_about { (1, 1) } else { (0, 0) }, "{manifest}");
+    }
+}
+
+#[test]
 fn user_tags_are_matched_any_or_all() {
     let columns = schema(&[("email", DataType::Utf8)]);
     for (how, expected) in [("any", [true, true, true, false]), ("all", [true, false, false, false])] {

@@ -145,6 +145,11 @@ depot:
                 "Whether one of the patterns must match a tag of the user, or each; `any` when absent.",
             ),
             optional(
+                "data.selector.dataset.tags",
+                "list of patterns",
+                "Only datasets that have one of these tags, or inherit it from their collection or depot.",
+            ),
+            optional(
                 "data.selector.column.tags",
                 "list of patterns",
                 "Masks: the columns with one of these tags.",

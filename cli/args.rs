@@ -292,6 +292,10 @@ mod tests {
             "user apikey delete -u jane -n laptop",
             "policy explain --user jane --table c.s.t",
             "policy explain -u jane -s x",
+            "policy explain -u jane --resources a --output json",
+            "policy test a b.yaml",
+            "apply -f a --resources b --dry-run --output json",
+            "apply -f a -u admin --server localhost",
         ] {
             let read = Cli::try_parse_from(["minerva"].into_iter().chain(line.split(' ')));
             assert!(read.is_ok(), "{line}: {}", read.unwrap_err());
@@ -301,6 +305,8 @@ mod tests {
             "sql -e x -f y",
             "sql --output-format xml",
             "check",
+            "policy test",
+            "apply --resources b",
             "user apikey create -u jane",
             "serve --tls-cert c",
         ] {

@@ -13,7 +13,10 @@ use std::{
 use clap::Args;
 use minerva_resources::{Problem, ResourceSet};
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    world::{CHECKS, write_problem},
+};
 
 /// Reads manifests offline and tells everything that is wrong with them
 #[derive(Args, Debug, Clone)]
@@ -26,7 +29,7 @@ pub(crate) struct CheckArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
-    let loaded = minerva_resources::load(&args.paths, &[minerva_connectors::check, minerva_policy::check]);
+    let loaded = minerva_resources::load(&args.paths, &CHECKS);
     let out = &mut io::stdout().lock();
     let (written, code) = match &loaded {
         Ok(set) => (write_summary(set, out), ExitCode::SUCCESS),
@@ -51,15 +54,6 @@ fn write_problems(problems: &[Problem], out: &mut impl Write) -> io::Result<()> 
     )
 }
 
-/// Writes `file:line: message` and the help below it.
-fn write_problem(problem: &Problem, prefix: &str, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "{}: {prefix}{}", problem.location, problem.message)?;
-    match &problem.help {
-        Some(help) => writeln!(out, "  help: {help}"),
-        None => Ok(()),
-    }
-}
-
 fn write_summary(set: &ResourceSet, out: &mut impl Write) -> io::Result<()> {
     for advice in minerva_policy::advise(set) {
         write_problem(&advice, "advice: ", out)?;
@@ -72,6 +66,7 @@ fn write_summary(set: &ResourceSet, out: &mut impl Write) -> io::Result<()> {
         (set.access_policies().len(), "access policy"),
         (set.data_policies().len(), "data policy"),
         (set.clusters().count(), "cluster"),
+        (set.policy_tests().len(), "policy test"),
     ];
     let found: Vec<String> = kinds
         .iter()

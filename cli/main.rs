@@ -4,6 +4,7 @@
 
 mod allocator;
 mod apikey;
+mod apply;
 mod args;
 mod check;
 mod client;
@@ -15,7 +16,9 @@ mod output;
 mod profile;
 mod serve;
 mod sql;
+mod test_policy;
 mod worker;
+mod world;
 
 use std::process::ExitCode;
 
@@ -34,9 +37,10 @@ Exit codes: 0 success; 1 failed; 2 wrong usage; 3 cannot connect or not authenti
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Apply(apply::ApplyArgs),
     Check(check::CheckArgs),
     Demo(args::DemoArgs),
-    /// Asks a coordinator about policies
+    /// Explains policies and tests them
     #[command(subcommand)]
     Policy(PolicyCommand),
     Serve(args::ServeArgs),
@@ -50,6 +54,7 @@ enum Command {
 #[derive(Subcommand, Debug)]
 enum PolicyCommand {
     Explain(explain_policy::ExplainArgs),
+    Test(test_policy::TestArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -65,9 +70,11 @@ fn main() -> ExitCode {
         allocator::keep_freed_memory();
     }
     match command {
+        Command::Apply(args) => apply::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Policy(PolicyCommand::Explain(args)) => explain_policy::run(&args),
+        Command::Policy(PolicyCommand::Test(args)) => test_policy::run(&args),
         Command::Serve(args) => serve::run(args),
         Command::Sql(args) => sql::run(&args),
         Command::User(UserCommand::Apikey(command)) => apikey::run(&command),

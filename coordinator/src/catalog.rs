@@ -379,6 +379,12 @@ impl<'a> Catalog<'a> {
 
     /// Who sees what of a table and why, for operators: the raw table's columns are needed, and they are found nowhere else.
     pub(crate) async fn explain(&self, user: &Principal, address: &Address) -> Result<Explanation> {
+        let schema = self.raw_schema(address).await?;
+        Ok(minerva_policy::explain(&self.snapshot.rules, user, address, &schema))
+    }
+
+    /// The columns of a table as its depot has them, for what is told to operators.
+    pub(crate) async fn raw_schema(&self, address: &Address) -> Result<SchemaRef> {
         let unknown = || QueryError::new(Code::TableNotFound, format!("dataset `{address}` does not exist"));
         if self.snapshot.set.depot(&address.depot).is_none() {
             return Err(unknown());
@@ -394,8 +400,7 @@ impl<'a> Catalog<'a> {
             .dataset(&address.collection, &address.dataset, &state)
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
-        let schema = found.ok_or_else(unknown)?.schema();
-        Ok(minerva_policy::explain(&self.snapshot.rules, user, address, &schema))
+        Ok(found.ok_or_else(unknown)?.schema())
     }
 
     /// The datasets that a query names; the engine's own tables and the session's views are left out.

@@ -20,6 +20,7 @@ use minerva_resources::{Problems, Reload, ResourceSet, Resources};
 
 use crate::{
     admission::Admission,
+    apply::CHECKS,
     config::Config,
     error::{Code, QueryError, Result},
     gateway::auth::{self, Credentials},
@@ -64,6 +65,8 @@ pub struct Engine {
     snapshot: ArcSwap<Snapshot>,
     store: Store,
     runtime: Arc<RuntimeEnv>,
+    /// Held while a change of the resources is worked out and written.
+    pub(crate) applying: tokio::sync::Mutex<()>,
     _lock: fs::File,
 }
 
@@ -126,6 +129,7 @@ impl Engine {
             wire,
             resources,
             runtime,
+            applying: tokio::sync::Mutex::new(()),
             _lock: lock,
         }))
     }
@@ -166,7 +170,7 @@ impl Engine {
     }
 
     /// Takes a changed set of manifests, if it is good; a bad one changes nothing.
-    fn reload(&self) {
+    pub(crate) fn reload(&self) {
         match self.resources.poll() {
             Reload::Unchanged => {}
             Reload::Refused(problems) => tracing::warn!("the changed resources are not in force:\n{problems}"),
@@ -339,7 +343,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, String> {
     make_folder(&own_folder)?;
     let mut folders = config.resources.clone();
     folders.push(own_folder.clone());
-    let checks: Vec<minerva_resources::Check> = vec![minerva_connectors::check, minerva_policy::check];
+    let checks = CHECKS.to_vec();
     let mut resources = Resources::open(folders.clone(), checks.clone()).map_err(|problems| describe(&problems))?;
     let set = resources.current();
     let mut first = FirstStart::default();

@@ -4,6 +4,7 @@
 //! becomes a table. Deliberately absent: how a depot is read, what a policy means, how a worker runs its stage.
 
 mod admission;
+mod apply;
 mod catalog;
 mod cluster;
 mod columns;
@@ -24,6 +25,7 @@ mod session;
 mod store;
 mod system;
 
+pub use apply::{MOST_COMPARED, applied_json, refused_json, too_many};
 pub use catalog::{TableEntry, TableRequest};
 pub use cluster::{Bound, bind};
 pub use config::{Config, TlsFiles};

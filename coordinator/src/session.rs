@@ -269,6 +269,15 @@ impl Session {
         Ok(text)
     }
 
+    /// Puts manifests, by the names of their files, into the coordinator's resources, or says for a dry run what that would alter. The
+    /// answer is that of [`crate::applied_json`] or [`crate::refused_json`].
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for all but operators; `GENERIC_INTERNAL_ERROR` when the files cannot be written.
+    pub async fn apply(&self, manifests: &BTreeMap<String, String>, dry_run: bool) -> Result<serde_json::Value> {
+        crate::apply::apply(self, manifests, dry_run).await
+    }
+
     /// The state that one statement of this session is planned with: no table is in it yet.
     pub(crate) fn state(&self, snapshot: &Snapshot, distributed: bool) -> SessionState {
         let mut state = snapshot.templates.state(distributed);

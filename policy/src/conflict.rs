@@ -13,13 +13,18 @@ use crate::rules::DataRule;
 use crate::tags::TagIndex;
 
 /// Every pair of policies that contradict each other.
-pub(crate) fn conflicts(rules: &[DataRule], tags: &TagIndex, set: &ResourceSet) -> Vec<Problem> {
+pub(crate) fn conflicts(rules: &[DataRule], tags_of: &TagIndex, set: &ResourceSet) -> Vec<Problem> {
     let mut masks = Masks::of(rules, set);
     // Each pair once, with the declared column that shows it, if one does.
     let mut found: BTreeMap<Pair, Option<String>> = BTreeMap::new();
-    for (address, path, tags) in tags.columns().filter(|(address, ..)| address.is_dataset()) {
-        for pair in masks.rivals_on(path, &tags).iter() {
-            if !found.contains_key(pair) && masks.both(*pair, |rule| rule.covers(address)) {
+    for (address, path, tags) in tags_of.columns().filter(|(address, ..)| address.is_dataset()) {
+        let rivals = masks.rivals_on(path, &tags);
+        if rivals.iter().all(|pair| found.contains_key(pair)) {
+            continue;
+        }
+        let table_tags = tags_of.of_table(address);
+        for pair in rivals.iter() {
+            if !found.contains_key(pair) && masks.both(*pair, |rule| rule.covers(address, &table_tags)) {
                 found.insert(*pair, Some(format!("`{path}` of `{address}`")));
             }
         }
@@ -194,6 +199,9 @@ fn scopes_meet(left: &DataRule, right: &DataRule) -> bool {
     meet(&left.scope.depot, &right.scope.depot)
         && meet(&left.scope.collection, &right.scope.collection)
         && meet(&left.scope.dataset, &right.scope.dataset)
+        && (left.scope.tags.is_empty()
+            || right.scope.tags.is_empty()
+            || (left.scope.tags.iter()).any(|glob| right.scope.tags.iter().any(|other| meet(glob, other))))
 }
 
 /// Whether a user with just the tags that one policy asks for meets the other too.

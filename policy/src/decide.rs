@@ -5,18 +5,20 @@
 //! mask of lowest priority number among those that match it or anything it lies in, and where all parts of a value
 //! have the same mask and the mask can keep the whole, the whole is masked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::Schema;
 use datafusion::logical_expr::Expr;
 use minerva_resources::Address;
 
+use crate::access::AccessDecision;
 use crate::filter::Condition;
 use crate::principal::Principal;
 use crate::row_filter::FilterFunction;
 use crate::rules::{DataRule, Effect, Person, PolicyRef, Rules};
 use crate::table::{Candidate, ColumnNode, TableFilter, TableRules};
-use crate::verdict::{ClosedTable, ColumnMask, Compiled, Governance, RowFilter, Verdict};
+use crate::verdict::{ClosedTable, ColumnMask, Compiled, Governance, HiddenColumn, RowFilter, Verdict};
 
 /// Decides what a principal may see of a table with this schema.
 pub fn decide(rules: &Rules, principal: &Principal, address: &Address, schema: &Schema) -> Verdict {
@@ -25,9 +27,40 @@ pub fn decide(rules: &Rules, principal: &Principal, address: &Address, schema: &
         return Verdict::Deny(access);
     }
     match Decider::new(rules, principal, address, schema).governance() {
+        // A table of which nothing may be seen is none.
+        Ok(governance) if !governance.hidden.is_empty() && governance.hidden.len() == schema.fields().len() => {
+            Verdict::Deny(AccessDecision::default())
+        }
         Ok(governance) => Verdict::Allow(governance),
         Err(closed) => Verdict::Closed(closed),
     }
+}
+
+/// What masks would not fit of a table's columns, whoever meets them: for people who change policies. A mask that is
+/// always outranked does no harm.
+pub fn misfits(rules: &Rules, address: &Address, schema: &Schema) -> Vec<String> {
+    let nobody = Principal::new("", [], BTreeMap::new());
+    let decider = Decider::new(rules, &nobody, address, schema);
+    let mut found = vec![];
+    for column in &decider.table.columns {
+        let mut seen = vec![];
+        let mut nodes = vec![column];
+        // From the outside in: what reaches the whole is tried on the whole first.
+        while let Some(node) = nodes.pop() {
+            for candidate in &node.candidates {
+                if seen.contains(&candidate.rule) {
+                    continue;
+                }
+                seen.push(candidate.rule);
+                let choice = Choice::Whole(Some(candidate.rule));
+                if let Err(closed) = decider.gather(column, node, &choice, &mut vec![]) {
+                    found.push(format!("of `{address}`: {}", closed.message));
+                }
+            }
+            nodes.extend(&node.parts);
+        }
+    }
+    found
 }
 
 /// One decision being made.
@@ -72,8 +105,12 @@ impl<'a> Decider<'a> {
                 return Err(self.closed(format!("{}: {why}", rule.because), vec![Arc::clone(&rule.because)]));
             }
         }
+        let hidden = self.hidden();
         let mut masks = vec![];
         for column in &self.table.columns {
+            if hidden.iter().any(|hidden| column.path.first() == Some(&hidden.name)) {
+                continue;
+            }
             let choice = self.choose(column)?;
             self.gather(column, column, &choice, &mut masks)?;
         }
@@ -85,7 +122,15 @@ impl<'a> Decider<'a> {
                 because: Arc::clone(&rule.because),
             });
         }
-        Ok(Governance::new(masks, filters))
+        Ok(Governance::hiding(hidden, masks, filters))
+    }
+
+    /// The columns that do not exist for the principal. Operators see what nobody has classified, so that somebody can.
+    pub(crate) fn hidden(&self) -> Vec<HiddenColumn> {
+        if self.principal.is_operator() {
+            return vec![];
+        }
+        self.table.unclassified.clone()
     }
 
     /// The masks of all parts of a column.
@@ -242,10 +287,7 @@ impl<'a> Decider<'a> {
             .functions()
             .get(FilterFunction::NAME)
             .ok_or("the filter function is missing")?;
-        let lookup = |name: &str| match name.strip_prefix("user.attributes.") {
-            Some(attribute) => self.principal.attributes.get(attribute).cloned(),
-            None => (name == "user.id").then(|| self.principal.id.clone()),
-        };
+        let lookup = |name: &str| self.lookup(name);
         let predicates = conditions
             .iter()
             .map(|condition| condition.predicate(self.schema, &lookup, function))
@@ -254,6 +296,35 @@ impl<'a> Decider<'a> {
             .into_iter()
             .reduce(Expr::and)
             .ok_or_else(|| "the policy has no conditions".to_owned())
+    }
+
+    /// What `${name}` stands for.
+    pub(crate) fn lookup(&self, name: &str) -> Option<String> {
+        match name.strip_prefix("user.attributes.") {
+            Some(attribute) => self.principal.attributes.get(attribute).cloned(),
+            None => (name == "user.id").then(|| self.principal.id.clone()),
+        }
+    }
+
+    /// What a filter policy asks for, as SQL with the principal's own values in it.
+    pub(crate) fn filter_sql(&self, rule: &DataRule) -> Result<String, String> {
+        let Effect::Filter(conditions) = &rule.effect else {
+            return Err("it is no filter".to_owned());
+        };
+        let function = self.rules.functions().get(FilterFunction::NAME);
+        let function = function.ok_or("the filter function is missing")?;
+        let texts = conditions
+            .iter()
+            .map(|condition| condition.sql(self.schema, &|name: &str| self.lookup(name), function))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(match texts.as_slice() {
+            [one] => one.clone(),
+            several => several
+                .iter()
+                .map(|text| format!("({text})"))
+                .collect::<Vec<_>>()
+                .join(" AND "),
+        })
     }
 
     fn rule(&self, index: usize) -> Result<&'a DataRule, ClosedTable> {

@@ -4,7 +4,7 @@
 //! name of a session, a catalog or a user's function can be captured: only columns and the built-in scalar functions
 //! exist here. Subqueries, aggregates, window functions, and functions that answer differently each time are
 //! refused. Where evaluating could raise an error that carries a value, the expression is evaluated inside a
-//! function of this crate, which tells nothing: a row for which a filter fails is hidden.
+//! function of this crate, which tells nothing: the statement fails with a fixed text.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,18 +19,25 @@ use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, Volatility};
+use datafusion::logical_expr::utils::split_binary;
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator, ScalarUDF, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
-use datafusion::sql::sqlparser::ast::{self, visit_expressions};
+use datafusion::sql::sqlparser::ast::{self, visit_expressions, visit_expressions_mut};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use crate::filter::{any_of, cannot_fail, none_of};
+use crate::filter::{LONGEST_LIST, any_of, cannot_fail, none_of, too_long};
 use crate::scope::ISOLATED;
 use crate::value::{Lookup, Template};
+
+/// The longest text of an expression, in bytes.
+const LONGEST_TEXT: usize = 256 * 1024;
+/// How many operators may stand in an expression: each may make its tree one level deeper.
+const MOST_OPERATORS: usize = 1000;
 
 /// A SQL expression as parsed, before its columns are known.
 #[derive(Debug, Clone)]
@@ -43,11 +50,32 @@ pub(crate) struct SqlExpression {
 impl SqlExpression {
     /// Parses one expression.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > LONGEST_TEXT {
+            return Err(format!("the expression is longer than {} KiB", LONGEST_TEXT / 1024));
+        }
         let quoted = quote_variables(text)?;
         let dialect = GenericDialect {};
-        let mut parser = Parser::new(&dialect)
-            .try_with_sql(&quoted)
+        let tokens = Tokenizer::new(&dialect, &quoted)
+            .tokenize_with_location()
             .map_err(|error| error.to_string())?;
+        let is_operand = |token: &Token| match token {
+            Token::Word(word) => !matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::IS),
+            Token::Whitespace(_)
+            | Token::Comma
+            | Token::LParen
+            | Token::RParen
+            | Token::Period
+            | Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::EOF => true,
+            _ => false,
+        };
+        if tokens.iter().filter(|token| !is_operand(&token.token)).count() > MOST_OPERATORS {
+            return Err(format!(
+                "the expression has more than {MOST_OPERATORS} operators; a list of values is shorter as `IN (...)`"
+            ));
+        }
+        let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
         let tree = parser.parse_expr().map_err(|error| error.to_string())?;
         let next = parser.peek_token();
         if next.token != Token::EOF {
@@ -71,6 +99,44 @@ impl SqlExpression {
     /// Whether it is the same for every principal.
     pub(crate) fn is_fixed(&self) -> bool {
         self.is_fixed
+    }
+
+    /// The expression as SQL, with the principal's own values in it.
+    pub(crate) fn sql(&self, lookup: Lookup<'_>) -> Result<String, String> {
+        let mut tree = self.tree.clone();
+        let filled = visit_expressions_mut(&mut tree, |part| {
+            if let ast::Expr::Value(value) = part
+                && let ast::Value::SingleQuotedString(text) = &mut value.value
+                && text.contains("${")
+            {
+                match Template::parse(text).and_then(|template| template.expand(lookup, |value| value)) {
+                    Ok(expanded) => *text = expanded,
+                    Err(why) => return ControlFlow::Break(why),
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        match filled {
+            ControlFlow::Break(why) => Err(why),
+            ControlFlow::Continue(()) => Ok(tree.to_string()),
+        }
+    }
+
+    /// What must hold, each conjunct by itself and written the same way whatever the text looked like, sorted.
+    pub(crate) fn conjuncts(&self, schema: &Schema, lookup: Lookup<'_>) -> Result<Vec<String>, String> {
+        let df_schema = DFSchema::try_from(schema.clone()).map_err(|error| error.strip_backtrace())?;
+        let planned = self.plan(&df_schema, lookup)?;
+        let context = SimplifyContext::builder().with_schema(Arc::new(df_schema)).build();
+        let simplified = ExprSimplifier::new(context)
+            .simplify(planned)
+            .map_err(|error| first_line(&error.strip_backtrace()))?;
+        let mut conjuncts: Vec<_> = datafusion::logical_expr::utils::split_conjunction_owned(simplified)
+            .iter()
+            .map(in_one_order)
+            .collect();
+        conjuncts.sort();
+        conjuncts.dedup();
+        Ok(conjuncts)
     }
 
     /// Plans the expression over the columns of `schema`, with the principal's attributes filled in and every type
@@ -196,6 +262,24 @@ impl SqlExpression {
     }
 }
 
+/// An expression as text; what is joined by OR, or listed, in one order.
+fn in_one_order(expr: &Expr) -> String {
+    let sorted = |exprs: Vec<&Expr>| {
+        let mut texts: Vec<_> = exprs.into_iter().map(ToString::to_string).collect();
+        texts.sort();
+        texts.dedup();
+        texts
+    };
+    match expr {
+        Expr::InList(list) => {
+            let negated = if list.negated { "NOT " } else { "" };
+            let values = sorted(list.list.iter().collect());
+            format!("{} {negated}IN ({})", list.expr, values.join(", "))
+        }
+        _ => sorted(split_binary(expr, Operator::Or)).join(" OR "),
+    }
+}
+
 /// The first line of a message of the planner, which may go on to list every column of a table.
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().to_owned()
@@ -251,6 +335,10 @@ fn refused(expr: &ast::Expr) -> ControlFlow<String> {
         ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
             ControlFlow::Break("a subquery cannot stand in a policy".to_owned())
         }
+        ast::Expr::Function(function) if function.over.is_some() => {
+            ControlFlow::Break("a window function cannot stand in a policy".to_owned())
+        }
+        ast::Expr::InList { list, .. } if list.len() > LONGEST_LIST => ControlFlow::Break(too_long(list.len())),
         // The parser takes everything to the right of `IS DISTINCT FROM` for its operand.
         ast::Expr::IsDistinctFrom(_, right) | ast::Expr::IsNotDistinctFrom(_, right)
             if !matches!(

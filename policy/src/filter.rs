@@ -8,10 +8,17 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::expr::{BinaryExpr, Like};
 use datafusion::logical_expr::{Expr, Operator, ScalarUDF, lit};
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::unparser::Unparser;
+use datafusion::sql::unparser::dialect::Dialect;
 use minerva_resources::{FilterSpec, Node, Problem, Value, closest};
 
 use crate::expression::SqlExpression;
@@ -60,6 +67,16 @@ pub(crate) enum Operand {
     Fixed(Node),
     /// A text that asks for something of the principal.
     Asked(Template),
+}
+
+/// How many values a list in a filter may have: each is a comparison with every row.
+pub(crate) const LONGEST_LIST: usize = 10_000;
+
+/// What is said of a longer list.
+pub(crate) fn too_long(length: usize) -> String {
+    format!(
+        "a list has {length} values; at most {LONGEST_LIST} can stand in a policy: filter on a column that says it in fewer"
+    )
 }
 
 const COMPARISONS: [(&str, Comparison); 11] = [
@@ -115,6 +132,9 @@ impl Condition {
             }
             (_, None) => return Err(problem(format!("`{name}` expects a `value`"))),
         };
+        if nodes.len() > LONGEST_LIST {
+            return Err(problem(too_long(nodes.len())));
+        }
         let operands = nodes
             .iter()
             .map(Operand::read)
@@ -156,6 +176,32 @@ impl Condition {
                 }
             }
         }
+    }
+
+    /// What must hold as SQL, with the principal's own values in it.
+    pub(crate) fn sql(&self, schema: &Schema, lookup: Lookup<'_>, function: &Arc<ScalarUDF>) -> Result<String, String> {
+        if let Self::Expression(expression) = self {
+            return expression.sql(lookup);
+        }
+        if let Self::Comparison {
+            column,
+            comparison: Comparison::AnyOf { negated },
+            operands,
+        } = self
+        {
+            let (_, data_type) = find_column(schema, column)?;
+            let values = operands
+                .iter()
+                .map(|operand| Ok(sql_of(&Expr::Literal(operand.value(&data_type, lookup)?, None))?))
+                .collect::<Result<Vec<_>, String>>()?;
+            let negated = if *negated { "NOT " } else { "" };
+            return Ok(format!(
+                "{} {negated}IN ({})",
+                sql_of(&find_column(schema, column)?.0)?,
+                values.join(", ")
+            ));
+        }
+        sql_of(&self.predicate(schema, lookup, function)?)
     }
 
     /// The predicate for one table and one principal.
@@ -294,6 +340,45 @@ fn find_column(schema: &Schema, name: &str) -> Result<(Expr, DataType), String> 
             None => format!("there is no column `{name}`"),
         }
     })
+}
+
+/// SQL as people write it: a name has quotes where it would mean something else without.
+struct PlainNames;
+
+impl Dialect for PlainNames {
+    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+        let is_plain = identifier
+            .chars()
+            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_');
+        let reads_as_itself = || {
+            let parser = Parser::new(&GenericDialect {}).try_with_sql(identifier);
+            let read = parser.and_then(|mut parser| Ok((parser.parse_expr()?, parser.peek_token().token)));
+            matches!(read, Ok((ast::Expr::Identifier(found), Token::EOF)) if found.value == identifier)
+        };
+        (!is_plain || !reads_as_itself()).then_some('"')
+    }
+}
+
+/// An expression as SQL; a dictionary's literal as that of its value.
+fn sql_of(expr: &Expr) -> Result<String, String> {
+    let plain = expr.clone().transform(|part| {
+        Ok(match part {
+            Expr::Literal(ScalarValue::Dictionary(_, value), metadata) => {
+                Transformed::yes(Expr::Literal(*value, metadata))
+            }
+            other => Transformed::no(other),
+        })
+    });
+    let plain = plain.map_err(|error| error.strip_backtrace())?.data;
+    let sql = Unparser::new(&PlainNames)
+        .expr_to_sql(&plain)
+        .map_err(|error| error.strip_backtrace())?;
+    let text = sql.to_string();
+    let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+    Ok(inner
+        .filter(|inner| !inner.contains(['(', ')']))
+        .unwrap_or(&text)
+        .to_owned())
 }
 
 /// Both zeros for a floating-point zero, so that a list finds either however it is searched.

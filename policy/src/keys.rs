@@ -11,6 +11,9 @@ use minerva_resources::{ResourceSet, Secret};
 /// The entry of a secret that holds the key, where it has more than one.
 const KEY_ENTRY: &str = "key";
 
+/// The secret that holds the key of every hash that names none, where there is such a secret.
+pub(crate) const DEFAULT_KEY: &str = "mask-key";
+
 /// The keys that masks may name, by the names of their secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KeyRing {

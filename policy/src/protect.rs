@@ -1,7 +1,7 @@
 //! Puts a governed table in the place of the raw one.
 //!
 //! In go a raw table and what governs it, out comes a table that shows only masked cells of visible rows, however it
-//! is reached: inlined as a logical plan or scanned. It shows no definition, default, constraint or statistics of the
+//! is reached: inlined as a logical plan or scanned. Hidden columns are not among its columns. It shows no definition, default, constraint or statistics of the
 //! raw table and refuses every write. Deciding what governs the table is [`crate::decide`]'s work.
 
 use std::borrow::Cow;
@@ -77,6 +77,9 @@ fn governed_plan(address: &Address, governance: &Governance, raw: Arc<dyn TableP
     let mut columns = Vec::with_capacity(raw_schema.fields().len());
     for (qualifier, field) in raw_schema.iter() {
         let name = field.name();
+        if governance.hides(name) {
+            continue;
+        }
         let column = Expr::Column(Column::new(qualifier.cloned(), name));
         let masked = governance.masked(name, column.clone());
         columns.push(BarrierColumn {

@@ -1,12 +1,14 @@
 //! The function that evaluates a row filter's expression where evaluating could raise an error that carries a value.
 //!
-//! It is found by name on a worker, and tells nothing: a row for which the expression fails is hidden.
+//! It is found by name on a worker, and tells nothing: where the expression fails for a row, the statement fails with a
+//! fixed text. A row is looked at by itself before that, so that what stands to the left of an AND or OR guards what
+//! stands to the right of it.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{Result as DataFusionResult, ScalarValue, exec_err};
@@ -14,11 +16,11 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl,
 
 use crate::expression::{Evaluator, SqlExpression};
 
-/// Whether each row is visible: a row for which the expression fails is not.
+/// Whether each row is visible; fails if the expression does for some row by itself.
 fn visible(evaluator: &Evaluator, columns: Vec<ArrayRef>, rows: usize) -> DataFusionResult<ArrayRef> {
     match evaluator.evaluate(columns.clone(), rows) {
         Ok(answer) => Ok(answer),
-        Err(_) if rows <= 1 => Ok(new_null_array(&DataType::Boolean, rows)),
+        Err(_) if rows <= 1 => exec_err!("{FILTER_FAILED}"),
         Err(_) => {
             let half = rows / 2;
             let part = |from: usize, length: usize| columns.iter().map(|column| column.slice(from, length)).collect();

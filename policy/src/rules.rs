@@ -9,16 +9,21 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use minerva_resources::{
-    Address, ColumnSelector, DataPolicy, Location, Problem, ResourceSet, Rule, Scope, UserSelector, closest,
+    Address, ColumnSelector, DataPolicy, Dataset, Glob, Location, Problem, ResourceSet, Rule, Scope, Unclassified,
+    UserSelector, closest,
 };
 
 use crate::access::AccessRule;
 use crate::filter::Condition;
-use crate::keys::{KeyRing, key_of};
+use crate::index::RuleIndex;
+use crate::keys::{DEFAULT_KEY, KeyRing, key_of};
 use crate::mask::{self, Mask, MaskFunctions};
 use crate::principal::Principal;
 use crate::table::TableRules;
 use crate::tags::TagIndex;
+
+/// The weakest priority that a policy can have.
+const WEAKEST_PRIORITY: u32 = 100;
 
 /// How many tables' and how many users' rules are kept ready.
 const KEPT: usize = 4096;
@@ -84,16 +89,13 @@ pub(crate) enum Effect {
 }
 
 impl DataRule {
-    /// Whether the policy is about the table.
-    pub(crate) fn covers(&self, address: &Address) -> bool {
+    /// Whether the policy is about the table, which has these tags of its own and by inheritance.
+    pub(crate) fn covers(&self, address: &Address, tags: &[&str]) -> bool {
+        let has_tag = |glob: &Glob| tags.iter().any(|tag| glob.matches(tag));
         self.scope.depot.matches(&address.depot)
             && self.scope.collection.matches(&address.collection)
             && self.scope.dataset.matches(&address.dataset)
-    }
-
-    /// Whether the policy names exactly one table.
-    pub(crate) fn names_one_table(&self) -> bool {
-        self.scope.depot.is_literal() && self.scope.collection.is_literal() && self.scope.dataset.is_literal()
+            && (self.scope.tags.is_empty() || self.scope.tags.iter().any(has_tag))
     }
 
     pub(crate) fn mask(&self) -> Option<&Arc<dyn Mask>> {
@@ -108,7 +110,10 @@ impl DataRule {
 pub struct Rules {
     access: Vec<AccessRule>,
     data: Vec<DataRule>,
+    index: RuleIndex,
     tags: TagIndex,
+    /// The masks of unclassified columns, by where they are declared.
+    last_resorts: HashMap<Location, usize>,
     keys: Arc<KeyRing>,
     functions: MaskFunctions,
     fingerprint: String,
@@ -172,11 +177,21 @@ impl Rules {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let mut last_resorts = HashMap::new();
+        for dataset in set
+            .datasets()
+            .filter(|dataset| dataset.unclassified == Some(Unclassified::Mask))
+        {
+            last_resorts.insert(dataset.meta.location.clone(), data.len());
+            data.push(last_resort(dataset).map_err(|problem| vec![problem])?);
+        }
         let keys = Arc::new(KeyRing::from(set));
         Ok(Self {
             access,
+            index: RuleIndex::of(&data),
             data,
             tags,
+            last_resorts,
             functions: MaskFunctions::new(&keys),
             keys,
             fingerprint: set.fingerprint().to_owned(),
@@ -201,6 +216,19 @@ impl Rules {
 
     pub(crate) fn data(&self) -> &[DataRule] {
         &self.data
+    }
+
+    /// The mask of a table's unclassified columns, by its number, if they are masked.
+    pub(crate) fn last_resort(&self, address: &Address) -> Option<usize> {
+        match self.tags.unclassified(address) {
+            Some((Unclassified::Mask, location)) => self.last_resorts.get(location).copied(),
+            _ => None,
+        }
+    }
+
+    /// The data policies by what they select.
+    pub(crate) fn index(&self) -> &RuleIndex {
+        &self.index
     }
 
     pub(crate) fn tags(&self) -> &TagIndex {
@@ -246,6 +274,37 @@ impl Rules {
     }
 }
 
+/// The policy that `unclassified: mask` stands for: everybody sees `redact`, and every other mask that is about the
+/// column outranks it.
+fn last_resort(dataset: &Dataset) -> Result<DataRule, Problem> {
+    let glob = |text: &str| match text {
+        "" => Glob::everything(),
+        text => Glob::exactly(text),
+    };
+    let priority = WEAKEST_PRIORITY + 1;
+    Ok(DataRule {
+        because: Arc::new(PolicyRef {
+            name: format!("unclassified of {}", dataset.meta.name),
+            kind: PolicyKind::Mask,
+            priority: Some(priority),
+            location: dataset.meta.location.clone(),
+        }),
+        priority,
+        scope: Scope {
+            depot: glob(&dataset.address.depot),
+            collection: glob(&dataset.address.collection),
+            dataset: glob(&dataset.address.dataset),
+            tags: vec![],
+        },
+        users: UserSelector {
+            all: false,
+            tags: vec![Glob::everything()],
+        },
+        columns: ColumnSelector::default(),
+        effect: Effect::Mask(mask::redact(&dataset.meta.location)?),
+    })
+}
+
 fn keep<K: std::hash::Hash + Eq, V>(cache: &Mutex<HashMap<K, Arc<V>>>, key: K, value: &Arc<V>) {
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
     if cache.len() >= KEPT {
@@ -258,6 +317,9 @@ fn compiled(policy: &DataPolicy, set: &ResourceSet) -> Result<DataRule, Vec<Prob
     let (kind, effect) = match &policy.rule {
         Rule::Mask(spec) => {
             let mask = mask::read(spec)?;
+            // A hash that names no key takes the one that the resources hold for that.
+            let default_key = set.secret(DEFAULT_KEY).map(|secret| secret.meta.name.as_str());
+            let mask = default_key.and_then(|key| mask.keyed_by(key)).unwrap_or(mask);
             if let Some(name) = mask.secret()
                 && let Some(why) = wrong_secret(name, set)
             {
@@ -325,8 +387,9 @@ pub fn advise(set: &ResourceSet) -> Vec<Problem> {
     for policy in set.data_policies() {
         let Rule::Mask(spec) = &policy.rule else { continue };
         let Ok(mask) = mask::read(spec) else { continue };
-        match mask.secret() {
-            None if mask.name() == "hash" => advice.push(
+        let default_key = set.secret(DEFAULT_KEY).map(|secret| secret.meta.name.as_str());
+        match mask.secret().or(default_key.filter(|key| mask.keyed_by(key).is_some())) {
+            None if mask.keyed_by(DEFAULT_KEY).is_some() => advice.push(
                 Problem::new(
                     spec.location.clone(),
                     format!(
@@ -334,7 +397,10 @@ pub fn advise(set: &ResourceSet) -> Vec<Problem> {
                         policy.name
                     ),
                 )
-                .help("name a secret in `hash.keySecret`"),
+                .help(
+                    "name a secret in `hash.keySecret`, or declare a secret `mask-key`, which is the key of every hash that \
+                     names none; `keyed: false` says that a plain hash is meant",
+                ),
             ),
             Some(name)
                 if set

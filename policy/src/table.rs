@@ -6,11 +6,12 @@ use std::sync::OnceLock;
 
 use datafusion::arrow::datatypes::{DataType, Fields, Schema};
 use datafusion::logical_expr::Expr;
-use minerva_resources::{Address, closest};
+use minerva_resources::{Address, Unclassified, closest};
 
 use crate::mask::Nesting;
-use crate::rules::{Effect, Rules};
-use crate::verdict::Compiled;
+use crate::rules::Rules;
+use crate::tags::lies_below;
+use crate::verdict::{Compiled, HiddenColumn};
 
 /// The policies about one table.
 #[derive(Debug)]
@@ -20,8 +21,10 @@ pub(crate) struct TableRules {
     pub(crate) columns: Vec<ColumnNode>,
     /// The filters that may hold.
     pub(crate) filters: Vec<TableFilter>,
-    /// Policies about this very table that name a column which is not there.
+    /// Policies about this very table that name a column which is not there, or select a tag that only such a column has.
     pub(crate) missing: Vec<(usize, String)>,
+    /// Columns that nobody has classified, where such do not exist but for operators.
+    pub(crate) unclassified: Vec<HiddenColumn>,
 }
 
 /// A column, or a part of one, with the masks that may reach it.
@@ -59,57 +62,52 @@ pub(crate) struct TableFilter {
 impl TableRules {
     /// Works out what the policies say about a table.
     pub(crate) fn new(rules: &Rules, address: &Address, schema: &Schema) -> Self {
-        let covering: Vec<usize> = rules
-            .data()
-            .iter()
-            .enumerate()
-            .filter(|(_, rule)| rule.covers(address))
-            .map(|(index, _)| index)
-            .collect();
-        let mut masks = vec![];
-        let mut filters = vec![];
-        for index in covering {
-            match rules.data().get(index).map(|rule| &rule.effect) {
-                Some(Effect::Mask(_)) => masks.push(index),
-                Some(Effect::Filter(_)) => {
-                    filters.push(TableFilter {
-                        rule: index,
-                        predicate: OnceLock::new(),
-                    });
-                }
-                None => {}
-            }
-        }
-        let order = |index: &usize| {
-            let rule = rules.data().get(*index);
-            rule.map(|rule| {
-                (
-                    rule.priority,
-                    rule.mask().is_some_and(|mask| mask.is_pass_through()),
-                    *index,
-                )
-            })
-        };
-        masks.sort_by_key(order);
         let table_tags = rules.tags().of_table(address);
-        let inherited = selected_by_tags(rules, &masks, &table_tags);
-        let walk = Walk {
+        let reach = Reach {
             rules,
             address,
-            masks: &masks,
+            table_tags: &table_tags,
         };
+        let filters = (rules.index().filters(address).into_iter())
+            .filter(|index| reach.covers(*index))
+            .map(|rule| TableFilter {
+                rule,
+                predicate: OnceLock::new(),
+            })
+            .collect();
+        let inherited = reach.by_tags(&table_tags);
+        let walk = Walk { reach: &reach };
+        let unclassified = rules.tags().unclassified(address);
+        let is_unclassified = |name: &str| !rules.tags().is_classified(address, name);
+        let last_resort = rules.last_resort(address).filter(|index| reach.covers(*index));
         let columns: Vec<_> = schema
             .fields()
             .iter()
-            .map(|field| walk.node(vec![field.name().clone()], field.data_type(), true, &inherited))
+            .map(|field| {
+                let mut reaching = inherited.clone();
+                reaching.extend(last_resort.filter(|_| is_unclassified(field.name())));
+                walk.node(vec![field.name().clone()], field.data_type(), true, &reaching)
+            })
             .filter(ColumnNode::is_reached)
             .collect();
-        let missing = missing(rules, &masks, schema);
+        let unclassified = match unclassified {
+            Some((Unclassified::Deny, location)) => (schema.fields().iter())
+                .filter(|field| is_unclassified(field.name()))
+                .map(|field| HiddenColumn {
+                    name: field.name().clone(),
+                    because: format!("unclassified columns are denied ({location})"),
+                })
+                .collect(),
+            _ => vec![],
+        };
+        let mut missing = missing(&reach, schema);
+        missing.extend(untagged(&reach, schema));
         Self {
             fields: schema.fields().clone(),
             columns,
             filters,
             missing,
+            unclassified,
         }
     }
 
@@ -126,10 +124,36 @@ impl ColumnNode {
     }
 }
 
-struct Walk<'a> {
+/// The policies that are about one table.
+struct Reach<'a> {
     rules: &'a Rules,
     address: &'a Address,
-    masks: &'a [usize],
+    table_tags: &'a [&'a str],
+}
+
+impl Reach<'_> {
+    fn covers(&self, index: usize) -> bool {
+        let rule = self.rules.data().get(index);
+        rule.is_some_and(|rule| rule.covers(self.address, self.table_tags))
+    }
+
+    /// The masks that select a column with these tags.
+    fn by_tags(&self, tags: &[&str]) -> HashSet<usize> {
+        let mut found: HashSet<usize> = self.rules.index().masks_by_tags(tags).into_iter().collect();
+        found.retain(|index| self.covers(*index));
+        found
+    }
+
+    /// The masks that select a column of this name, or something inside it.
+    fn by_name(&self, path: &str, below: bool) -> HashSet<usize> {
+        let mut found: HashSet<usize> = self.rules.index().masks_by_name(path, below).into_iter().collect();
+        found.retain(|index| self.covers(*index));
+        found
+    }
+}
+
+struct Walk<'a> {
+    reach: &'a Reach<'a>,
 }
 
 impl Walk<'_> {
@@ -142,29 +166,25 @@ impl Walk<'_> {
         inherited: &HashSet<usize>,
     ) -> ColumnNode {
         let dotted = path.join(".");
-        let by_tags = selected_by_tags(
-            self.rules,
-            self.masks,
-            &self.rules.tags().of_path(self.address, &dotted),
-        );
-        let by_name = |index: &usize| {
-            self.rules
-                .data()
-                .get(*index)
-                .is_some_and(|rule| rule.columns.names.iter().any(|name| name.eq_ignore_ascii_case(&dotted)))
-        };
-        // In the order of `masks`, each once.
-        let reaching: Vec<usize> = (self.masks.iter().copied())
-            .filter(|index| inherited.contains(index) || by_tags.contains(index) || by_name(index))
-            .collect();
+        let nesting = Nesting::of(crate::mask::value_type(data_type));
+        // What cannot be taken apart is reached as a whole by whoever means a part of it.
+        let is_opaque = nesting.0.is_empty();
+        let Reach { rules, address, .. } = self.reach;
+        let mut tags = rules.tags().of_path(address, &dotted);
+        if is_opaque {
+            tags.extend(rules.tags().below_path(address, &dotted));
+        }
+        let mut reaching = inherited.clone();
+        reaching.extend(self.reach.by_tags(&tags));
+        reaching.extend(self.reach.by_name(&dotted, is_opaque));
+        // Each once, in the order in which they win.
+        let mut reaching: Vec<usize> = reaching.into_iter().collect();
+        reaching.sort_unstable_by_key(|index| rules.index().rank(*index));
         let inside = reaching.iter().copied().collect();
-        let parts = Nesting::of(crate::mask::value_type(data_type))
-            .0
-            .into_iter()
-            .map(|(segment, field)| {
-                let path = path.iter().cloned().chain([segment]).collect();
-                self.node(path, field.data_type(), field.is_nullable(), &inside)
-            });
+        let parts = nesting.0.into_iter().map(|(segment, field)| {
+            let path = path.iter().cloned().chain([segment]).collect();
+            self.node(path, field.data_type(), field.is_nullable(), &inside)
+        });
         let parts = parts.collect();
         ColumnNode {
             parts,
@@ -182,28 +202,13 @@ impl Walk<'_> {
     }
 }
 
-/// The masks among `masks` that select a column with these tags.
-fn selected_by_tags(rules: &Rules, masks: &[usize], tags: &[&str]) -> HashSet<usize> {
-    if tags.is_empty() {
-        return HashSet::new();
-    }
-    let selects = |index: &usize| {
-        rules.data().get(*index).is_some_and(|rule| {
-            rule.columns
-                .tags
-                .iter()
-                .any(|glob| tags.iter().any(|tag| glob.matches(tag)))
-        })
-    };
-    masks.iter().copied().filter(selects).collect()
-}
-
 /// Policies about one table that name a column which the table does not have: it may have been renamed, and what
 /// should be masked would be shown.
-fn missing(rules: &Rules, masks: &[usize], schema: &Schema) -> Vec<(usize, String)> {
+fn missing(reach: &Reach<'_>, schema: &Schema) -> Vec<(usize, String)> {
     let mut missing = vec![];
-    for index in masks {
-        let Some(rule) = rules.data().get(*index).filter(|rule| rule.names_one_table()) else {
+    let about = reach.rules.index().masks_about(reach.address).iter();
+    for index in about.filter(|index| reach.covers(**index)) {
+        let Some(rule) = reach.rules.data().get(*index) else {
             continue;
         };
         for name in &rule.columns.names {
@@ -220,6 +225,30 @@ fn missing(rules: &Rules, masks: &[usize], schema: &Schema) -> Vec<(usize, Strin
     missing
 }
 
+/// Policies that select a tag which the table's manifest gives to a column that the table does not have: it may have
+/// been renamed, and what should be masked would be shown under its new name.
+fn untagged(reach: &Reach<'_>, schema: &Schema) -> Vec<(usize, String)> {
+    let Reach { rules, address, .. } = reach;
+    let mut found = vec![];
+    for (dataset, name) in rules.tags().tagged(address) {
+        if has_path(schema, name) {
+            continue;
+        }
+        let tags = rules.tags().of_path(address, name);
+        let mut selected: Vec<usize> = reach.by_tags(&tags).into_iter().collect();
+        selected.sort_unstable();
+        found.extend(selected.into_iter().map(|index| {
+            let why = format!(
+                "there is no column `{name}`, to which dataset `{}` ({}) gives tags; correct the manifest if it was \
+                 renamed or dropped",
+                dataset.meta.name, dataset.meta.location
+            );
+            (index, why)
+        }));
+    }
+    found
+}
+
 fn has_path(schema: &Schema, dotted: &str) -> bool {
     schema
         .fields()
@@ -232,12 +261,13 @@ fn has_part(path: &str, data_type: &DataType, dotted: &str) -> bool {
     if path.eq_ignore_ascii_case(dotted) {
         return true;
     }
-    let begins = dotted
-        .get(..path.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(path));
-    begins
-        && Nesting::of(crate::mask::value_type(data_type))
-            .0
+    if !lies_below(dotted, path) {
+        return false;
+    }
+    let parts = Nesting::of(crate::mask::value_type(data_type)).0;
+    // What cannot be taken apart holds whatever is meant by a part of it.
+    parts.is_empty()
+        || parts
             .iter()
             .any(|(segment, field)| has_part(&format!("{path}.{segment}"), field.data_type(), dotted))
 }

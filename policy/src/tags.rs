@@ -2,11 +2,12 @@
 //!
 //! Tags come from dataset manifests, which may name a depot, a collection or a dataset, and for data policies from
 //! the depot's own manifest too. Column names are compared without regard to the case of ASCII letters, because a
-//! tag that misses its column would show it.
+//! tag that misses its column would show it. Also known here: which columns are classified, and what becomes of the
+//! others.
 
 use std::collections::HashMap;
 
-use minerva_resources::{Address, Dataset, ResourceSet};
+use minerva_resources::{Address, Dataset, Location, ResourceSet, Unclassified};
 
 /// Every declared tag, found by address.
 #[derive(Debug, Default)]
@@ -51,7 +52,7 @@ impl TagIndex {
             .collect()
     }
 
-    /// The tags that every column of a table inherits.
+    /// The tags that every column of a table inherits: those of the heads of manifests count as well.
     pub(crate) fn of_table(&self, address: &Address) -> Vec<&str> {
         let own = self
             .depots
@@ -59,7 +60,49 @@ impl TagIndex {
             .into_iter()
             .flatten()
             .map(String::as_str);
-        own.chain(self.of_dataset(address)).collect()
+        let heads = self
+            .about(address)
+            .flat_map(|dataset| dataset.meta.tags.iter().map(String::as_str));
+        own.chain(heads).chain(self.of_dataset(address)).collect()
+    }
+
+    /// What happens to columns of a table that its manifest does not list, and where that is said: the nearest
+    /// manifest that says something decides, and where none does an inventory denies.
+    pub(crate) fn unclassified(&self, address: &Address) -> Option<(Unclassified, &Location)> {
+        let nearest = self
+            .about(address)
+            .filter_map(|dataset| Some((dataset.unclassified?, &dataset.meta.location)))
+            .last();
+        nearest.or_else(|| {
+            let mut own = self.datasets.get(address).into_iter().flatten();
+            own.find(|dataset| dataset.is_inventory())
+                .map(|dataset| (Unclassified::Deny, &dataset.meta.location))
+        })
+    }
+
+    /// Whether the table's manifest lists a top-level column or something inside it.
+    pub(crate) fn is_classified(&self, address: &Address, column: &str) -> bool {
+        let lists = |name: &str| name.eq_ignore_ascii_case(column) || lies_below(name, column);
+        (self.datasets.get(address).into_iter().flatten())
+            .flat_map(|dataset| &dataset.columns)
+            .any(|listed| lists(&listed.name))
+    }
+
+    /// The columns of a table to which its manifest gives tags, and what stands in it.
+    pub(crate) fn tagged<'a>(&'a self, address: &Address) -> impl Iterator<Item = (&'a Dataset, &'a str)> {
+        (self.datasets.get(address).into_iter().flatten()).flat_map(|dataset| {
+            let tagged = dataset.columns.iter().filter(|column| !column.tags.is_empty());
+            tagged.map(move |column| (dataset, column.name.as_str()))
+        })
+    }
+
+    /// The tags of everything that manifests say lies inside `path`.
+    pub(crate) fn below_path(&self, address: &Address, path: &str) -> Vec<&str> {
+        self.about(address)
+            .flat_map(|dataset| &dataset.columns)
+            .filter(|column| lies_below(&column.name, path))
+            .flat_map(|column| column.tags.iter().map(String::as_str))
+            .collect()
     }
 
     /// The tags of a column itself, or of the field inside it that the path leads to, not those it inherits.
@@ -85,13 +128,27 @@ impl TagIndex {
     /// Every column that a manifest names, with its table's address and everything it inherits.
     pub(crate) fn columns(&self) -> impl Iterator<Item = (&Address, &str, Vec<&str>)> {
         self.datasets.iter().flat_map(move |(address, datasets)| {
+            let table = self.of_table(address);
+            let mut own: HashMap<String, Vec<&str>> = HashMap::new();
+            for column in self.about(address).flat_map(|dataset| &dataset.columns) {
+                let tags = own.entry(column.name.to_ascii_lowercase()).or_default();
+                tags.extend(column.tags.iter().map(String::as_str));
+            }
             datasets.iter().flat_map(|dataset| &dataset.columns).map(move |column| {
-                let mut tags = self.of_table(address);
-                for (end, _) in column.name.match_indices('.').chain([(column.name.len(), "")]) {
-                    tags.extend(self.of_path(address, column.name.get(..end).unwrap_or_default()));
+                let mut tags = table.clone();
+                let name = column.name.to_ascii_lowercase();
+                for (end, _) in name.match_indices('.').chain([(name.len(), "")]) {
+                    tags.extend(name.get(..end).and_then(|path| own.get(path)).into_iter().flatten());
                 }
                 (address, column.name.as_str(), tags)
             })
         })
     }
+}
+
+/// Whether a dotted name lies inside a path.
+pub(crate) fn lies_below(name: &str, path: &str) -> bool {
+    name.get(..path.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(path))
+        && name.get(path.len()..).is_some_and(|rest| rest.starts_with('.'))
 }

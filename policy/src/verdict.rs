@@ -96,10 +96,19 @@ impl ColumnMask {
 #[derive(Debug, Clone)]
 pub struct RowFilter {
     /// A boolean expression over the table's unqualified columns, typed, with the principal's attributes filled in.
-    /// NULL hides the row; evaluating it never raises an error that carries a value.
+    /// NULL hides the row; an error that evaluating it raises carries no value.
     pub predicate: Expr,
     /// The policy it comes from.
     pub because: Arc<PolicyRef>,
+}
+
+/// A column that does not exist for a principal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiddenColumn {
+    /// The column.
+    pub name: String,
+    /// Why it is hidden, for those who may read policies.
+    pub because: String,
 }
 
 /// What governs one table for one principal.
@@ -109,25 +118,38 @@ pub struct Governance {
     pub masks: Vec<ColumnMask>,
     /// The row filters; all of them must hold.
     pub filters: Vec<RowFilter>,
-    /// Differs whenever masks or filters differ, the principal's attributes in them included: empty for an open table,
+    /// The columns that do not exist for the principal; filters may still read them.
+    pub hidden: Vec<HiddenColumn>,
+    /// Differs whenever masks, filters or hidden columns differ, the principal's attributes in them included: empty for an open table,
     /// else 32 hexadecimal digits.
     pub fingerprint: String,
 }
 
 impl Governance {
-    /// Puts masks and filters together.
+    /// Puts masks and filters together; no column is hidden.
     pub fn new(masks: Vec<ColumnMask>, filters: Vec<RowFilter>) -> Self {
-        let fingerprint = fingerprint(&masks, &filters);
+        Self::hiding(vec![], masks, filters)
+    }
+
+    /// Puts masks and filters together, and leaves columns out.
+    pub fn hiding(hidden: Vec<HiddenColumn>, masks: Vec<ColumnMask>, filters: Vec<RowFilter>) -> Self {
+        let fingerprint = fingerprint(&hidden, &masks, &filters);
         Self {
             masks,
             filters,
+            hidden,
             fingerprint,
         }
     }
 
-    /// True when nothing is masked and no row is hidden.
+    /// True when nothing is masked and no row or column is hidden.
     pub fn is_open(&self) -> bool {
-        self.masks.is_empty() && self.filters.is_empty()
+        self.masks.is_empty() && self.filters.is_empty() && self.hidden.is_empty()
+    }
+
+    /// Whether the column does not exist for the principal.
+    pub fn hides(&self, column: &str) -> bool {
+        self.hidden.iter().any(|hidden| hidden.name == column)
     }
 
     /// The masked value of the top-level column `name`, or `None` when nothing of it is masked.
@@ -146,8 +168,8 @@ impl Governance {
     }
 }
 
-fn fingerprint(masks: &[ColumnMask], filters: &[RowFilter]) -> String {
-    if masks.is_empty() && filters.is_empty() {
+fn fingerprint(hidden: &[HiddenColumn], masks: &[ColumnMask], filters: &[RowFilter]) -> String {
+    if masks.is_empty() && filters.is_empty() && hidden.is_empty() {
         return String::new();
     }
     let mut hash = Sha256::new();
@@ -155,6 +177,10 @@ fn fingerprint(masks: &[ColumnMask], filters: &[RowFilter]) -> String {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text.as_bytes());
     };
+    for column in hidden {
+        add("hidden");
+        add(&column.name);
+    }
     for mask in masks {
         add("mask");
         mask.path.iter().for_each(|segment| add(segment));

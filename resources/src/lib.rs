@@ -5,6 +5,7 @@
 //! know pass a [`Check`]).
 
 mod address;
+mod apply;
 mod digest;
 mod environment;
 mod files;
@@ -22,14 +23,16 @@ mod time;
 mod watch;
 
 pub use address::Address;
+pub use apply::{Action, Change, plan};
 pub use glob::{Glob, TagRule};
 pub use kind::{
     Field, KINDS, Kind, Meta,
     access::AccessPolicy,
     cluster::{Cluster, Limits, Selector},
     data::{ColumnSelector, DataPolicy, FilterSpec, MaskSpec, Rule, Scope, UserSelector},
-    dataset::{Column, Dataset},
+    dataset::{Column, Dataset, Unclassified},
     depot::Depot,
+    policy_test::{PolicyTest, TestAccess, TestSubject},
     secret::Secret,
     user::{ApiKey, User},
 };
@@ -37,6 +40,6 @@ pub use node::{Key, Node, Value};
 pub use parameter::{Parameter, ParameterKind, Settings};
 pub use problem::{Location, Problem, Problems};
 pub use reference::reference;
-pub use set::{Check, ResourceSet, load, load_bytes};
+pub use set::{Check, ResourceSet, load, load_bytes, load_changed};
 pub use suggest::closest;
 pub use watch::{Reload, Resources};

@@ -57,6 +57,12 @@ fn read_one(node: &Node, file: &Arc<Path>, set: &mut Builder) -> Vec<Problem> {
     if node.as_map().is_none() {
         return vec![not_a_manifest(&node.value, node.line, file)];
     }
+    // Expectations may stand beside the manifests without a head of their own.
+    if let [(key, tests)] = node.as_map().unwrap_or_default()
+        && key.text == "tests"
+    {
+        return crate::kind::policy_test::read_tests(tests, file, set);
+    }
     let written = node.get("type").and_then(Node::as_text);
     let kind = written.and_then(find_kind);
     let mut problems = match (written, kind) {

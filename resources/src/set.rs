@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
+use crate::apply::Change;
 use crate::digest;
 use crate::environment::{self, Variables};
 use crate::files::{self, Stamp};
@@ -18,6 +19,7 @@ use crate::kind::cluster::Cluster;
 use crate::kind::data::DataPolicy;
 use crate::kind::dataset::Dataset;
 use crate::kind::depot::{Depot, Draft};
+use crate::kind::policy_test::{PolicyTest, TestSubject};
 use crate::kind::secret::Secret;
 use crate::kind::user::User;
 use crate::manifest;
@@ -39,6 +41,7 @@ pub struct ResourceSet {
     clusters: BTreeMap<String, Arc<Cluster>>,
     access_policies: Vec<AccessPolicy>,
     data_policies: Vec<DataPolicy>,
+    policy_tests: Vec<PolicyTest>,
     fingerprint: String,
 }
 
@@ -81,6 +84,11 @@ impl ResourceSet {
     /// The data policies, in the order of the files.
     pub fn data_policies(&self) -> &[DataPolicy] {
         &self.data_policies
+    }
+
+    /// What somebody is expected to see, in the order of the files.
+    pub fn policy_tests(&self) -> &[PolicyTest] {
+        &self.policy_tests
     }
 
     /// What is known of datasets, collections and depots, by address.
@@ -168,6 +176,28 @@ pub fn load(folders: &[PathBuf], checks: &[Check]) -> Result<ResourceSet, Proble
 pub fn load_bytes(file: &Path, bytes: Vec<u8>, checks: &[Check]) -> Result<ResourceSet, Problems> {
     let mut builder = Builder::default();
     builder.read(&Arc::from(file), files::text(bytes), &environment_variable);
+    builder.finish(checks).result
+}
+
+/// Reads the manifests in these folders as they would be after a change that is not written yet.
+///
+/// # Errors
+/// Everything that is wrong, by file and line.
+pub fn load_changed(folders: &[PathBuf], change: &Change, checks: &[Check]) -> Result<ResourceSet, Problems> {
+    let mut builder = Builder::default();
+    let mut files = files::find(folders, &mut builder.problems);
+    for path in change.files.keys() {
+        if !files.iter().any(|file| file.as_ref() == path.as_path()) {
+            files.push(Arc::from(path.as_path()));
+        }
+    }
+    for file in &files {
+        let text = match change.files.get(file.as_ref()) {
+            Some((_, after)) => Ok(after.clone()),
+            None => files::read(file),
+        };
+        builder.read(file, text, &environment_variable);
+    }
     builder.finish(checks).result
 }
 
@@ -352,11 +382,16 @@ impl Builder {
         self.set.data_policies.push(policy);
     }
 
+    pub(crate) fn add_policy_test(&mut self, test: PolicyTest) {
+        self.set.policy_tests.push(test);
+    }
+
     fn finish(mut self, checks: &[Check]) -> Loaded {
         self.resolve_depots();
         self.check_depot_references();
         self.collect_datasets();
         self.check_apikeys();
+        self.check_policy_tests();
         let variables = self
             .variables
             .iter()
@@ -421,6 +456,30 @@ impl Builder {
                 self.set.datasets.insert(dataset.address.clone(), Arc::new(dataset));
             }
         }
+    }
+
+    /// A test must be about a user and a depot that are there.
+    fn check_policy_tests(&mut self) {
+        let mut problems = vec![];
+        for test in &self.set.policy_tests {
+            if let TestSubject::User(id) = &test.subject
+                && !self.is_declared("user", id)
+            {
+                let mut problem = Problem::new(test.location.clone(), format!("test: there is no user `{id}`"));
+                problem.help = suggest::closest(id, self.set.users.keys().map(String::as_str))
+                    .map(|near| format!("did you mean `{near}`?"))
+                    .or_else(|| Some("somebody made up is written `as: {tags: [..]}`".to_owned()));
+                problems.push(problem);
+            }
+            let depot = &test.table.depot;
+            if !self.is_declared("depot", depot) {
+                let mut problem = Problem::new(test.location.clone(), format!("test: there is no depot `{depot}`"));
+                problem.help = suggest::closest(depot, self.set.depots.keys().map(String::as_str))
+                    .map(|near| format!("did you mean `{near}`?"));
+                problems.push(problem);
+            }
+        }
+        self.problems.extend(problems);
     }
 
     /// A key must say who asks: two users cannot have the same.

@@ -19,6 +19,7 @@ mod object_requests;
 mod object_s3;
 mod object_server;
 mod object_stores;
+mod policies;
 mod postgres;
 mod private_postgres;
 mod prompt;

@@ -566,7 +566,7 @@ FILTERS = """\
   version: v1
   type: policy
   policy: {data: {type: filter, depot: "{files,lite,pg}", dataset: people, selector: {user: {tags: [roles:id:analyst]}},
-    filters: [{expression: "100 / risk >= 1 AND coalesce(level, 0) < CAST('${user.attributes.clearance}' AS BIGINT)"}]}}
+    filters: [{expression: "risk <> 0 AND 100 / risk >= 1 AND coalesce(level, 0) < CAST('${user.attributes.clearance}' AS BIGINT)"}]}}
 - name: known-orders
   version: v1
   type: policy

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::parameters::Parameters;
 use super::text::{TEXT, is_text, literal, map_text, push_lower_hex, text_argument};
 use super::{Failed, Kernel, Mask, MaskKind};
-use crate::keys::KeyRing;
+use crate::keys::{DEFAULT_KEY, KeyRing};
 
 /// The operator `hash`.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ impl MaskKind for HashKind {
     fn description(&self) -> &'static str {
         "Replaces text by its SHA-256 as 64 lower-case hexadecimal digits. Who can guess the values can look plain \
          hashes up: name a secret in `keySecret` and the hash is an HMAC-SHA256 under the secret's entry `key` (or \
-         its only entry)."
+         its only entry). Where a secret `mask-key` is declared, it is the key of every hash that names none; \
+         `keyed: false` asks for a plain hash all the same."
     }
     fn types(&self) -> &'static str {
         "text"
@@ -37,12 +38,23 @@ impl MaskKind for HashKind {
         "mask:\n  operator: hash\n  hash: {algo: sha256, keySecret: masking}"
     }
     fn read(&self, spec: &MaskSpec) -> Result<Arc<dyn Mask>, Vec<Problem>> {
-        let mut parameters = Parameters::new(spec, &["algo", "keySecret"]);
+        let mut parameters = Parameters::new(spec, &["algo", "keySecret", "keyed"]);
         if parameters.text("algo").is_some_and(|algorithm| algorithm != "sha256") {
             parameters.wrong("algo", "`sha256`, the only algorithm there is");
         }
         let secret = parameters.text("keySecret");
-        parameters.finish(Some(Hash { secret }))
+        let keyed = parameters.node("keyed").map(|node| node.as_bool());
+        match (keyed, &secret) {
+            (Some(None), _) => parameters.wrong("keyed", "`true` or `false`"),
+            (Some(Some(false)), Some(_)) => parameters.wrong("keyed", "`true` where `keySecret` names a key"),
+            _ => {}
+        }
+        // Who asks for a key gets one, or an error that there is none.
+        let asked = || (keyed == Some(Some(true))).then(|| DEFAULT_KEY.to_owned());
+        parameters.finish(Some(Hash {
+            secret: secret.or_else(asked),
+            is_plain: keyed == Some(Some(false)),
+        }))
     }
     fn kernel(
         &self,
@@ -70,6 +82,8 @@ pub(super) fn keyed(secret: &str, keys: &KeyRing) -> Result<Hmac<Sha256>, String
 #[derive(Debug)]
 struct Hash {
     secret: Option<String>,
+    /// Whether the author wants no key, whatever there is.
+    is_plain: bool,
 }
 
 impl Mask for Hash {
@@ -93,6 +107,14 @@ impl Mask for Hash {
     }
     fn secret(&self) -> Option<&str> {
         self.secret.as_deref()
+    }
+    fn keyed_by(&self, secret: &str) -> Option<Arc<dyn Mask>> {
+        (self.secret.is_none() && !self.is_plain).then(|| {
+            Arc::new(Hash {
+                secret: Some(secret.to_owned()),
+                is_plain: false,
+            }) as Arc<dyn Mask>
+        })
     }
 }
 

@@ -31,7 +31,7 @@ use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ScalarUDF, Volatility};
-use minerva_resources::{MaskSpec, Problem, closest};
+use minerva_resources::{Location, MaskSpec, Node, Problem, Value, closest};
 
 use crate::keys::KeyRing;
 pub use function::{MaskFunctions, mask_functions};
@@ -102,6 +102,10 @@ pub trait Mask: Debug + Send + Sync {
     fn secret(&self) -> Option<&str> {
         None
     }
+    /// The same mask under the key of a secret, if it can have one and its author said nothing of keys.
+    fn keyed_by(&self, _secret: &str) -> Option<Arc<dyn Mask>> {
+        None
+    }
     /// The operator's name.
     fn name(&self) -> &'static str {
         self.kind().name()
@@ -167,10 +171,27 @@ pub(crate) fn read(spec: &MaskSpec) -> Result<Arc<dyn Mask>, Vec<Problem>> {
     kind.read(spec)
 }
 
-/// The type of a dictionary's values; any other type is itself.
+/// The mask that hides a value of any type, for what a manifest at `location` says without naming a mask.
+pub(crate) fn redact(location: &Location) -> Result<Arc<dyn Mask>, Problem> {
+    let spec = MaskSpec {
+        operator: redact::RedactKind.name().to_owned(),
+        parameters: Node {
+            value: Value::Null,
+            line: location.line,
+        },
+        location: location.clone(),
+    };
+    read(&spec).map_err(|mut problems| match problems.pop() {
+        Some(problem) => problem,
+        None => Problem::new(location.clone(), "the mask `redact` cannot be made"),
+    })
+}
+
+/// The type of the values of a dictionary or of runs; any other type is itself.
 pub(crate) fn value_type(data_type: &DataType) -> &DataType {
     match data_type {
         DataType::Dictionary(_, values) => value_type(values),
+        DataType::RunEndEncoded(_, values) => value_type(values.data_type()),
         other => other,
     }
 }

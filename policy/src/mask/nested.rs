@@ -1,4 +1,4 @@
-//! Takes a mask to where the values are: into dictionaries, struct fields, list elements, map keys and values.
+//! Takes a mask to where the values are: into dictionaries, runs, struct fields, list elements, map keys and values.
 //!
 //! A value is taken apart along a path, the part is masked, and the value is put together again with the same
 //! type. A dictionary is built anew, so that neither its unused values nor its keys tell anything the mask hides.
@@ -9,7 +9,7 @@ use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait, StructArray, UInt32Array,
 };
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use datafusion::arrow::compute::{cast, take};
+use datafusion::arrow::compute::{can_cast_types, cast, take};
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use rand::Rng;
 
@@ -87,6 +87,14 @@ pub(super) fn kernel_at(
     if let DataType::Dictionary(_, values) = data_type {
         return Ok(Arc::new(Dictionary(kernel_at(values, path, leaf)?)));
     }
+    if let DataType::RunEndEncoded(_, values) = data_type {
+        let values = values.data_type();
+        if !can_cast_types(data_type, values) || !can_cast_types(values, data_type) {
+            return Err("expected a column whose values do not lie in runs".to_owned());
+        }
+        let inner = kernel_at(values, path, leaf)?;
+        return Ok(Arc::new(Runs(values.clone(), inner)));
+    }
     let Some((segment, rest)) = path.split_first() else {
         return leaf(data_type);
     };
@@ -144,6 +152,23 @@ fn shuffled(array: &ArrayRef) -> Result<ArrayRef, Failed> {
         })
         .collect();
     Ok(take(array, &chosen, None)?)
+}
+
+/// Runs of equal values: laid out, masked, and gathered again, so that their ends tell nothing of the raw values.
+#[derive(Debug)]
+struct Runs(DataType, Arc<dyn Kernel>);
+
+impl Kernel for Runs {
+    fn apply(&self, array: &ArrayRef) -> Result<ArrayRef, Failed> {
+        let masked = self.1.apply(&cast(array, &self.0)?)?;
+        Ok(cast(&masked, array.data_type())?)
+    }
+    fn can_fail(&self) -> bool {
+        self.1.can_fail()
+    }
+    fn is_volatile(&self) -> bool {
+        self.1.is_volatile()
+    }
 }
 
 #[derive(Debug)]

@@ -224,6 +224,248 @@ fn what_cannot_be_applied_closes_the_table() {
     }
 }
 
+/// A dataset manifest about `address` with these keys besides.
+fn dataset(address: &str, keys: &str) -> String {
+    let name = address.replace(|character: char| !character.is_ascii_alphanumeric(), "");
+    format!("name: {name}\nversion: v1\ntype: dataset\ntags: [Head.Tag]\ndataset: {{address: '{address}', {keys}}}")
+}
+
+#[test]
+fn unclassified_columns_follow_the_nearest_rule() {
+    let columns = schema(&[
+        ("id", DataType::Int64),
+        ("email", DataType::Utf8),
+        ("ssn", DataType::Utf8),
+        ("name", DataType::Utf8),
+    ]);
+    let customer = "dataos://crm:public/customer";
+    let only_tags = "columns: [{name: email, tags: [PII.Email]}]";
+    let inventory = "columns: [{name: id}, {name: Email, tags: [PII.Email]}, {name: name.first}]";
+    let masked = vec!["id", "name", "ssn"];
+    let deny = |address, columns: &str| dataset(address, &format!("unclassified: deny, columns: [{columns}]"));
+    let (allow_all, mask_all) = ("unclassified: allow", "unclassified: mask");
+    for (manifests, hidden, redacted) in [
+        (vec![], vec![], vec![]),
+        // Tags on columns are no inventory; a column without one makes the list one.
+        (vec![dataset(customer, only_tags)], vec![], vec![]),
+        (vec![dataset(customer, inventory)], vec!["ssn"], vec![]),
+        (
+            vec![deny(customer, "{name: id, tags: [T]}, {name: email, tags: [T]}")],
+            vec!["ssn", "name"],
+            vec![],
+        ),
+        (
+            vec![
+                dataset("dataos://crm:public", "unclassified: deny"),
+                dataset(customer, only_tags),
+            ],
+            vec!["id", "ssn", "name"],
+            vec![],
+        ),
+        (
+            vec![dataset("dataos://crm", mask_all), dataset(customer, only_tags)],
+            vec![],
+            masked.clone(),
+        ),
+        // The nearest manifest that says something decides.
+        (
+            vec![
+                dataset("dataos://crm", "unclassified: deny"),
+                dataset("dataos://crm:public", mask_all),
+                dataset(customer, only_tags),
+            ],
+            vec![],
+            masked.clone(),
+        ),
+        (
+            vec![
+                dataset("dataos://crm:public", "unclassified: deny"),
+                dataset(customer, &format!("{inventory}, {allow_all}")),
+            ],
+            vec![],
+            vec![],
+        ),
+        (
+            vec![dataset("dataos://crm:public", mask_all), dataset(customer, inventory)],
+            vec![],
+            vec!["ssn"],
+        ),
+        (
+            vec![dataset("dataos://crm:other", "unclassified: deny")],
+            vec![],
+            vec![],
+        ),
+    ] {
+        let mut yaml = vec![EVERYTHING, depot()];
+        yaml.extend(manifests.iter().map(String::as_str));
+        let rules = rules(&documents(&yaml));
+        let governance = allowed(&rules, &person("tom", &[]), &columns);
+        let found: Vec<_> = governance.hidden.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(found, hidden, "{manifests:?}");
+        let mut found: Vec<_> = governance.masks.iter().map(|mask| mask.column()).collect();
+        found.sort_unstable();
+        assert_eq!(found, redacted, "{manifests:?}");
+        assert_eq!(governance.is_open(), hidden.is_empty() && redacted.is_empty());
+        assert_eq!(governance.fingerprint.is_empty(), governance.is_open());
+        // Operators see what is to be classified, and are masked as everybody is.
+        let operator = allowed(&rules, &person("root", &["roles:id:operator"]), &columns);
+        assert_eq!((operator.hidden.len(), operator.masks.len()), (0, redacted.len()));
+    }
+    // Nothing of the table is classified: it does not exist.
+    let all = dataset("dataos://crm:public", "unclassified: deny");
+    let nothing = rules(&documents(&[EVERYTHING, depot(), &all]));
+    assert!(matches!(
+        decide(&nothing, &person("tom", &[]), &table(), &columns),
+        Verdict::Deny(_)
+    ));
+    // Every other mask outranks that of unclassified columns, an exemption too.
+    let mask = dataset("dataos://crm:public", "unclassified: mask");
+    let shown = mask_policy("shown", 100, ALL, "{names: [id]}", "{operator: pass_through}");
+    let hashed = mask_policy("hashed", 100, ALL, "{names: [name]}", "{operator: hash}");
+    let outranked = rules(&documents(&[EVERYTHING, depot(), &mask, &shown, &hashed]));
+    assert_eq!(
+        masks(&allowed(&outranked, &person("tom", &[]), &columns)),
+        [
+            "email: redact by unclassified of dataoscrmpublic",
+            "ssn: redact by unclassified of dataoscrmpublic",
+            "name: hash(algo: sha256) by hashed",
+        ]
+    );
+    let found = problems(&documents(&[
+        depot(),
+        &dataset("dataos://crm:public", "unclassified: mask-it"),
+    ]));
+    assert!(
+        found[0].contains("`unclassified` is `mask-it`; expected one of `allow`, `mask`, `deny`"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_filter_reads_columns_that_the_user_cannot() {
+    let columns = schema(&[("id", DataType::Int64), ("region", DataType::Utf8)]);
+    let manifest = dataset("dataos://crm:public/customer", "columns: [{name: id}]");
+    let filter = filter_policy(
+        "eu",
+        "[{column: region, value: EU}, {expression: \"lower(region) = 'eu'\"}]",
+    );
+    let rules = rules(&documents(&[EVERYTHING, depot(), &manifest, &filter]));
+    let governance = allowed(&rules, &person("tom", &[]), &columns);
+    assert!(governance.hides("region") && governance.filters.len() == 1);
+}
+
+#[test]
+fn a_tag_on_a_column_that_is_gone_closes_the_table_and_one_on_a_head_counts() {
+    let columns = schema(&[("mail", DataType::Utf8), ("note", DataType::Utf8)]);
+    let manifest = dataset(
+        "dataos://crm:public/customer",
+        "columns: [{name: email, tags: [PII.Email]}]",
+    );
+    let policy = |tag: &str| {
+        mask_policy(
+            "p",
+            5,
+            "roles:id:a",
+            &format!("{{tags: [{tag}]}}"),
+            "{operator: redact}",
+        )
+    };
+    let gone = rules(&documents(&[EVERYTHING, depot(), &manifest, &policy("PII.Email")]));
+    let message = closed(&gone, &person("tom", &["roles:id:a"]), &columns);
+    assert!(
+        message.contains("there is no column `email`, to which dataset `dataoscrmpubliccustomer`"),
+        "{message}"
+    );
+    assert!(
+        allowed(&gone, &person("ann", &[]), &columns).is_open(),
+        "the policy is not about her"
+    );
+    let head = rules(&documents(&[
+        EVERYTHING,
+        depot(),
+        &dataset("dataos://crm:public", "tags: []"),
+        &policy("Head.Tag"),
+    ]));
+    assert_eq!(allowed(&head, &person("tom", &["roles:id:a"]), &columns).masks.len(), 2);
+}
+
+#[test]
+fn what_cannot_be_taken_apart_is_masked_as_a_whole() {
+    let inner = Field::new(
+        "item",
+        DataType::Struct(vec![Field::new("email", DataType::Utf8, true)].into()),
+        true,
+    );
+    let columns = schema(&[
+        ("people", DataType::ListView(inner.into())),
+        ("contact", DataType::Utf8),
+    ]);
+    for selected in ["{names: [people.element.email, contact.email]}", "{tags: [PII.Email]}"] {
+        let manifest = tagged(
+            "dataos://crm:public/customer",
+            "[]",
+            "[{name: people.element.email, tags: [PII.Email]}, {name: contact.email, tags: [PII.Email]}]",
+        );
+        let policy = mask_policy("p", 5, ALL, selected, "{operator: redact}");
+        let rules = rules(&documents(&[EVERYTHING, depot(), &manifest, &policy]));
+        assert_eq!(
+            masks(&allowed(&rules, &person("tom", &[]), &columns)),
+            ["people: redact by p", "contact: redact by p"]
+        );
+    }
+}
+
+#[test]
+fn policies_are_about_datasets_by_tag_wherever_it_is_inherited_from() {
+    let columns = schema(&[("email", DataType::Utf8), ("region", DataType::Utf8)]);
+    let of_tag = |policy: String| policy.replace("selector:", "selector:\n      dataset: {tags: ['Tenant.*']}");
+    let of_tag = |policy: String| match policy.contains("type: filter") {
+        true => policy.replace("selector: {", "selector: {dataset: {tags: ['Tenant.*']}, "),
+        false => of_tag(policy),
+    };
+    let mask = of_tag(mask_policy("m", 5, ALL, "{names: [email]}", "{operator: redact}"));
+    let filter = of_tag(filter_policy("f", "[{column: region, value: EU}]"));
+    for (manifest, is_about) in [
+        (dataset("dataos://crm", "tags: [Tenant.A]"), true),
+        (dataset("dataos://crm:public", "tags: [Tenant.A]"), true),
+        (dataset("dataos://crm:public/customer", "tags: [Tenant.A]"), true),
+        (dataset("dataos://crm:public/customer", "tags: [Tenants]"), false),
+        (dataset("dataos://crm:public/other", "tags: [Tenant.A]"), false),
+        (
+            dataset(
+                "dataos://crm:public/customer",
+                "columns: [{name: email, tags: [Tenant.A]}]",
+            ),
+            false,
+        ),
+    ] {
+        let rules = rules(&documents(&[EVERYTHING, depot(), &manifest, &mask, &filter]));
+        let governance = allowed(&rules, &person("tom", &[]), &columns);
+        let found = (governance.masks.len(), governance.filters.len());
+        assert_eq!(found, if is_about { (1, 1) } else { (0, 0) }, "{manifest}");
+    }
+}
+
+#[test]
+fn user_tags_are_matched_any_or_all() {
+    let columns = schema(&[("email", DataType::Utf8)]);
+    for (how, expected) in [("any", [true, true, true, false]), ("all", [true, false, false, false])] {
+        let policy = mask_policy("p", 5, ALL, "{names: [email]}", "{operator: redact}").replace(
+            &format!("tags: ['{ALL}']"),
+            &format!("match: {how}, tags: ['roles:id:a*', 'roles:id:b']"),
+        );
+        let rules = rules(&documents(&[EVERYTHING, &policy]));
+        let people = [
+            &["roles:id:ab", "roles:id:b"][..],
+            &["roles:id:b"],
+            &["roles:id:a"],
+            &["roles:id:c"],
+        ];
+        let masked = people.map(|tags| !allowed(&rules, &person("tom", tags), &columns).masks.is_empty());
+        assert_eq!(masked, expected, "{how}");
+    }
+}
+
 #[test]
 fn wrong_policies_are_refused_with_file_line_and_suggestion() {
     for (mask, expected) in [
@@ -364,9 +606,9 @@ fn an_explanation_names_winner_losers_filters_and_denial() {
         lines,
         [
             "user `tom` may read `dataos://crm:public/customer` because of policy `everything` (test.yaml:2)",
-            "rows: only where age greater_than_equals 18 -- policy `adults` (test.yaml:42)",
+            "rows: only where age >= 18 -- policy `adults` (test.yaml:42)",
             "column `email`: redact -- policy `strong` (test.yaml:28), priority 10",
-            "    outranked: hash(algo: sha256) -- policy `weak` (test.yaml:14), priority 90",
+            "    outranked: hash(algo: sha256) -- policy `weak` (test.yaml:14), priority 90: priority 90 is weaker than 10",
             "column `age`: as it is",
         ]
     );

@@ -149,7 +149,7 @@ async fn attributes_are_values_and_never_patterns_or_sql() {
 }
 
 #[tokio::test]
-async fn expressions_are_right_and_a_row_that_fails_is_hidden() {
+async fn expressions_are_right_and_the_left_side_guards_the_right() {
     for (expression, expected) in [
         ("number > 1 and name <> 'US'", "4 5"),
         ("number between 1 and 5", "0 1 4"),
@@ -157,9 +157,11 @@ async fn expressions_are_right_and_a_row_that_fails_is_hidden() {
         ("not (number in (1, 2, 3, 4, 5))", "3 5"),
         ("float in (0.0, 1.5, -1e-3, 1e10)", "0 1 3"),
         ("float = 0 or float = 1.5 or float = 7 or float = 9", "0 1 3"),
-        ("cast(name as int) = 12", "5"),
-        ("cast(name as int) = 12 or number = 1", "5"),
-        ("10 / (number - 1) > 1", "1 4"),
+        ("try_cast(name as int) = 12", "5"),
+        ("number = 1 or try_cast(name as int) = 12", "0 5"),
+        ("name = '12' and cast(name as int) = 12", "5"),
+        ("number <> 1 and 10 / (number - 1) > 1", "1 4"),
+        ("number is null or number = 1 or 10 / (number - 1) > 1", "0 1 2 4"),
         ("coalesce(number, 100) = 100", "2"),
         ("code in ('x', 'y') and row < 3", "0 1"),
         ("lower(code) = 'x'", "0 3"),
@@ -175,6 +177,27 @@ async fn expressions_are_right_and_a_row_that_fails_is_hidden() {
         assert_eq!(
             rows(&format!("[{{expression: \"{expression}\"}}]"), &person("tom", &[])).await,
             expected,
+            "{expression}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_expression_that_fails_for_a_row_fails_the_statement_in_a_fixed_text() {
+    for expression in [
+        "cast(name as int) = 12",
+        "cast(name as int) = 12 or number = 1",
+        "10 / (number - 1) > 1",
+    ] {
+        let rules = rules(&documents(&[
+            EVERYTHING,
+            &filter_policy("p", &format!("[{{expression: \"{expression}\"}}]")),
+        ]));
+        let batch = batch();
+        let governance = allowed(&rules, &person("tom", &[]), &batch.schema());
+        let error = run(&rules, &governance, &batch).await.unwrap_err().strip_backtrace();
+        assert_eq!(
+            error, "Execution error: a row filter of this table could not be evaluated",
             "{expression}"
         );
     }

@@ -2,4 +2,5 @@
 
 mod access;
 mod decide;
+mod explain;
 mod filter;

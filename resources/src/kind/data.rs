@@ -41,6 +41,8 @@ pub struct Scope {
     pub collection: Glob,
     /// For the dataset.
     pub dataset: Glob,
+    /// Patterns for the tags that the dataset has or inherits; one must match, if there are any.
+    pub tags: Vec<Glob>,
 }
 
 /// Users by tag.
@@ -148,6 +150,14 @@ struct Written {
 struct WrittenSelector {
     user: WrittenUsers,
     column: Option<WrittenColumns>,
+    #[serde(rename = "dataset")]
+    _dataset: Option<WrittenDatasets>,
+}
+
+#[derive(Deserialize)]
+struct WrittenDatasets {
+    #[serde(rename = "tags")]
+    _tags: IgnoredAny,
 }
 
 #[derive(Deserialize)]
@@ -187,6 +197,17 @@ pub(super) fn read(mut meta: Meta, node: &Node, set: &mut Builder) -> Vec<Proble
     };
     let mut problems = Vec::new();
     let scope = scope(&written, node, &meta, &mut problems);
+    let datasets = node.get("selector").and_then(|selector| selector.get("dataset"));
+    let dataset_tags = globs(
+        datasets.and_then(|datasets| datasets.get("tags")),
+        "selector.dataset.tags",
+        &meta,
+        &mut problems,
+    );
+    let scope = scope.map(|scope| Scope {
+        tags: dataset_tags,
+        ..scope
+    });
     let users = node.get("selector").and_then(|selector| selector.get("user"));
     let tags = globs(
         users.and_then(|users| users.get("tags")),
@@ -292,6 +313,7 @@ fn scope(written: &Written, node: &Node, meta: &Meta, problems: &mut Vec<Problem
             depot: Glob::exactly(depot),
             collection: Glob::exactly(collection),
             dataset: Glob::exactly(dataset),
+            tags: Vec::new(),
         });
     }
     let mut read = |(key, text): (&str, &Option<String>)| match text {
@@ -303,6 +325,7 @@ fn scope(written: &Written, node: &Node, meta: &Meta, problems: &mut Vec<Problem
         depot: depot?,
         collection: collection?,
         dataset: dataset?,
+        tags: Vec::new(),
     })
 }
 

@@ -25,6 +25,32 @@ pub struct Dataset {
     pub tags: Vec<String>,
     /// The columns about which something is known.
     pub columns: Vec<Column>,
+    /// What happens to columns that nobody has classified; nothing is said if absent.
+    pub unclassified: Option<Unclassified>,
+}
+
+impl Dataset {
+    /// Whether the list of columns is an inventory: it names one that needs no tag, which it need not do to put tags on others.
+    pub fn is_inventory(&self) -> bool {
+        self.columns.iter().any(|column| column.tags.is_empty())
+    }
+}
+
+/// What happens to a column that is in the source and that no dataset manifest lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unclassified {
+    /// It is shown as it is.
+    Allow,
+    /// It is redacted.
+    Mask,
+    /// It does not exist but for operators.
+    Deny,
+}
+
+impl Unclassified {
+    /// The words for it.
+    pub const WORDS: [(&'static str, Self); 3] = [("allow", Self::Allow), ("mask", Self::Mask), ("deny", Self::Deny)];
 }
 
 /// What is known of a column.
@@ -52,6 +78,7 @@ struct Written {
     tags: Vec<String>,
     #[serde(default)]
     columns: Vec<WrittenColumn>,
+    unclassified: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -74,7 +101,8 @@ impl Kind for DatasetKind {
     fn description(&self) -> &'static str {
         "A dataset manifest says what is known of a table: a description, an owner, tags, and the same of its columns. Data policies \
          select columns by tag. It may also be about a whole collection (`dataos://crm:public`) or depot (`dataos://crm`): tags are \
-         inherited from depot to collection to dataset to column to field."
+         inherited from depot to collection to dataset to column to field. Fields inside lists are reached by `element`, those of maps by \
+         `key` and `value`: `phones.element.number`."
     }
 
     fn example(&self) -> &'static str {
@@ -133,6 +161,14 @@ dataset:
                 "list of texts",
                 "Tags of the column, such as `PII.Email`.",
             ),
+            optional(
+                "unclassified",
+                "`allow`, `mask`, `deny`",
+                "What happens to a column of the source that `columns` does not list: it is shown, redacted, or does not exist but for \
+                 operators. The manifest nearest to the table decides: the dataset's, else the collection's, else the depot's. When none \
+                 says it: `deny` where the dataset's manifest lists a column without tags, since that is an inventory of the table; else \
+                 `allow`.",
+            ),
         ];
         FIELDS
     }
@@ -177,6 +213,15 @@ dataset:
                 line: node.line,
             });
         }
+        let unclassified = written.unclassified.as_deref().and_then(|word| {
+            let found = Unclassified::WORDS.iter().find(|(known, _)| *known == word);
+            if found.is_none() {
+                let location = meta.at(super::line_of(body, &["unclassified"]));
+                let words = Unclassified::WORDS.map(|(word, _)| word);
+                problems.extend(super::one_of(word, &words, "unclassified", location));
+            }
+            found.map(|(_, rule)| *rule)
+        });
         if let (Some(address), true) = (address, problems.is_empty()) {
             let description = written.description.unwrap_or_else(|| meta.description.clone());
             let owner = written.owner.or_else(|| meta.owner.clone());
@@ -187,6 +232,7 @@ dataset:
                 owner,
                 tags: written.tags,
                 columns,
+                unclassified,
             });
         }
         problems

@@ -8,6 +8,7 @@ pub(crate) mod data;
 pub(crate) mod dataset;
 pub(crate) mod depot;
 mod policy;
+pub(crate) mod policy_test;
 pub(crate) mod secret;
 pub(crate) mod user;
 
@@ -28,6 +29,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &dataset::DatasetKind,
     &depot::DepotKind,
     &policy::PolicyKind,
+    &policy_test::PolicyTestKind,
     &secret::SecretKind,
     &user::UserKind,
 ];

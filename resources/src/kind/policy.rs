@@ -1,6 +1,6 @@
 //! `policy`: one kind with two blocks, `access` (who may do what to what) and `data` (what of a table is shown to whom).
 
-use super::{Field, Kind, Meta, access, data, optional, required, unknown_keys};
+use super::{Field, Kind, Meta, access, data, optional, policy_test, required, unknown_keys};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::set::Builder;
@@ -104,6 +104,11 @@ depot:
                 "true or false",
                 "Whether it allows or denies; denies when absent.",
             ),
+            optional(
+                "tests",
+                "list",
+                "What somebody is expected to see, for `minerva policy test`; as in a `policy-test`.",
+            ),
             optional("data", "map", "A data policy."),
             required("data.type", "`mask`, `filter`", "What it does."),
             optional(
@@ -138,6 +143,11 @@ depot:
                 "data.selector.user.match",
                 "`any`, `all`",
                 "Whether one of the patterns must match a tag of the user, or each; `any` when absent.",
+            ),
+            optional(
+                "data.selector.dataset.tags",
+                "list of patterns",
+                "Only datasets that have one of these tags, or inherit it from their collection or depot.",
             ),
             optional(
                 "data.selector.column.tags",
@@ -189,7 +199,10 @@ depot:
     }
 
     fn read(&self, meta: Meta, body: &Node, set: &mut Builder) -> Vec<Problem> {
-        let mut problems = unknown_keys(body, &["access", "data"], &meta.location.file);
+        let mut problems = unknown_keys(body, &["access", "data", "tests"], &meta.location.file);
+        if let Some(tests) = body.get("tests") {
+            problems.extend(policy_test::read_tests(tests, &meta.location.file, set));
+        }
         match (body.get("access"), body.get("data")) {
             (Some(access), None) => problems.extend(access::read(meta, access, set)),
             (None, Some(data)) => problems.extend(data::read(meta, data, set)),

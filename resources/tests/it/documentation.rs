@@ -48,7 +48,8 @@ fn an_unknown_key_is_refused_and_the_known_ones_are_those_of_the_reference() {
                 field.path
             );
         }
-        let listed = said.split_once("expected one of ").unwrap().1;
+        // A kind with a single key says so without "one of".
+        let listed = said.split_once("; expected ").unwrap().1;
         for known in listed.split('`').skip(1).step_by(2) {
             let page = reference(*kind);
             assert!(

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, also in its helpers"
 )]
 
+mod apply;
 mod documentation;
 mod hostile;
 mod manifests;

@@ -82,6 +82,10 @@ const ACTIONS: &[(&str, &str)] = &[
         r#"lists API keys; {"user"} or {}, {"apikeys": [{"user", "name", "created", "expires"}]}"#,
     ),
     (
+        "minerva.apply",
+        r#"puts manifests into the resources, for operators; {"manifests": {"FILE.yaml": "..."}, "dry_run"}, {"resources", "decisions", "closed", "problems", "written", ...}"#,
+    ),
+    (
         "minerva.policy.explain",
         r#"says who sees what and why, to operators; {"user", "table" or "sql" or neither}, {"text"}"#,
     ),
@@ -179,6 +183,7 @@ impl Service {
             "minerva.apikey.create" => self.create_key(caller, body),
             "minerva.apikey.get" => self.list_keys(caller, body),
             "minerva.apikey.delete" => self.delete_key(caller, body),
+            "minerva.apply" => apply(caller, body).await,
             "minerva.policy.explain" => explain_policy(caller, body).await,
             "minerva.query.progress" => self.progress(caller, body),
             "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
@@ -328,6 +333,21 @@ async fn explain_policy(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
         .await
         .map_err(status_of)?;
     Done::json(&json!({ "text": text }))
+}
+
+/// Manifests that are to hold.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Apply {
+    manifests: BTreeMap<String, String>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn apply(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
+    let Apply { manifests, dry_run } = read_json(body)?;
+    let answer = caller.session.apply(&manifests, dry_run).await.map_err(status_of)?;
+    Done::json(&answer)
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,7 @@
 
 mod nested;
 mod text;
+mod types;
 mod values;
 
 use std::sync::Arc;

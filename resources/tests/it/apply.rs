@@ -1,0 +1,130 @@
+//! Changes of manifests that are worked out, looked at, and then written as a whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use minerva_resources::{Action, Change, Problems, load, load_changed, plan};
+use tempfile::TempDir;
+
+fn user(name: &str, tag: &str) -> String {
+    format!("name: {name}\nversion: v1\ntype: user\nuser: {{tags: [{tag}]}} # of {name}\n")
+}
+
+/// A folder in force and one with what is given.
+struct Folders {
+    held: TempDir,
+    given: TempDir,
+}
+
+impl Folders {
+    fn new(held: &[(&str, &str)], given: &[(&str, &str)]) -> Self {
+        let folders = Self {
+            held: TempDir::new().unwrap(),
+            given: TempDir::new().unwrap(),
+        };
+        for (folder, files) in [(folders.held.path(), held), (folders.given.path(), given)] {
+            for (name, text) in files {
+                fs::write(folder.join(name), text).unwrap();
+            }
+        }
+        folders
+    }
+
+    fn path(&self) -> Vec<PathBuf> {
+        vec![self.held.path().to_path_buf()]
+    }
+
+    fn plan(&self) -> Result<Change, Problems> {
+        plan(&self.path(), self.held.path(), &[self.given.path().to_path_buf()])
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.held.path().join(name)).unwrap()
+    }
+}
+
+fn actions(change: &Change) -> Vec<(&str, Action)> {
+    let named = change.resources.iter();
+    named.map(|(_, name, action)| (name.as_str(), *action)).collect()
+}
+
+#[test]
+fn what_is_declared_is_replaced_where_it_stands_and_what_is_new_comes_beside() {
+    let held = format!("# the first line\n{}---\n{}", user("jane", "a"), user("joe", "a"));
+    let given = format!(
+        "{}---\n{}---\n{}",
+        user("joe", "b"),
+        user("jill", "a"),
+        user("jane", "a")
+    );
+    let folders = Folders::new(&[("users.yaml", &held)], &[("more.yaml", &given)]);
+    let change = folders.plan().unwrap();
+    assert_eq!(
+        actions(&change),
+        [
+            ("joe", Action::Changed),
+            ("jill", Action::Created),
+            // The line before it belongs to the document, so it is another now.
+            ("jane", Action::Changed)
+        ]
+    );
+    let set = load_changed(&folders.path(), &change, &[]).unwrap();
+    assert_eq!(set.users().count(), 3);
+    assert_eq!(folders.file("users.yaml"), held, "nothing is written yet");
+    change.write().unwrap();
+    let set = load(&folders.path(), &[]).unwrap();
+    let tags = |id: &str| set.user(id).unwrap().tags.contains(&"b".to_owned());
+    assert_eq!(["jane", "joe", "jill"].map(tags), [false, true, false]);
+    assert!(folders.file("users.yaml").contains("# of joe") && folders.file("more.yaml").contains("jill"));
+    let again = folders.plan().unwrap();
+    assert!(again.files.is_empty());
+    assert!(actions(&again).iter().all(|(_, action)| *action == Action::Unchanged));
+    let left: Vec<_> = fs::read_dir(folders.held.path()).unwrap().collect();
+    assert_eq!(left.len(), 2, "nothing else is left in the folder: {left:?}");
+}
+
+#[test]
+fn what_cannot_be_put_in_its_place_is_refused_by_file_and_line() {
+    let list = "- {name: jane, version: v1, type: user, user: {}}\n- {name: joe, version: v1, type: user, user: {}}\n";
+    let depot = "---\nname: crm\nversion: v2alpha\ntype: depot\ndepot:\n  type: SQLITE\n  sqlite: {path: crm.db}\n";
+    for (held, given, expected) in [
+        (list, user("joe", "a").as_str(), "user `joe` is declared at"),
+        ("", depot, "the path `crm.db` is relative"),
+        ("", "a: [", "given.yaml:"),
+        ("", "# nothing\n", "there is no manifest in it"),
+    ] {
+        let folders = Folders::new(&[("held.yaml", held)], &[("given.yaml", given)]);
+        let problems = folders.plan().unwrap_err().to_string();
+        assert!(problems.contains(expected), "{given}: {problems}");
+    }
+    let absolute = depot.replace("crm.db", "/var/crm.db");
+    assert!(Folders::new(&[], &[("given.yaml", &absolute)]).plan().is_ok());
+    let missing = plan(&[], Path::new("/nowhere"), &[PathBuf::from("/nowhere/a.yaml")]);
+    assert!(missing.unwrap_err().to_string().contains("/nowhere/a.yaml"));
+}
+
+#[test]
+fn a_change_that_is_not_in_order_is_seen_before_it_is_written() {
+    let folders = Folders::new(
+        &[("users.yaml", &user("jane", "a"))],
+        &[(
+            "data.yaml",
+            "name: d\nversion: v1\ntype: dataset\ndataset: {address: 'dataos://gone:a/b'}\n",
+        )],
+    );
+    let change = folders.plan().unwrap();
+    let problems = load_changed(&folders.path(), &change, &[]).unwrap_err().to_string();
+    assert!(problems.contains("there is no depot `gone`"), "{problems}");
+}
+
+#[test]
+fn one_file_that_cannot_be_written_leaves_all_as_they_were() {
+    let folders = Folders::new(&[("a.yaml", &user("jane", "a"))], &[]);
+    let mut change = Change::default();
+    let (first, second) = (folders.held.path().join("a.yaml"), folders.held.path().join("b.yaml"));
+    fs::create_dir_all(second.join("inside")).unwrap();
+    change.files.insert(first, (Some(user("jane", "a")), user("jane", "b")));
+    change.files.insert(second, (None, user("joe", "b")));
+    assert!(change.write().unwrap_err().contains("b.yaml"));
+    assert_eq!(folders.file("a.yaml"), user("jane", "a"));
+}

@@ -70,7 +70,7 @@ fn stock_policies_govern_a_server() {
     let sql = "SELECT full_name, email = full_name, phone, home, born, age, gender, income, ip, country FROM staff.hr.people ORDER BY id";
     let rows = minerva.rows(Some(("analyst", &analyst)), sql);
     assert_eq!(rows.len(), 2);
-    let ada = "false,+3312345xxxxx,REDACTED,1990-01-01,35,REDACTED,50000,REDACTED,FR";
+    let ada = "false,+331234xxxxx,REDACTED,1990-01-01,35,REDACTED,50000,REDACTED,FR";
     assert!(rows[0].ends_with(ada), "{rows:?}");
     let hash = rows[0].split(',').next().unwrap();
     // The hash is keyed: it is not the plain SHA-256 that could be looked up.
@@ -248,7 +248,8 @@ fn columns_that_nobody_classified_do_not_exist() {
     // An operator sees it, to classify it.
     assert_eq!(
         minerva.rows(None, "SELECT divisor FROM shop.none.people ORDER BY id"),
-        ["1", "0", "2"]
+        ["1", "2"],
+        "the filter is about operators who are users too"
     );
     // A rule of the collection for what is not declared.
     fs::write(
@@ -307,7 +308,7 @@ fn names_in_a_policy_cannot_be_captured() {
     let script = "\
 CREATE TEMPORARY VIEW people AS SELECT 1 AS id, 'x' AS region, 'y' AS value;
 CREATE TEMPORARY VIEW region AS SELECT 'eu' AS region, 'whole' AS value;
-SET TIME ZONE 'Asia/Tokyo';
+USE shop.none;
 WITH region AS (SELECT 'eu' AS lower, 'all' AS value), people AS (SELECT 'eu' AS region) \
 SELECT p.id, p.email FROM shop.none.people p, region value ORDER BY p.id;
 SELECT q.id, q.email FROM (SELECT 'EU' AS region, 'EU' AS value) r CROSS JOIN shop.none.people q ORDER BY q.id;
@@ -315,8 +316,9 @@ SELECT lower(value), (SELECT count(*) FROM shop.none.people) FROM (SELECT 'US' A
 ";
     let file = minerva.folder.path().join("script.sql");
     fs::write(&file, script).unwrap();
-    let mut command = minerva.client(&["sql", "--output-format", "CSV", "--user", "analyst", "-f"]);
-    let output = command.arg(&file).env("MINERVA_APIKEY", &key).output().unwrap();
+    let mut command = minerva.client(&["sql", "--output-format", "CSV", "--user", "analyst"]);
+    command.arg("-f").arg(&file).env("MINERVA_APIKEY", &key);
+    let output = command.output().unwrap();
     let said = text(&output);
     assert!(output.status.success(), "{said}");
     assert_eq!(said.matches("1,a.\n3,c.\n").count(), 2, "{said}");
@@ -491,7 +493,7 @@ fn a_coordinator_applies_what_an_operator_sends() {
     minerva.key("joe");
 
     for (manifest, expected) in [
-        (MASKED.replace("redact", "redcat"), "given.yaml:1: policy `no-email`"),
+        (MASKED.replace("redact", "redcat"), "unknown mask operator `redcat`"),
         (
             MASKED.replace("redact", "bucket_date, bucket_date: {precision: day}"),
             "`bucket_date` does not fit column `email`",
@@ -507,8 +509,13 @@ fn a_coordinator_applies_what_an_operator_sends() {
     }
     assert_eq!(minerva.rows(Some(("analyst", &key)), sql)[0].len(), 64);
     let stranger = {
-        let mut command = minerva.client(&["apply", "-u", "analyst", "-f"]);
-        command.arg(&given).env("MINERVA_APIKEY", &key).output().unwrap()
+        let mut command = minerva.client(&["apply", "-u", "analyst"]);
+        command
+            .arg("-f")
+            .arg(&given)
+            .env("MINERVA_APIKEY", &key)
+            .output()
+            .unwrap()
     };
     let said = text(&stranger);
     assert!(
@@ -527,8 +534,8 @@ fn a_coordinator_applies_what_an_operator_sends() {
 
 #[test]
 fn tests_stand_beside_policies_and_fail_with_the_reason() {
-    let inside = MASKED.trim_end().trim_end_matches("}}").to_owned()
-        + "}, tests: [{as: analyst, table: shop.none.people, expect: {email: redact, id: visible, rows: all}}]}}\n";
+    let inside = MASKED.trim_end().strip_suffix("}}").unwrap().to_owned()
+        + ", tests: [{as: analyst, table: shop.none.people, expect: {email: redact, id: visible, rows: all}}]}}\n";
     let folder = shop(&[("policies.yaml", &inside)]);
     let resources = folder.path().join("resources").display().to_string();
     let good = minerva(&["policy", "test", &resources]);

@@ -5,10 +5,12 @@
 //! know pass a [`Check`]).
 
 mod address;
+mod certificate_name;
 mod digest;
 mod environment;
 mod files;
 mod glob;
+mod jwks;
 mod kind;
 mod manifest;
 mod name;
@@ -22,7 +24,9 @@ mod time;
 mod watch;
 
 pub use address::Address;
+pub use certificate_name::{CertificateName, Subject};
 pub use glob::{Glob, TagRule};
+pub use jwks::{Algorithm, Jwk, Jwks, LARGEST_KEY_SET, PublicKey};
 pub use kind::{
     Field, KINDS, Kind, Meta,
     access::AccessPolicy,
@@ -30,6 +34,7 @@ pub use kind::{
     data::{ColumnSelector, DataPolicy, FilterSpec, MaskSpec, Rule, Scope, UserSelector},
     dataset::{Column, Dataset},
     depot::Depot,
+    identity_provider::{IdentityProvider, KeySource, TagsClaim},
     secret::Secret,
     user::{ApiKey, User},
 };

@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod dataset;
 pub(crate) mod depot;
+pub(crate) mod identity_provider;
 mod policy;
 pub(crate) mod secret;
 pub(crate) mod user;
@@ -27,6 +28,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &cluster::ClusterKind,
     &dataset::DatasetKind,
     &depot::DepotKind,
+    &identity_provider::IdentityProviderKind,
     &policy::PolicyKind,
     &secret::SecretKind,
     &user::UserKind,

@@ -15,6 +15,7 @@ mod decide;
 mod explain;
 mod expression;
 mod filter;
+mod impersonate;
 mod keys;
 mod leakproof;
 mod mask;

@@ -38,7 +38,7 @@ bench: $(VENV)/ready
 docs:
 	MINERVA_WRITE_DOCS=1 cargo test --release --workspace docs
 
-# TARGET_NAME is `manifests` or `copy`.
+# TARGET_NAME is `manifests`, `copy`, `jwt` or `basic`. The last two build DataFusion anew; `cargo test` runs the same properties on fewer inputs.
 fuzz:
 	cd fuzz && cargo +nightly fuzz run $(or $(TARGET_NAME),manifests)
 

@@ -202,6 +202,10 @@ def cargo_bench_program(name):
     return next(message["executable"] for message in map(json.loads, lines) if message.get("executable") and message["target"]["name"] == name)
 
 
+def output_of(program):
+    return subprocess.run([program], check=True, capture_output=True, text=True).stdout
+
+
 def cargo_bench(name, *arguments):
     command = ["cargo", "bench", "--quiet", "--bench", name, "--", *map(str, arguments)]
     lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip().splitlines()
@@ -295,6 +299,10 @@ def main():
         f"| `minerva sql`, start to the prompt's first line, p50 | {first_line(arguments.minerva):.0f} ms | at most 50 ms |",
         f"| idle memory | {idle:.0f} MiB | at most 100 MiB |",
         f"| one decision among 1,000 policies | {cargo_bench('decide').split()[-1]} µs | at most 50 µs |",
+        *(
+            f"| authenticating a call among 1,000 users: {line.split()[0].replace('_', ' ')} | {line.split()[1]} µs | at most 100 µs |"
+            for line in output_of(cargo_bench_program("authenticate")).splitlines()
+        ),
     ]
     text = "\n".join(lines)
     print(text)

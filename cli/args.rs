@@ -36,7 +36,7 @@ pub(crate) struct Tls {
     /// The certificate's private key (PEM)
     #[arg(long, env = "MINERVA_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// The authorities to trust, of coordinator and workers among each other (PEM)
+    /// The authorities to trust: of coordinator and workers among each other, and of users' client certificates (PEM)
     #[arg(long, env = "MINERVA_TLS_CA", value_name = "FILE")]
     pub(crate) tls_ca: Option<PathBuf>,
     /// Listen beyond loopback although nothing is encrypted

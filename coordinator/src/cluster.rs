@@ -54,7 +54,7 @@ pub async fn bind(config: Config) -> Result<Bound, String> {
     let token = token.map_err(|error| error.to_string())?;
     let door_tls = match &config.tls {
         Some(files) => Some(Arc::new(
-            gateway::Tls::read(&files.cert, &files.key).map_err(|error| error.to_string())?,
+            gateway::Tls::read(&files.cert, &files.key, files.ca.as_deref()).map_err(|error| error.to_string())?,
         )),
         None => None,
     };
@@ -179,6 +179,7 @@ impl Bound {
         tokio::select! {
             served = serving => served,
             () = Arc::clone(&self.engine).watch() => Err("the manifests are no longer watched".to_owned()),
+            () = Arc::clone(&self.engine).fetch_keys() => Err("the keys of identity providers are no longer fetched".to_owned()),
         }
     }
 }

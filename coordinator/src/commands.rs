@@ -161,7 +161,7 @@ pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request
         Request::KillQuery { query_id, message } => {
             let principal = session.principal();
             let owner = (!principal.is_operator()).then_some(principal.id.as_str());
-            let message = message.unwrap_or_else(|| format!("killed by `{}`", principal.id));
+            let message = message.unwrap_or_else(|| format!("killed by `{}`", principal.full_name()));
             match session.engine().queries.cancel(owner, &query_id, &message) {
                 true => Ok(Answer::Count(0)),
                 false => Err(

@@ -11,7 +11,7 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
-    /// Whom to trust when Minerva is itself a client (coordinator to worker), PEM.
+    /// Whom to trust when Minerva is itself a client (coordinator to worker), and whose certificates clients of the doors may show, PEM.
     pub ca: Option<PathBuf>,
 }
 

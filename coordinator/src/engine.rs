@@ -23,7 +23,7 @@ use crate::{
     apply::CHECKS,
     config::Config,
     error::{Code, QueryError, Result},
-    gateway::auth::{self, Credentials},
+    gateway::auth::{self, Authenticator, Credentials, Identities, KeyHash, Known, Presented},
     progress::Progress,
     queries::{Client, Queries},
     session::{Session, Templates},
@@ -40,6 +40,7 @@ const MAX_KEY_SECONDS: i64 = 10 * 365 * 24 * 3600;
 pub(crate) struct Snapshot {
     pub(crate) set: Arc<ResourceSet>,
     pub(crate) rules: Rules,
+    pub(crate) identities: Identities,
     pub(crate) templates: Templates,
     /// What workers are given of it.
     pub(crate) for_workers: Arc<minerva_cluster::Resources>,
@@ -64,6 +65,7 @@ pub struct Engine {
     resources: Resources,
     snapshot: ArcSwap<Snapshot>,
     store: Store,
+    authenticator: Authenticator,
     runtime: Arc<RuntimeEnv>,
     /// Held while a change of the resources is worked out and written.
     pub(crate) applying: tokio::sync::Mutex<()>,
@@ -124,6 +126,7 @@ impl Engine {
             snapshot: ArcSwap::from_pointee(snapshot),
             depots: Arc::clone(wire.depots()),
             store,
+            authenticator: Authenticator::default(),
             config,
             members,
             wire,
@@ -193,12 +196,46 @@ impl Engine {
         self.snapshot.load_full()
     }
 
-    /// Finds the user whom the credentials belong to.
+    /// Finds the user whom the credentials belong to. For doors that know neither the client's address nor its certificate.
     ///
     /// # Errors
     /// `INVALID_CREDENTIALS`; there is no anonymous user.
-    pub fn authenticate(&self, credentials: &Credentials) -> Result<Arc<Principal>> {
-        auth::authenticate(&self.snapshot().set, &self.store, &self.config.cluster, credentials)
+    pub async fn authenticate(&self, credentials: &Credentials) -> Result<Arc<Principal>> {
+        let credentials = Some(credentials.clone());
+        self.admit(&Presented {
+            credentials,
+            ..Presented::default()
+        })
+        .await
+    }
+
+    /// Finds the user who makes a call, by everything that the call shows. It waits only for a provider's keys that a token needs.
+    ///
+    /// # Errors
+    /// `INVALID_CREDENTIALS`; there is no anonymous user. `PERMISSION_DENIED` for who may not act as the user that is asked for.
+    pub async fn admit(&self, presented: &Presented) -> Result<Arc<Principal>> {
+        let snapshot = self.snapshot();
+        let known = Known {
+            identities: &snapshot.identities,
+            rules: &snapshot.rules,
+            store: &self.store,
+            cluster: &self.config.cluster,
+        };
+        self.authenticator.authenticate(&known, presented).await
+    }
+
+    /// Fetches the keys of identity providers for as long as the engine lives.
+    pub async fn fetch_keys(self: Arc<Self>) {
+        let engine = Arc::downgrade(&self);
+        drop(self);
+        let mut ticks = tokio::time::interval(WATCH_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(engine) = engine.upgrade() else { return };
+            let snapshot = engine.snapshot();
+            engine.authenticator.keep_fresh(&snapshot.set).await;
+        }
     }
 
     /// Whether a client that asks for a cluster is at the right door.
@@ -222,7 +259,7 @@ impl Engine {
         let owner = (!principal.is_operator()).then_some(principal.id.as_str());
         Ok(self
             .queries
-            .cancel(owner, query_id, &format!("canceled by `{}`", principal.id)))
+            .cancel(owner, query_id, &format!("canceled by `{}`", principal.full_name())))
     }
 
     /// How far a query of this user is; an operator may ask about anybody's. `None` when it is not known.
@@ -264,7 +301,7 @@ impl Engine {
             created,
             expires: created + wanted.lifetime_seconds,
         };
-        self.store.add_key(&stored, &auth::hash_key(&key))?;
+        self.store.add_key(&stored, &KeyHash::of(&key))?;
         Ok(CreatedKey {
             user: stored.user,
             name: stored.name,
@@ -278,7 +315,7 @@ impl Engine {
     /// # Errors
     /// `PERMISSION_DENIED` for anybody else's keys, unless an operator asks.
     pub fn list_api_keys(&self, principal: &Principal, user: Option<&str>) -> Result<Vec<StoredKey>> {
-        let user = match (user, principal.is_operator()) {
+        let user = match (user, principal.is_operator() && principal.impersonator.is_none()) {
             (None, false) => Some(principal.id.as_str()),
             (user, _) => user,
         };
@@ -315,11 +352,15 @@ impl Engine {
     }
 
     fn may_manage_keys(&self, principal: &Principal, user: &str) -> Result<()> {
-        match principal.is_operator() || principal.id == user {
+        // Who acts as somebody for a while must not take a key away that lasts.
+        match principal.impersonator.is_none() && (principal.is_operator() || principal.id == user) {
             true => Ok(()),
             false => Err(QueryError::new(
                 Code::PermissionDenied,
-                format!("user `{}` may not manage the API keys of `{user}`", principal.id),
+                format!(
+                    "user `{}` may not manage the API keys of `{user}`",
+                    principal.full_name()
+                ),
             )
             .with_hint("ask an operator")),
         }
@@ -348,6 +389,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, String> {
     let set = resources.current();
     let mut first = FirstStart::default();
     let somebody_can_log_in = set.users().any(|user| !user.apikeys.is_empty())
+        || (set.user("admin").is_some() && can_log_in_without_key(&set))
         || !store.keys(None).map_err(|error| error.message)?.is_empty();
     if !somebody_can_log_in {
         first.admin_key = Some(declare_admin(&config.data, &own_folder, &set)?);
@@ -359,6 +401,11 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, String> {
         store,
         lock,
     })
+}
+
+/// Whether there is another way to log in than by API key.
+fn can_log_in_without_key(set: &ResourceSet) -> bool {
+    set.identity_providers().next().is_some() || set.users().any(|user| !user.certificates.is_empty())
 }
 
 fn make_snapshot(
@@ -374,6 +421,7 @@ fn make_snapshot(
     let templates =
         Templates::new(settings, config.bytes_per_task, wire, members, runtime).map_err(|error| error.to_string())?;
     Ok(Snapshot {
+        identities: Identities::of(&set),
         set,
         rules,
         templates,

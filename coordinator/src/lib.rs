@@ -33,7 +33,7 @@ pub use engine::{CreateKey, CreatedKey, Engine, FirstStart, admin_key_file};
 pub use error::{Code, QueryError, Result};
 pub use gateway::{
     Shutdown,
-    auth::{Credentials, hash_key},
+    auth::{ClientCertificate, Credentials, Presented, hash_key},
     shutdown_when,
 };
 pub use progress::Progress;

@@ -587,6 +587,14 @@ mod tests {
             "SELECT 1; SELECT 2",
             "CREATE FUNCTION f() RETURNS INT RETURN 1",
             "DROP SCHEMA s",
+            "SET ROLE operator",
+            "SET ROLE NONE",
+            "SET SESSION AUTHORIZATION root",
+            "SET SESSION AUTHORIZATION DEFAULT",
+            "RESET ROLE",
+            "GRANT operator TO jane",
+            "REVOKE operator FROM jane",
+            "CREATE USER eve",
         ] {
             assert_eq!(code_of(sql), Code::NotSupported, "{sql}");
         }

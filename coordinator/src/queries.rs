@@ -15,6 +15,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use datafusion::physical_plan::ExecutionPlan;
 use minerva_cluster::{Reading, Watch};
+use minerva_policy::Principal;
 use rand::Rng;
 use tokio::sync::watch;
 
@@ -65,6 +66,8 @@ impl State {
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) user: String,
+    /// Who acted as that user, if it was somebody else.
+    pub(crate) impersonator: Option<String>,
     pub(crate) source: Option<String>,
     pub(crate) door: &'static str,
     pub(crate) address: String,
@@ -144,13 +147,14 @@ impl Queries {
     }
 
     /// Begins a query, in state QUEUED.
-    pub(crate) fn begin(&self, user: &str, client: &Client, sql: &str) -> Tracked {
+    pub(crate) fn begin(&self, principal: &Principal, client: &Client, sql: &str) -> Tracked {
         let created = Utc::now();
         let number = self.counter.fetch_add(1, Ordering::Relaxed) % 100_000;
         let id = format!("{}_{number:05}_{}", created.format("%Y%m%d_%H%M%S"), self.suffix);
         let record = Arc::new(Mutex::new(Record {
             id: id.clone(),
-            user: user.to_owned(),
+            user: principal.id.clone(),
+            impersonator: principal.impersonator.clone(),
             source: client.source.clone(),
             door: client.door,
             address: client.address.clone(),
@@ -169,7 +173,7 @@ impl Queries {
         }));
         let (sender, stop) = watch::channel(None);
         let mut inner = locked(&self.inner);
-        inner.running.insert(id, (user.to_owned(), sender));
+        inner.running.insert(id, (principal.id.clone(), sender));
         inner.newest_last.push_back(Arc::clone(&record));
         while inner.newest_last.len() > KEPT {
             inner.newest_last.pop_front();
@@ -311,6 +315,10 @@ impl Tracked {
 mod tests {
     use super::*;
 
+    fn jane() -> Principal {
+        Principal::new("jane", [], Default::default())
+    }
+
     fn client() -> Client {
         Client {
             door: "test",
@@ -322,7 +330,7 @@ mod tests {
     #[test]
     fn a_query_is_cancelled_by_its_owner_or_an_operator_only() {
         let queries = Queries::new();
-        let tracked = queries.begin("jane", &client(), "SELECT 1");
+        let tracked = queries.begin(&jane(), &client(), "SELECT 1");
         let id = tracked.id();
         assert!(!queries.cancel(Some("john"), &id, "no"), "another user's query");
         assert_eq!(queries.progress(Some("john"), &id), None, "another user's query");
@@ -349,7 +357,7 @@ mod tests {
     #[test]
     fn ids_have_trinos_form() {
         let queries = Queries::new();
-        let id = queries.begin("jane", &client(), "SELECT 1").id();
+        let id = queries.begin(&jane(), &client(), "SELECT 1").id();
         let parts: Vec<_> = id.split('_').map(str::len).collect();
         assert_eq!(parts, [8, 6, 5, 5], "{id}");
     }

@@ -102,7 +102,7 @@ pub(crate) enum Answer {
 /// Plans and admits a statement of a session, and begins its record.
 pub(crate) async fn start(session: &Session, sql: &str, parameters: Vec<ScalarValue>) -> Result<Query> {
     let engine = session.engine();
-    let tracked = engine.queries.begin(&session.principal().id, session.client(), sql);
+    let tracked = engine.queries.begin(session.principal(), session.client(), sql);
     let mut running = Running::new(tracked, Arc::clone(engine));
     let id = running.tracked.id();
     let mut stop = running.tracked.stop_signal();

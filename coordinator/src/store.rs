@@ -1,20 +1,29 @@
 //! What a coordinator keeps: API keys made by command. A SQLite file in the data folder.
 //!
-//! In: hashes of keys, never keys. Deliberately absent: what is declared in manifests.
+//! In: hashes of keys, never keys. They are held in memory as well, since every call asks for one: this is the only process that writes the
+//! file. Deliberately absent: what is declared in manifests.
 
 use std::{
+    collections::HashMap,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
-use crate::error::{Code, QueryError, Result};
+use crate::{
+    error::{Code, QueryError, Result},
+    gateway::auth::KeyHash,
+};
 
 /// The coordinator's own state.
 #[derive(Debug)]
-pub(crate) struct Store(Mutex<Connection>);
+pub(crate) struct Store {
+    connection: Mutex<Connection>,
+    /// Whose key has which hash, and when it ends.
+    owners: RwLock<HashMap<KeyHash, (String, i64)>>,
+}
 
 /// One API key that was made by command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,20 +54,47 @@ impl Store {
                  ) STRICT;",
             )
             .map_err(|error| failed(&error))?;
-        Ok(Self(Mutex::new(connection)))
+        let store = Self {
+            connection: Mutex::new(connection),
+            owners: RwLock::default(),
+        };
+        store.read_owners()?;
+        Ok(store)
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes what is in memory what is in the file.
+    fn read_owners(&self) -> Result<()> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT sha256, user, expires FROM api_key")
+            .map_err(|error| failed(&error))?;
+        let rows = statement
+            .query_map(params![], |row| {
+                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
+            })
+            .map_err(|error| failed(&error))?;
+        let mut owners = HashMap::new();
+        for row in rows {
+            let (sha256, user, expires) = row.map_err(|error| failed(&error))?;
+            if let Some(hash) = KeyHash::from_hex(&sha256) {
+                owners.insert(hash, (user, expires));
+            }
+        }
+        *self.owners.write().unwrap_or_else(PoisonError::into_inner) = owners;
+        Ok(())
     }
 
     /// Keeps a key's hash.
-    pub(crate) fn add_key(&self, key: &StoredKey, sha256: &str) -> Result<()> {
+    pub(crate) fn add_key(&self, key: &StoredKey, sha256: &KeyHash) -> Result<()> {
         let added = self
             .connection()
             .execute(
                 "INSERT INTO api_key (user, name, sha256, created, expires) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-                params![key.user, key.name, sha256, key.created, key.expires],
+                params![key.user, key.name, sha256.hex(), key.created, key.expires],
             )
             .map_err(|error| failed(&error))?;
         if added == 0 {
@@ -66,7 +102,7 @@ impl Store {
             return Err(QueryError::new(Code::InvalidArgument, message)
                 .with_hint("choose another name with -n, or delete that key first"));
         }
-        Ok(())
+        self.read_owners()
     }
 
     /// The keys of one user, or of all.
@@ -96,19 +132,14 @@ impl Store {
             .connection()
             .execute("DELETE FROM api_key WHERE user = ?1 AND name = ?2", params![user, name])
             .map_err(|error| failed(&error))?;
+        self.read_owners()?;
         Ok(deleted > 0)
     }
 
     /// Whose key has this hash, and when it ends.
-    pub(crate) fn find_key(&self, sha256: &str) -> Result<Option<(String, i64)>> {
-        self.connection()
-            .prepare_cached("SELECT user, expires FROM api_key WHERE sha256 = ?1")
-            .and_then(|mut statement| {
-                statement
-                    .query_row(params![sha256], |row| Ok((row.get(0)?, row.get(1)?)))
-                    .optional()
-            })
-            .map_err(|error| failed(&error))
+    pub(crate) fn find_key(&self, hash: &KeyHash) -> Option<(String, i64)> {
+        let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        owners.get(hash).cloned()
     }
 }
 
@@ -139,12 +170,17 @@ mod tests {
             created: 1,
             expires: 2,
         };
-        store.add_key(&key, "aa").unwrap();
-        assert!(store.add_key(&key, "bb").is_err(), "the same name twice");
-        assert_eq!(store.find_key("aa").unwrap(), Some(("jane".into(), 2)));
+        let (one, other) = (KeyHash::of("one"), KeyHash::of("other"));
+        store.add_key(&key, &one).unwrap();
+        assert!(store.add_key(&key, &other).is_err(), "the same name twice");
+        assert_eq!(store.find_key(&one), Some(("jane".into(), 2)));
+        assert_eq!(store.find_key(&other), None);
         assert_eq!(store.keys(Some("jane")).unwrap(), vec![key]);
+        drop(store);
+        let store = Store::open(&folder.path().join("state.db")).unwrap();
+        assert_eq!(store.find_key(&one), Some(("jane".into(), 2)), "after a restart");
         assert!(store.delete_key("jane", "laptop").unwrap());
         assert!(!store.delete_key("jane", "laptop").unwrap());
-        assert_eq!(store.find_key("aa").unwrap(), None);
+        assert_eq!(store.find_key(&one), None);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use minerva_resources::{AccessPolicy, Address, Glob};
 
+use crate::impersonate::IMPERSONATE;
 use crate::principal::Principal;
 use crate::rules::{PolicyRef, Rules};
 
@@ -38,6 +39,12 @@ pub(crate) struct AccessRule {
 }
 
 impl AccessRule {
+    /// Whether a predicate is written out in the policy.
+    fn names(&self, predicate: &str) -> bool {
+        let mut globs = self.policy.predicates.iter();
+        globs.any(|glob| glob.literal() == Some(predicate))
+    }
+
     fn is_about(&self, predicate: &str, object: &Object) -> bool {
         let names =
             |globs: &[Glob], texts: &[String]| globs.iter().any(|glob| texts.iter().any(|text| glob.matches(text)));
@@ -78,7 +85,7 @@ const READ: &str = "read";
 impl Rules {
     /// May the principal do `predicate` to the object.
     pub fn authorize(&self, principal: &Principal, predicate: &str, object: &Object) -> AccessDecision {
-        if principal.is_operator() {
+        if principal.is_operator() && predicate != IMPERSONATE {
             return AccessDecision {
                 allowed: true,
                 because: vec![],
@@ -89,6 +96,10 @@ impl Rules {
         let mut denied = vec![];
         for rule in person.access(self).filter(|rule| rule.is_about(predicate, object)) {
             if rule.policy.allow {
+                // What lets one be somebody else must say so, not only not exclude it.
+                if predicate == IMPERSONATE && !rule.names(IMPERSONATE) {
+                    continue;
+                }
                 decision.because.push(Arc::clone(&rule.because));
             } else {
                 denied.push(Arc::clone(&rule.because));

@@ -17,6 +17,7 @@ mod explain;
 mod expression;
 mod filter;
 mod impact;
+mod impersonate;
 mod index;
 mod keys;
 mod leakproof;

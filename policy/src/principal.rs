@@ -2,6 +2,7 @@
 //!
 //! A principal is a value. It knows nothing of how it was authenticated and cannot be changed by a statement.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An authenticated user as policies see them.
@@ -13,6 +14,8 @@ pub struct Principal {
     pub tags: BTreeSet<String>,
     /// What row filters may ask for as `${user.attributes.NAME}`.
     pub attributes: BTreeMap<String, String>,
+    /// Who acts as this user, if it is somebody else: a policy has allowed it, and records name both.
+    pub impersonator: Option<String>,
 }
 
 impl Principal {
@@ -31,6 +34,16 @@ impl Principal {
             id,
             tags: tags.into_iter().chain([own]).collect(),
             attributes,
+            impersonator: None,
+        }
+    }
+
+    /// Who speaks: the id, and who acts as that user. Two principals with the same name share sessions and handles.
+    pub fn full_name(&self) -> Cow<'_, str> {
+        // Ids have no blanks.
+        match &self.impersonator {
+            None => Cow::Borrowed(&self.id),
+            Some(impersonator) => Cow::Owned(format!("{} by {impersonator}", self.id)),
         }
     }
 

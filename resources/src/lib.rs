@@ -6,10 +6,12 @@
 
 mod address;
 mod apply;
+mod certificate_name;
 mod digest;
 mod environment;
 mod files;
 mod glob;
+mod jwks;
 mod kind;
 mod manifest;
 mod name;
@@ -24,7 +26,9 @@ mod watch;
 
 pub use address::Address;
 pub use apply::{Action, Change, plan};
+pub use certificate_name::{CertificateName, Subject};
 pub use glob::{Glob, TagRule};
+pub use jwks::{Algorithm, Jwk, Jwks, LARGEST_KEY_SET, PublicKey};
 pub use kind::{
     Field, KINDS, Kind, Meta,
     access::AccessPolicy,
@@ -32,6 +36,7 @@ pub use kind::{
     data::{ColumnSelector, DataPolicy, FilterSpec, MaskSpec, Rule, Scope, UserSelector},
     dataset::{Column, Dataset, Unclassified},
     depot::Depot,
+    identity_provider::{IdentityProvider, KeySource, TagsClaim},
     policy_test::{PolicyTest, TestAccess, TestSubject},
     secret::Secret,
     user::{ApiKey, User},

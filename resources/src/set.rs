@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::apply::Change;
+use crate::certificate_name::CertificateName;
 use crate::digest;
 use crate::environment::{self, Variables};
 use crate::files::{self, Stamp};
@@ -19,6 +20,7 @@ use crate::kind::cluster::Cluster;
 use crate::kind::data::DataPolicy;
 use crate::kind::dataset::Dataset;
 use crate::kind::depot::{Depot, Draft};
+use crate::kind::identity_provider::IdentityProvider;
 use crate::kind::policy_test::{PolicyTest, TestSubject};
 use crate::kind::secret::Secret;
 use crate::kind::user::User;
@@ -39,6 +41,7 @@ pub struct ResourceSet {
     users: BTreeMap<String, Arc<User>>,
     datasets: BTreeMap<Address, Arc<Dataset>>,
     clusters: BTreeMap<String, Arc<Cluster>>,
+    identity_providers: BTreeMap<String, Arc<IdentityProvider>>,
     access_policies: Vec<AccessPolicy>,
     data_policies: Vec<DataPolicy>,
     policy_tests: Vec<PolicyTest>,
@@ -109,6 +112,11 @@ impl ResourceSet {
     /// A cluster by name.
     pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
         self.clusters.get(name)
+    }
+
+    /// The identity providers, by name.
+    pub fn identity_providers(&self) -> impl Iterator<Item = &Arc<IdentityProvider>> {
+        self.identity_providers.values()
     }
 
     /// Changes when a file, or a variable that was filled in, changes. It is not the same in another process.
@@ -371,6 +379,12 @@ impl Builder {
         self.set.clusters.insert(cluster.meta.name.clone(), Arc::new(cluster));
     }
 
+    pub(crate) fn add_identity_provider(&mut self, provider: IdentityProvider) {
+        self.set
+            .identity_providers
+            .insert(provider.meta.name.clone(), Arc::new(provider));
+    }
+
     pub(crate) fn add_access_policy(&mut self, policy: AccessPolicy) {
         self.set.access_policies.push(policy);
     }
@@ -392,6 +406,8 @@ impl Builder {
         self.collect_datasets();
         self.check_apikeys();
         self.check_policy_tests();
+        self.check_certificates();
+        self.check_issuers();
         let variables = self
             .variables
             .iter()
@@ -497,6 +513,39 @@ impl Builder {
                     let problem = Problem::new(user.meta.location.clone(), message);
                     self.problems.push(problem.help("give each user a key of their own"));
                 }
+            }
+        }
+    }
+
+    /// A certificate must say who asks as well.
+    fn check_certificates(&mut self) {
+        let mut owners: HashMap<&CertificateName, &User> = HashMap::new();
+        for user in self.set.users.values() {
+            for name in &user.certificates {
+                if let Some(other) = owners.insert(name, user) {
+                    let message = format!(
+                        "user `{}`: the certificate of `{name}` is also one of user `{}`",
+                        user.id, other.id
+                    );
+                    let problem = Problem::new(user.meta.location.clone(), message);
+                    self.problems.push(problem.help("give each certificate one user"));
+                }
+            }
+        }
+    }
+
+    /// The issuer of a token says which provider it is checked by.
+    fn check_issuers(&mut self) {
+        let mut issuers: HashMap<&str, &IdentityProvider> = HashMap::new();
+        for provider in self.set.identity_providers.values() {
+            if let Some(other) = issuers.insert(&provider.issuer, provider) {
+                let message = format!(
+                    "identity-provider `{}`: the issuer `{}` is also that of `{}`, at {}",
+                    provider.meta.name, provider.issuer, other.meta.name, other.meta.location
+                );
+                let problem = Problem::new(provider.meta.location.clone(), message);
+                self.problems
+                    .push(problem.help("make one manifest of the two; `audience` may be a list"));
             }
         }
     }

@@ -103,6 +103,12 @@ pub enum GatewayError {
         /// What is wrong.
         message: String,
     },
+    /// The file of authorities holds none.
+    #[error("TLS file `{}` holds no authority that clients' certificates could be checked by; expected PEM certificates", path.display())]
+    TlsAuthorities {
+        /// The file.
+        path: PathBuf,
+    },
     /// A door that was open failed.
     #[error("door `{door}` failed: {message}")]
     Serve {

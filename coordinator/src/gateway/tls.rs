@@ -1,14 +1,14 @@
 //! The certificate and key that every door shares.
 //!
-//! In: two PEM files. Out: [`Tls`], read once and known to be usable, so that a wrong file stops the start instead of the first client.
-//! Deliberately absent: reloading, and client certificates: users prove themselves with keys and tokens.
+//! In: PEM files. Out: [`Tls`], read once and known to be usable, so that a wrong file stops the start instead of the first client.
+//! With authorities, a client may show a certificate, which must be of one of them; whose it is, `auth` decides. Deliberately absent: reloading.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
 };
 
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::GatewayError;
 
@@ -16,6 +16,7 @@ use super::GatewayError;
 pub struct Tls {
     certificate: Vec<u8>,
     key: Vec<u8>,
+    authorities: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Tls {
@@ -25,14 +26,15 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads both files and checks that they belong to a usable identity.
-    pub fn read(certificate: &Path, key: &Path) -> Result<Self, GatewayError> {
+    /// Reads the files and checks that they belong to a usable identity; `authorities` are those that clients' certificates are checked by.
+    pub fn read(certificate: &Path, key: &Path, authorities: Option<&Path>) -> Result<Self, GatewayError> {
         let tls = Self {
             certificate: bytes_of(certificate)?,
             key: bytes_of(key)?,
+            authorities: None,
         };
         match Server::builder().tls_config(tls.config()) {
-            Ok(_) => Ok(tls),
+            Ok(_) => tls.with_authorities(authorities),
             Err(error) => Err(GatewayError::TlsContent {
                 certificate: PathBuf::from(certificate),
                 key: PathBuf::from(key),
@@ -41,9 +43,27 @@ impl Tls {
         }
     }
 
+    fn with_authorities(mut self, path: Option<&Path>) -> Result<Self, GatewayError> {
+        let Some(path) = path else { return Ok(self) };
+        self.authorities = Some(bytes_of(path)?);
+        match Server::builder().tls_config(self.config()) {
+            Ok(_) => Ok(self),
+            Err(_) => Err(GatewayError::TlsAuthorities {
+                path: PathBuf::from(path),
+            }),
+        }
+    }
+
     /// What a gRPC server needs.
     pub(super) fn config(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new().identity(Identity::from_pem(&self.certificate, &self.key))
+        let config = ServerTlsConfig::new().identity(Identity::from_pem(&self.certificate, &self.key));
+        match &self.authorities {
+            // Who shows no certificate shows a key or a token.
+            Some(pem) => config
+                .client_ca_root(Certificate::from_pem(pem))
+                .client_auth_optional(true),
+            None => config,
+        }
     }
 }
 
@@ -63,13 +83,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing.pem");
         assert!(matches!(
-            Tls::read(&missing, &missing),
+            Tls::read(&missing, &missing, None),
             Err(GatewayError::TlsFile { .. })
         ));
 
         let wrong = folder.path().join("wrong.pem");
         std::fs::write(&wrong, "this is no certificate").unwrap();
-        let refused = Tls::read(&wrong, &wrong).unwrap_err();
+        let refused = Tls::read(&wrong, &wrong, None).unwrap_err();
         assert!(matches!(refused, GatewayError::TlsContent { .. }), "{refused}");
     }
 }

@@ -54,6 +54,7 @@ impl SystemTable for Queries {
             count("output_bytes"),
             text("error_code"),
             text("error_message"),
+            text("impersonator"),
         ]))
     }
 
@@ -96,6 +97,7 @@ impl SystemTable for Queries {
                 Arc::new(UInt64Array::from_iter_values(records.iter().map(|record| record.bytes))),
                 text(&|record| record.error.as_ref().map(|error| error.code.as_str().to_owned())),
                 text(&|record| record.error.as_ref().map(|error| error.message.clone())),
+                text(&|record| record.impersonator.clone()),
             ],
         )?)
     }

@@ -176,3 +176,57 @@ fn a_listing_never_hides_a_table_that_may_be_read() {
         );
     }
 }
+
+/// Acting as somebody needs a policy that says `impersonate`; everything else, an operator's role included, is not enough.
+#[test]
+fn acting_as_somebody_is_allowed_in_so_many_words() {
+    let rules = rules(&documents(&[
+        &policy(
+            "all",
+            "['roles:id:all']",
+            "['**']",
+            "{tags: ['**'], paths: ['**']}",
+            true,
+        ),
+        &policy(
+            "desk",
+            "['roles:id:desk']",
+            "[impersonate]",
+            "{tags: ['dataos:system:minerva:user:*']}",
+            true,
+        ),
+        &policy(
+            "lead",
+            "['roles:id:lead']",
+            "[impersonate]",
+            "{tags: [['dataos:system:minerva:user:**', 'roles:id:team']]}",
+            true,
+        ),
+        &policy(
+            "not-vip",
+            "['**']",
+            "['**']",
+            "{tags: ['dataos:system:minerva:user:vip']}",
+            false,
+        ),
+    ]));
+    let team = person("ann", &["roles:id:team"]);
+    let (other, boss) = (person("bob", &[]), person("root", &["roles:id:operator"]));
+    let may = |who: &[&str], as_whom: &crate::Principal| rules.impersonate(&person("me", who), as_whom).is_some();
+    assert!(!may(&[], &team) && !may(&["roles:id:all"], &team) && !may(&["roles:id:operator"], &team));
+    assert!(may(&["roles:id:desk"], &team) && may(&["roles:id:desk"], &other));
+    assert!(may(&["roles:id:lead"], &team) && !may(&["roles:id:lead"], &other));
+    assert!(!may(&["roles:id:desk"], &person("vip", &[])), "a policy denies");
+    assert!(!may(&["roles:id:desk"], &boss), "nobody rises to an operator");
+    assert!(may(&["roles:id:desk", "roles:id:operator"], &boss));
+    let acting = rules.impersonate(&person("me", &["roles:id:desk"]), &team).unwrap();
+    assert_eq!(
+        (acting.id.as_str(), acting.impersonator.as_deref()),
+        ("ann", Some("me"))
+    );
+    assert_eq!(acting.tags, team.tags);
+    assert_eq!(acting.full_name(), "ann by me");
+    let desk = person("desk", &["roles:id:desk"]);
+    let first = rules.impersonate(&person("me", &["roles:id:desk"]), &desk).unwrap();
+    assert!(rules.impersonate(&first, &team).is_none(), "no chains");
+}

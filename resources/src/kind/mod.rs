@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod dataset;
 pub(crate) mod depot;
+pub(crate) mod identity_provider;
 mod policy;
 pub(crate) mod policy_test;
 pub(crate) mod secret;
@@ -28,6 +29,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &cluster::ClusterKind,
     &dataset::DatasetKind,
     &depot::DepotKind,
+    &identity_provider::IdentityProviderKind,
     &policy::PolicyKind,
     &policy_test::PolicyTestKind,
     &secret::SecretKind,

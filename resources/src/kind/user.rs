@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Field, Kind, Meta, optional, required};
+use crate::certificate_name::{CertificateName, Subject};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::set::Builder;
@@ -23,6 +24,9 @@ pub struct User {
     pub attributes: BTreeMap<String, String>,
     /// The keys that prove who asks.
     pub apikeys: Vec<ApiKey>,
+    /// The certificates that prove who asks, by what they say of their holder.
+    #[serde(default)]
+    pub certificates: Vec<CertificateName>,
 }
 
 /// What is kept of an API key.
@@ -51,6 +55,14 @@ struct Written {
     attributes: BTreeMap<String, String>,
     #[serde(default)]
     apikeys: Vec<WrittenKey>,
+    #[serde(default)]
+    certificates: Vec<WrittenCertificate>,
+}
+
+#[derive(Deserialize)]
+struct WrittenCertificate {
+    subject: Option<String>,
+    uri: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +96,9 @@ user:
     - name: laptop
       sha256: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
       expires: 2027-01-01T00:00:00Z
+  certificates:
+    - subject: CN=jane,O=Acme
+    - uri: spiffe://acme.example/jane
 "
     }
 
@@ -110,6 +125,22 @@ user:
                 "apikeys[].expires",
                 "`2027-01-01` or `2027-01-01T12:00:00Z`",
                 "When the key ceases to hold; a day means its first second in UTC. Never when absent.",
+            ),
+            optional(
+                "certificates",
+                "list",
+                "Client certificates with which the user connects, if `--tls-ca` names their authority. No two users share one.",
+            ),
+            optional(
+                "certificates[].subject",
+                "text",
+                "The subject as RFC 4514 writes it, all of it, letter by letter: `openssl x509 -noout -subject -nameopt RFC2253` prints it. \
+                 Each certificate has either this or `uri`.",
+            ),
+            optional(
+                "certificates[].uri",
+                "text",
+                "A URI among the subject's alternative names, letter by letter.",
             ),
         ];
         FIELDS
@@ -164,6 +195,7 @@ user:
                 expires: expires.flatten(),
             });
         }
+        let certificates = certificates(written.certificates, body, &meta, &mut problems);
         if problems.is_empty() {
             let id = meta.name.clone();
             set.add_user(User {
@@ -172,8 +204,41 @@ user:
                 tags,
                 attributes: written.attributes,
                 apikeys,
+                certificates,
             });
         }
         problems
     }
+}
+
+fn certificates(
+    written: Vec<WrittenCertificate>,
+    body: &Node,
+    meta: &Meta,
+    problems: &mut Vec<Problem>,
+) -> Vec<CertificateName> {
+    let nodes = body.get("certificates").and_then(Node::as_list).unwrap_or_default();
+    let mut names = Vec::new();
+    for (certificate, node) in written.into_iter().zip(nodes) {
+        let name = match (certificate.subject, certificate.uri) {
+            (Some(subject), None) => Subject::parse(&subject)
+                .map(CertificateName::Subject)
+                .map_err(|why| format!("`subject` is no subject: {why}")),
+            (None, Some(uri)) if uri.contains(':') => Ok(CertificateName::Uri(uri)),
+            (None, Some(_)) => Err("`uri` is no URI".to_owned()),
+            _ => Err("a certificate has either `subject` or `uri`".to_owned()),
+        };
+        match name {
+            Ok(name) if names.contains(&name) => {
+                problems.push(Problem::new(
+                    meta.at(node.line),
+                    format!("the certificate of `{name}` is there twice"),
+                ));
+            }
+            Ok(name) => names.push(name),
+            Err(message) => problems
+                .push(Problem::new(meta.at(node.line), message).help("expected such as `subject: CN=jane,O=Acme`")),
+        }
+    }
+    names
 }

@@ -8,7 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,6 +24,7 @@ use tonic::{
 };
 
 use super::{handles::locked, sessions::ClientSession};
+use crate::gateway::auth::ClientCertificate;
 
 /// How long to wait after the system refused to accept, which it does when it is out of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -35,6 +36,8 @@ const MOST_LOST_COOKIES: usize = 16;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
+    /// The certificate that its client has shown, read once.
+    certificate: OnceLock<Option<Arc<ClientCertificate>>>,
     /// The session of each principal that has called on this connection without a cookie.
     pub(super) sessions: Mutex<HashMap<String, Arc<ClientSession>>>,
     /// Cookies that name no session any more and whose client has been told so once.
@@ -45,9 +48,19 @@ impl Peer {
     pub(super) fn new(address: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
             address,
+            certificate: OnceLock::new(),
             sessions: Mutex::default(),
             lost_cookies: Mutex::default(),
         })
+    }
+
+    /// The certificate that the client has shown and the handshake has checked.
+    pub(super) fn certificate(&self, extensions: &Extensions) -> Option<Arc<ClientCertificate>> {
+        let read = || {
+            let shown = extensions.get::<TlsConnectInfo<Arc<Self>>>()?.peer_certs()?;
+            ClientCertificate::read(shown.first()?).map(Arc::new)
+        };
+        self.certificate.get_or_init(read).clone()
     }
 
     /// Whether this cookie, which names no session, is seen for the first time. Few are remembered: honest clients have one.

@@ -143,7 +143,7 @@ impl<Q: Planned> Results<Q> {
         let mut entries = locked(&self.entries);
         let entry = entries
             .get_mut(&handle)
-            .filter(|entry| entry.owner.id == caller.id)
+            .filter(|entry| is_same(&entry.owner, caller))
             .ok_or_else(no_such_result)?;
         match entry.query.take() {
             Some(query) => Ok((
@@ -165,7 +165,7 @@ impl<Q: Planned> Results<Q> {
         let entries = locked(&self.entries);
         entries
             .get(&handle)
-            .filter(|entry| entry.owner.id == caller.id)
+            .filter(|entry| is_same(&entry.owner, caller))
             .map(|entry| entry.query_id.clone())
     }
 
@@ -174,7 +174,7 @@ impl<Q: Planned> Results<Q> {
         let mut entries = locked(&self.entries);
         match entries
             .get_mut(&handle)
-            .filter(|entry| entry.owner.id == caller.id && entry.query.is_some())
+            .filter(|entry| is_same(&entry.owner, caller) && entry.query.is_some())
         {
             Some(entry) => {
                 entry.since = Instant::now();
@@ -218,6 +218,11 @@ pub(super) fn no_such_result() -> Status {
     )
 }
 
+/// Who acts as somebody does not get at what that user has made, nor the other way round.
+fn is_same(owner: &Principal, caller: &Principal) -> bool {
+    owner.full_name() == caller.full_name()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,11 +237,7 @@ mod tests {
     }
 
     fn principal(id: &str) -> Arc<Principal> {
-        Arc::new(Principal {
-            id: id.to_owned(),
-            tags: Default::default(),
-            attributes: Default::default(),
-        })
+        Arc::new(Principal::new(id, [], Default::default()))
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl PreparedStatements {
     /// The caller's statement behind a handle.
     pub(super) fn get(&self, handle: &[u8], caller: &Principal) -> Result<Arc<Prepared>, Status> {
         let found = Handle::read(handle).and_then(|handle| locked(&self.statements).get(&handle).cloned());
-        found.filter(|prepared| prepared.client.owner() == caller.id).ok_or_else(|| {
+        found.filter(|prepared| prepared.client.owner() == caller.full_name()).ok_or_else(|| {
             unknown("the prepared statement is unknown: it was closed, its session ended, or it was never prepared here; prepare it again")
         })
     }

@@ -28,11 +28,12 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 
 use super::{
+    connection::Peer,
     handles::{RESULT_TIME_OUT, Results, locked},
     metadata,
     parameters::read_rows,
     prepared::PreparedStatements,
-    sessions::{Caller, Sessions, credentials_of},
+    sessions::{Caller, Sessions, credentials_of, presented},
     sql_info::sql_info,
     statements::Data,
     status::{internal, invalid, status_of, unauthenticated, unsupported},
@@ -140,35 +141,42 @@ impl FlightSqlService for Service {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Answer<Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>> {
-        let credentials = if request.metadata().contains_key("authorization") {
-            credentials_of(request.metadata())?
-        } else {
+        let peer = Peer::of(request.extensions())
+            .ok_or_else(|| internal("a handshake arrived without its connection", &"no peer in the request"))?;
+        let (metadata, extensions, mut messages) = request.into_parts();
+        let mut credentials = credentials_of(&metadata)?;
+        if credentials.is_none() {
             // Flight's first handshake carries user and password in its payload.
-            let first = request.into_inner().try_next().await?;
-            let first = first
-                .ok_or_else(|| unauthenticated("the handshake has neither the header `authorization` nor a message"))?;
-            let basic = arrow_flight::BasicAuth::decode(first.payload);
-            let basic = basic.map_err(|_| unauthenticated("the handshake's message is no user and password"))?;
-            Credentials::Basic {
-                user: basic.username,
-                password: basic.password,
+            let first = messages.try_next().await?.filter(|first| !first.payload.is_empty());
+            if let Some(first) = first {
+                let basic = arrow_flight::BasicAuth::decode(first.payload);
+                let basic = basic.map_err(|_| unauthenticated("the handshake's message is no user and password"))?;
+                credentials = Some(Credentials::Basic {
+                    user: basic.username,
+                    password: basic.password,
+                });
             }
-        };
-        self.engine.authenticate(&credentials).map_err(status_of)?;
-        // The API key is the bearer token: nothing else has to be kept, and it ends when the key ends.
-        let token = match credentials {
-            Credentials::Basic { password, .. } => password,
-            Credentials::Bearer(token) => token,
+        }
+        let shown = presented(credentials, &metadata, &peer, &extensions)?;
+        self.engine.admit(&shown).await.map_err(status_of)?;
+        // The API key or token is the bearer token: nothing else has to be kept, and it ends when the key ends. A certificate needs none.
+        let token = match shown.credentials {
+            Some(Credentials::Basic { password, .. }) => password,
+            Some(Credentials::Bearer(token)) => token,
+            None => String::new(),
         };
         let header = MetadataValue::try_from(format!("Bearer {token}"));
         let header = header.map_err(|error| internal("a token cannot be sent back", &error))?;
+        let is_certificate = token.is_empty();
         let answer = HandshakeResponse {
             protocol_version: 0,
             payload: token.into(),
         };
         let stream: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(futures::stream::iter([Ok(answer)]));
         let mut response = Response::new(stream);
-        response.metadata_mut().insert("authorization", header);
+        if !is_certificate {
+            response.metadata_mut().insert("authorization", header);
+        }
         Ok(response)
     }
 

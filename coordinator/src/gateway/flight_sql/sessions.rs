@@ -14,11 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{
-    Engine as _,
-    alphabet::STANDARD,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use minerva_policy::Principal;
 use tonic::{
     Extensions, Status,
@@ -30,7 +25,12 @@ use super::{
     handles::{Handle, locked},
     status::{internal, status_of, unauthenticated, unknown},
 };
-use crate::{engine::Engine, gateway::auth::Credentials, queries::Client, session::Session};
+use crate::{
+    engine::Engine,
+    gateway::auth::{Credentials, Presented},
+    queries::Client,
+    session::Session,
+};
 
 /// The cookie, named as other Flight servers name it.
 const COOKIE: &str = "arrow_flight_session_id";
@@ -38,11 +38,8 @@ const COOKIE: &str = "arrow_flight_session_id";
 /// How long a session outlives its last connection, for clients that come back with its cookie.
 const COOKIE_TIME_OUT: Duration = Duration::from_secs(3600);
 
-/// Both spellings of base64 are in use: with padding (Java, C++) and without (Go).
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+/// The header that names the user to act as.
+const ACT_AS: &str = "x-minerva-user";
 
 /// The principal of a call and the session it speaks in.
 #[derive(Debug, Clone)]
@@ -130,8 +127,8 @@ impl ClientSession {
     }
 }
 
-fn same(one: &Principal, other: &Principal) -> bool {
-    one.id == other.id && one.tags == other.tags && one.attributes == other.attributes
+fn same(one: &Arc<Principal>, other: &Arc<Principal>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
 }
 
 /// Every session of this door.
@@ -155,14 +152,15 @@ impl Sessions {
         metadata: &MetadataMap,
         extensions: &Extensions,
     ) -> Result<Admitted, Status> {
-        let principal = engine.authenticate(&credentials_of(metadata)?).map_err(status_of)?;
+        let peer = Peer::of(extensions)
+            .ok_or_else(|| internal("a call arrived without its connection", &"no peer in the request"))?;
+        let presented = presented(credentials_of(metadata)?, metadata, &peer, extensions)?;
+        let principal = engine.admit(&presented).await.map_err(status_of)?;
         if let Some(wanted) = metadata.get("cluster-name") {
             engine
                 .serves(&String::from_utf8_lossy(wanted.as_bytes()))
                 .map_err(status_of)?;
         }
-        let peer = Peer::of(extensions)
-            .ok_or_else(|| internal("a call arrived without its connection", &"no peer in the request"))?;
         let (client, is_new) = match cookie_of(metadata) {
             Some(cookie) => self.by_cookie(engine, &principal, &peer, metadata, &cookie)?,
             None => self.by_connection(engine, &principal, &peer, metadata),
@@ -189,7 +187,7 @@ impl Sessions {
         cookie: &str,
     ) -> Result<(Arc<ClientSession>, bool), Status> {
         let known = Handle::read_hex(cookie).and_then(|id| locked(&self.sessions).get(&id).cloned());
-        if let Some(known) = known.filter(|known| known.owner == principal.id) {
+        if let Some(known) = known.filter(|known| known.owner == principal.full_name()) {
             known.keeps_cookies.store(true, Ordering::Relaxed);
             return Ok((known, false));
         }
@@ -214,7 +212,7 @@ impl Sessions {
         metadata: &MetadataMap,
     ) -> (Arc<ClientSession>, bool) {
         let mut on_connection = locked(&peer.sessions);
-        if let Some(known) = on_connection.get(&principal.id) {
+        if let Some(known) = on_connection.get(principal.full_name().as_ref()) {
             return (Arc::clone(known), false);
         }
         let source = metadata
@@ -228,7 +226,7 @@ impl Sessions {
         };
         let made = Arc::new(ClientSession {
             id: Handle::random(),
-            owner: principal.id.clone(),
+            owner: principal.full_name().into_owned(),
             session: Mutex::new(engine.session(Arc::clone(principal), client.clone())),
             client,
             peers: Mutex::default(),
@@ -237,7 +235,7 @@ impl Sessions {
             prepared: AtomicUsize::new(0),
         });
         locked(&self.sessions).insert(made.id, Arc::clone(&made));
-        on_connection.insert(principal.id.clone(), Arc::clone(&made));
+        on_connection.insert(made.owner.clone(), Arc::clone(&made));
         (made, true)
     }
 
@@ -265,13 +263,43 @@ impl Sessions {
     }
 }
 
-/// The credentials of a call: `authorization` with Basic or Bearer, or the header of Flight's first handshake.
-pub(super) fn credentials_of(metadata: &MetadataMap) -> Result<Credentials, Status> {
+/// Everything that a call shows of who makes it.
+pub(super) fn presented(
+    credentials: Option<Credentials>,
+    metadata: &MetadataMap,
+    peer: &Peer,
+    extensions: &Extensions,
+) -> Result<Presented, Status> {
+    let certificate = peer.certificate(extensions);
+    if credentials.is_none() && certificate.is_none() {
+        return Err(unauthenticated(
+            "the call has no credentials; expected the header `authorization` with a user and API key (Basic), an API key or a token (Bearer), \
+             or a client certificate",
+        ));
+    }
+    let act_as = match metadata.get(ACT_AS) {
+        Some(user) => Some(
+            user.to_str()
+                .map_err(|_| unauthenticated("the header `x-minerva-user` is not plain text"))?
+                .to_owned(),
+        ),
+        None => None,
+    };
+    Ok(Presented {
+        credentials,
+        address: Some(peer.address.ip()),
+        certificate,
+        act_as,
+    })
+}
+
+/// The credentials of a call: `authorization` with Basic or Bearer, or the header of Flight's first handshake; none without either.
+pub(super) fn credentials_of(metadata: &MetadataMap) -> Result<Option<Credentials>, Status> {
     if let Some(header) = metadata.get("authorization") {
         let header = header
             .to_str()
             .map_err(|_| unauthenticated("the header `authorization` is not plain text"))?;
-        return credentials_in(header);
+        return Credentials::from_header(header).map(Some).map_err(status_of);
     }
     if let Some(token) = metadata.get_bin("auth-token-bin") {
         let token = token
@@ -279,39 +307,10 @@ pub(super) fn credentials_of(metadata: &MetadataMap) -> Result<Credentials, Stat
             .ok()
             .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
         return token
-            .map(Credentials::Bearer)
+            .map(|token| Some(Credentials::Bearer(token)))
             .ok_or_else(|| unauthenticated("the header `auth-token-bin` is no token"));
     }
-    Err(unauthenticated(
-        "the call has no credentials; expected the header `authorization` with a user and API key (Basic) or an API key (Bearer)",
-    ))
-}
-
-fn credentials_in(header: &str) -> Result<Credentials, Status> {
-    let (scheme, value) = header.trim().split_once(' ').unwrap_or((header, ""));
-    let value = value.trim();
-    if scheme.eq_ignore_ascii_case("bearer") && !value.is_empty() {
-        return Ok(Credentials::Bearer(value.to_owned()));
-    }
-    if scheme.eq_ignore_ascii_case("basic") {
-        let decoded = BASE64
-            .decode(value)
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok());
-        let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
-        if let Some((user, password)) = pair {
-            return Ok(Credentials::Basic {
-                user: user.to_owned(),
-                password: password.to_owned(),
-            });
-        }
-        return Err(unauthenticated(
-            "the header `authorization` is no valid Basic header; expected base64 of `user:key`",
-        ));
-    }
-    Err(unauthenticated(
-        "the header `authorization` starts with neither `Basic` nor `Bearer`",
-    ))
+    Ok(None)
 }
 
 /// The session's cookie among all cookies of a call.
@@ -353,14 +352,15 @@ mod tests {
     #[test]
     fn basic_with_and_without_padding_and_bearer_are_understood() {
         for header in ["Basic amFuZTpzM2NyZXQ6eA==", "basic amFuZTpzM2NyZXQ6eA"] {
-            let Credentials::Basic { user, password } = credentials_of(&headers(&[("authorization", header)])).unwrap()
+            let Some(Credentials::Basic { user, password }) =
+                credentials_of(&headers(&[("authorization", header)])).unwrap()
             else {
                 panic!("{header} is Basic");
             };
             assert_eq!((user.as_str(), password.as_str()), ("jane", "s3cret:x"));
         }
         let found = credentials_of(&headers(&[("authorization", "Bearer mk_123")])).unwrap();
-        assert!(matches!(found, Credentials::Bearer(token) if token == "mk_123"));
+        assert!(matches!(found, Some(Credentials::Bearer(token)) if token == "mk_123"));
     }
 
     #[test]
@@ -378,10 +378,10 @@ mod tests {
             assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{header}");
             assert!(!refused.message().contains("c2VjcmV0"));
         }
-        assert_eq!(
-            credentials_of(&MetadataMap::new()).unwrap_err().code(),
-            tonic::Code::Unauthenticated
-        );
+        assert!(credentials_of(&MetadataMap::new()).unwrap().is_none());
+        let peer = Peer::new(([127, 0, 0, 1], 1).into());
+        let refused = presented(None, &MetadataMap::new(), &peer, &Extensions::default()).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unauthenticated);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -258,8 +258,7 @@ impl Writer for MemorySource {
             let message = "there is no table of this name";
             return Err(self.error(collection, dataset, ErrorKind::NotFound, message).into());
         };
-        let whole = batches.iter().map(|batch| with_all_columns(batch, &table.schema)).collect();
-        let batches = self.conform((collection, dataset), &table.schema, whole)?;
+        let batches = self.conform((collection, dataset), &table.schema, batches)?;
         let count = count(&batches);
         table.batches.extend(batches);
         Ok(count)
@@ -272,26 +271,14 @@ impl Writer for MemorySource {
             .is_some())
     }
 
+    fn has_defaults(&self) -> bool {
+        false
+    }
+
     async fn change(&self, collection: &str, dataset: &str) -> Result<Box<dyn Change>> {
         let message = "the rows of depots of type `memory` cannot be changed; make a new table with CREATE TABLE AS";
         Err(self.error(collection, dataset, ErrorKind::Unsupported, message))
     }
-}
-
-/// The columns of a table out of a batch that has some of them.
-fn with_all_columns(batch: &RecordBatch, schema: &SchemaRef) -> RecordBatch {
-    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
-        Some(column) => Arc::clone(column),
-        None => new_null_array(field.data_type(), batch.num_rows()),
-    };
-    let columns = schema.fields().iter().map(column).collect();
-    let nullable: Vec<Field> = (schema.fields().iter().zip(&columns as &Vec<ArrayRef>))
-        .map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true))
-        .collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    // Columns of one length under a schema made of them always fit.
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), columns, &options)
-        .unwrap_or_else(|_| RecordBatch::new_empty(Arc::clone(schema)))
 }
 
 fn count(batches: &[RecordBatch]) -> u64 {
@@ -313,7 +300,7 @@ fn splits(batches: usize) -> Vec<Split> {
 #[cfg(test)]
 mod tests {
     use arrow::array::Int64Array;
-    use arrow::datatypes::DataType;
+    use arrow::datatypes::{DataType, Field};
 
     use super::*;
     use crate::conformance::{self, Failure, Subject, stream_of};

@@ -54,6 +54,11 @@ pub trait Writer: Debug + Send + Sync {
     /// When the depot cannot do that, or the dataset's rows have no identity.
     async fn change(&self, collection: &str, dataset: &str) -> Result<Box<dyn Change>>;
 
+    /// Whether a column that rows have not got may take something else than NULL. Otherwise rows come with all columns.
+    fn has_defaults(&self) -> bool {
+        true
+    }
+
     /// Whether the depot's own rows must be read to their end before the first of them is written.
     fn reads_before_it_writes(&self) -> bool {
         false

@@ -23,6 +23,8 @@ mod query;
 mod session;
 mod store;
 mod system;
+mod views;
+mod write;
 
 pub use catalog::{TableEntry, TableRequest};
 pub use cluster::{Bound, bind};

@@ -168,6 +168,10 @@ impl Writer for Files {
         .await
     }
 
+    fn has_defaults(&self) -> bool {
+        false
+    }
+
     async fn change(&self, collection: &str, dataset: &str) -> Result<Box<dyn Change>> {
         let message = "rows of files cannot be changed; make a new table with CREATE TABLE AS";
         Err(Error::new(&self.depot, ErrorKind::Unsupported, message).about_dataset(collection, dataset))

@@ -185,7 +185,29 @@ async fn writes(subject: &Subject) -> Check {
     expect(
         kind(writer.append(collection, dataset, stream(Vec::new())).await) == Some(ErrorKind::NotFound),
         "rows were added to a table that is gone",
-    )
+    )?;
+    // What the depot holds it also takes, value by value.
+    for sample in &subject.samples {
+        let copy = Sample {
+            name: format!("copy of {}", sample.name),
+            ..sample.clone()
+        };
+        let stored = writer.stored(&sample.rows.schema())?;
+        let columns = sample.rows.columns().iter().zip(stored.fields());
+        let columns: Result<Vec<ArrayRef>, _> = columns
+            .map(|(column, field)| cast(column, field.data_type()))
+            .collect();
+        let rows = RecordBatch::try_new(Arc::clone(&stored), columns?)?;
+        let written = writer
+            .create(collection, &copy.name, stream_of(&stored, vec![rows]))
+            .await?;
+        expect(written == sample.rows.num_rows() as u64, "a copy does not count its rows")?;
+        reads_all_rows(subject, &copy)
+            .await
+            .map_err(|Failure(message)| Failure(format!("`{}`: {message}", copy.name)))?;
+        expect(writer.remove(collection, &copy.name).await?, "a copy was not removed")?;
+    }
+    Ok(())
 }
 
 /// Batches as a stream.

@@ -518,6 +518,17 @@ impl<'a> Catalog<'a> {
         Ok(minerva_policy::explain(&self.snapshot.rules, user, address, &schema))
     }
 
+    /// A view of the session that a query names, which nobody else has.
+    pub(crate) fn session_view_in(&self, query: &QueryAst) -> Result<Option<String>> {
+        let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query.clone()))));
+        let state = self.session.state(self.snapshot, false);
+        let named = state.resolve_table_references(&statement)?;
+        Ok(named.into_iter().find_map(|reference| match reference {
+            TableReference::Bare { table } => self.session.view(&table).map(|_| table.to_string()),
+            _ => None,
+        }))
+    }
+
     /// The datasets that a query names; the engine's own tables and the session's views are left out.
     pub(crate) fn addresses_of(&self, query: &QueryAst) -> Result<BTreeSet<Address>> {
         let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query.clone()))));

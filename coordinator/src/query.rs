@@ -178,9 +178,7 @@ async fn answer(
         Request::Explain { query, options } => {
             explain::run(session, snapshot, *query, options, parameters, tracked).await
         }
-        command if write::writes(&command) => {
-            write::run(session, snapshot, command, parameters, tracked).await
-        }
+        command if write::writes(&command) => write::run(session, snapshot, command, parameters, tracked).await,
         command => commands::run(session, snapshot, command).await,
     }
 }

@@ -12,6 +12,7 @@ mod tags;
 mod view;
 
 use datafusion::{arrow::datatypes::DataType, common::ScalarValue, error::DataFusionError};
+use futures::{FutureExt, future::BoxFuture};
 
 use crate::{
     engine::Snapshot,
@@ -37,7 +38,18 @@ pub(crate) fn writes(request: &Request) -> bool {
 }
 
 /// Runs a statement that writes.
-pub(crate) async fn run(
+pub(crate) fn run<'a>(
+    session: &'a Session,
+    snapshot: &'a Snapshot,
+    request: Request,
+    parameters: Vec<ScalarValue>,
+    tracked: &'a Tracked,
+) -> BoxFuture<'a, Result<Answer>> {
+    // Boxed, because the many waits inside would make every caller's future as large, and slow to compile.
+    run_statement(session, snapshot, request, parameters, tracked).boxed()
+}
+
+async fn run_statement(
     session: &Session,
     snapshot: &Snapshot,
     request: Request,
@@ -57,12 +69,12 @@ pub(crate) async fn run(
             if_not_exists,
         } => {
             let new = insert::New { name: &name, not_null: &not_null, if_not_exists };
-            statement.create_table(new, *query, parameters).await?
+            statement.create_table(new, *query, parameters).boxed().await?
         }
-        Request::Insert { name, columns, query } => statement.insert(&name, columns, *query, parameters).await?,
-        Request::DropTable { name, if_exists } => statement.drop_table(&name, if_exists).await?,
-        Request::Delete(table) => statement.delete(&table, parameters).await?,
-        Request::Update { table, columns, values } => statement.update(&table, columns, values, parameters).await?,
+        Request::Insert { name, columns, query } => statement.insert(&name, columns, *query, parameters).boxed().await?,
+        Request::DropTable { name, if_exists } => statement.drop_table(&name, if_exists).boxed().await?,
+        Request::Delete(table) => statement.delete(&table, parameters).boxed().await?,
+        Request::Update { table, columns, values } => statement.update(&table, columns, values, parameters).boxed().await?,
         Request::CreateView {
             name,
             columns,
@@ -71,9 +83,9 @@ pub(crate) async fn run(
             if_not_exists,
         } => {
             let new = view::New { name: &name, columns, or_replace, if_not_exists };
-            statement.create_view(new, query).await?
+            statement.create_view(new, query).boxed().await?
         }
-        Request::DropView { name, if_exists } => statement.drop_view(&name, if_exists).await?,
+        Request::DropView { name, if_exists } => statement.drop_view(&name, if_exists).boxed().await?,
         _ => {
             let message = "a statement that does not write came to those that do";
             return Err(QueryError::new(Code::GenericInternalError, message));
@@ -83,7 +95,15 @@ pub(crate) async fn run(
 }
 
 /// The parameters of a statement that writes; other commands have none.
-pub(crate) async fn parameters(
+pub(crate) fn parameters<'a>(
+    session: &'a Session,
+    snapshot: &'a Snapshot,
+    request: &'a Request,
+) -> BoxFuture<'a, Result<Vec<(String, DataType)>>> {
+    find_parameters(session, snapshot, request).boxed()
+}
+
+async fn find_parameters(
     session: &Session,
     snapshot: &Snapshot,
     request: &Request,

@@ -407,7 +407,7 @@ impl Database {
             ),
             (_, "25006") => (
                 ErrorKind::Unsupported,
-                "to read it PostgreSQL would have to write something, and a depot is only ever read",
+                "to read it PostgreSQL would have to write something, and reading writes nothing",
             ),
             (_, "XX001" | "XX002") => (ErrorKind::Corrupt, "PostgreSQL finds its files damaged"),
             ("08" | "57", _) => (ErrorKind::Unreachable, "PostgreSQL ended the connection"),

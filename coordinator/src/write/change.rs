@@ -50,7 +50,7 @@ impl Writing<'_> {
         let address = &place.address;
         let change = writer(&place)?.change(&address.collection, &address.dataset).await.map_err(from_depot)?;
         let target = self.same(&catalog, &place, target).await?;
-        let (rows, _) = self.find(table, &[], &place, &target, change.table(), parameters).await?;
+        let (rows, ..) = self.find(table, &[], &place, &target, change.table(), parameters).await?;
         change.delete(rows).await.map_err(from_depot)
     }
 
@@ -73,17 +73,13 @@ impl Writing<'_> {
             let message = format!("column `{column}` of `{address}` is masked for you, and takes no values of yours");
             return Err(QueryError::new(Code::PermissionDenied, message));
         }
-        let (rows, plan) = self.find(table, &values, &place, &target, change.table(), parameters).await?;
+        let (rows, plan, types) = self.find(table, &values, &place, &target, change.table(), parameters).await?;
         // The columns of the query are the identity of the row, the new values, and what is checked.
         let names: Vec<String> = std::iter::once(String::new()).chain(columns.iter().cloned()).collect();
         let tags = self.lacking(self.carried(&plan, &names)?, address);
         tags::expect_accepted(&tags, &place.depot)?;
         tags::expect_none_new(&tags, address)?;
-        if let Some(first) = rows.first() {
-            let schema = first.schema();
-            let types = schema.fields().iter().skip(1).map(|field| field.data_type());
-            fit::expect_assignable(types, &written)?;
-        }
+        fit::expect_assignable(types.iter().skip(1), &written)?;
         let state = self.session.state(self.snapshot, false);
         let checked: Vec<Field> = (target.governance.filtered_columns().iter())
             .filter_map(|name| target.schema.field_with_name(name).ok().cloned())
@@ -118,7 +114,7 @@ impl Writing<'_> {
         target: &Target,
         raw: Arc<dyn TableProvider>,
         parameters: Vec<ScalarValue>,
-    ) -> Result<(Vec<RecordBatch>, LogicalPlan)> {
+    ) -> Result<(Vec<RecordBatch>, LogicalPlan, Vec<DataType>)> {
         let governed = protect_to_change(&place.address, &target.governance, raw)?;
         let changed = Changed {
             name: TARGET,
@@ -143,7 +139,9 @@ impl Writing<'_> {
             reservation.try_grow(batch.get_array_memory_size())?;
             found.push(batch);
         }
-        Ok((found, plan))
+        let schema = rows.schema();
+        let types = schema.fields().iter().map(|field| field.data_type().clone());
+        Ok((found, plan, types.collect()))
     }
 }
 

@@ -52,6 +52,10 @@ impl Writing<'_> {
         if datasets.contains(&address.dataset) {
             return Err(QueryError::new(Code::TableAlreadyExists, format!("table `{name}` exists already")));
         }
+        if let Some(view) = Catalog::of(self.session, self.snapshot).session_view_in(&query)? {
+            let message = format!("view `{name}` would outlive view `{view}` of this session, which it reads");
+            return Err(QueryError::new(Code::NotSupported, message).with_hint("name a table, or a view of a depot"));
+        }
         let (_, _, plan) = crate::query::logical(self.session, self.snapshot, query.as_ref().clone()).await?;
         let found = plan.schema().fields().len();
         if !new.columns.is_empty() && new.columns.len() != found {

@@ -3,3 +3,4 @@
 mod access;
 mod decide;
 mod filter;
+mod lineage;

@@ -216,8 +216,28 @@ async fn run_statement<W: Write + Send + 'static>(
             if matches!(written, Err(Failure::Output(_))) {
                 connection.cancel(info).await;
             }
+            if matches!(written, Ok(None)) && counts_rows(statement.text) {
+                say_written(info.total_records);
+            }
             written.map_err(in_text)
         }
+    }
+}
+
+/// Whether a statement without a result writes rows, so that their number is worth saying.
+fn counts_rows(statement: &str) -> bool {
+    let mut words = statement.split_whitespace().map(str::to_uppercase);
+    match words.next().as_deref() {
+        Some("INSERT" | "UPDATE" | "DELETE") => true,
+        Some("CREATE") => words.next().as_deref() == Some("TABLE"),
+        _ => false,
+    }
+}
+
+/// Says on standard error how many rows were written, as results are for standard output.
+fn say_written(rows: i64) {
+    if let Ok(rows) = u64::try_from(rows) {
+        eprintln!("written: {rows} {}", if rows == 1 { "row" } else { "rows" });
     }
 }
 

@@ -14,8 +14,11 @@ use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::datasource::provider_as_source;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use datafusion::prelude::{SessionConfig, ident};
 use futures::StreamExt;
@@ -23,7 +26,7 @@ use minerva_resources::Address;
 
 pub use sample::{Sample, samples};
 
-use crate::{Depots, ErrorKind, LeafSource, ScanExec, Source, decode_scan, encode_scan, leaf_addresses, split};
+use crate::{Depots, Error, ErrorKind, LeafSource, ScanExec, Source, decode_scan, encode_scan, leaf_addresses, split};
 
 /// A depot under test and what its connector declares.
 #[derive(Debug)]
@@ -131,39 +134,45 @@ async fn writes(subject: &Subject) -> Check {
     let (collection, dataset) = (subject.collection.as_str(), "conformance writes");
     let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
     let rows = sample::numbers(&schema, 3)?;
-    let created = source
-        .create(collection, dataset, Arc::clone(&schema), vec![rows.clone()])
-        .await;
-    if !subject.writes {
-        let appended = source.append(collection, dataset, vec![rows]).await;
-        let removed = source.remove(collection, dataset).await;
-        for refusal in [created.err(), appended.err(), removed.err()] {
-            let refusal = refusal.ok_or_else(|| Failure("a write that is not supported was not refused".to_owned()))?;
-            expect(
-                refusal.kind == ErrorKind::Unsupported,
-                &format!("the refusal has another kind: {refusal}"),
-            )?;
-            let names_the_type = refusal
-                .message
-                .contains(&format!("depot type `{}`", source.depot_type()));
-            expect(
-                names_the_type,
-                &format!("the refusal does not name the depot type: {refusal}"),
-            )?;
-        }
-        return Ok(());
-    }
-    expect(created? == 3, "CREATE TABLE does not count its rows")?;
-    let again = source
-        .create(collection, dataset, Arc::clone(&schema), Vec::new())
-        .await;
+    let Some(writer) = source.writer() else {
+        return expect(!subject.writes, "it cannot be written to, and should be");
+    };
+    expect(subject.writes, "it can be written to, and should not be")?;
+    let kind = |failure: Result<u64, DataFusionError>| {
+        failure
+            .err()
+            .and_then(|failure| Error::find(&failure).map(|error| error.kind))
+    };
+    let stream = |batches| stream_of(&schema, batches);
     expect(
-        again.is_err_and(|error| error.kind == ErrorKind::AlreadyExists),
+        writer.create(collection, dataset, stream(vec![rows.clone()])).await? == 3,
+        "CREATE TABLE does not count its rows",
+    )?;
+    expect(
+        kind(writer.create(collection, dataset, stream(Vec::new())).await) == Some(ErrorKind::AlreadyExists),
         "a table was made twice",
     )?;
     expect(
-        source.append(collection, dataset, vec![rows]).await? == 3,
+        writer.append(collection, dataset, stream(vec![rows.clone()])).await? == 3,
         "INSERT does not count its rows",
+    )?;
+    // What fails in its middle leaves nothing.
+    let fails = || {
+        let failure = Err(DataFusionError::Execution("the rows end".to_owned()));
+        let batches = futures::stream::iter([Ok(rows.clone()), failure]);
+        let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), batches));
+        stream
+    };
+    let appended = writer.append(collection, dataset, fails()).await;
+    expect(appended.is_err(), "a failure among the rows was lost")?;
+    let created = writer.create(collection, "conformance fails", fails()).await;
+    expect(created.is_err(), "a failure among the rows was lost")?;
+    expect(
+        !source
+            .datasets(collection)
+            .await?
+            .contains(&"conformance fails".to_owned()),
+        "a table that failed is there",
     )?;
     let written = Sample {
         name: dataset.to_owned(),
@@ -172,15 +181,44 @@ async fn writes(subject: &Subject) -> Check {
     };
     reads_all_rows(subject, &written).await?;
     expect(
-        source.remove(collection, dataset).await?,
+        writer.remove(collection, dataset).await?,
         "a table that was there was not removed",
     )?;
-    expect(!source.remove(collection, dataset).await?, "a table was removed twice")?;
-    let gone = source.append(collection, dataset, Vec::new()).await;
+    expect(!writer.remove(collection, dataset).await?, "a table was removed twice")?;
     expect(
-        gone.is_err_and(|error| error.kind == ErrorKind::NotFound),
+        kind(writer.append(collection, dataset, stream(Vec::new())).await) == Some(ErrorKind::NotFound),
         "rows were added to a table that is gone",
-    )
+    )?;
+    // What the depot holds it also takes, value by value.
+    for sample in &subject.samples {
+        let copy = Sample {
+            name: format!("copy of {}", sample.name),
+            ..sample.clone()
+        };
+        let stored = writer.stored(&sample.rows.schema())?;
+        let columns = sample.rows.columns().iter().zip(stored.fields());
+        let columns: Result<Vec<ArrayRef>, _> =
+            columns.map(|(column, field)| cast(column, field.data_type())).collect();
+        let rows = RecordBatch::try_new(Arc::clone(&stored), columns?)?;
+        let written = writer
+            .create(collection, &copy.name, stream_of(&stored, vec![rows]))
+            .await?;
+        expect(
+            written == sample.rows.num_rows() as u64,
+            "a copy does not count its rows",
+        )?;
+        reads_all_rows(subject, &copy)
+            .await
+            .map_err(|Failure(message)| Failure(format!("`{}`: {message}", copy.name)))?;
+        expect(writer.remove(collection, &copy.name).await?, "a copy was not removed")?;
+    }
+    Ok(())
+}
+
+/// Batches as a stream.
+pub fn stream_of(schema: &SchemaRef, batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
+    let batches = futures::stream::iter(batches.into_iter().map(Ok));
+    Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), batches))
 }
 
 async fn reads_all_rows(subject: &Subject, sample: &Sample) -> Check {

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     BadValue,
     /// The dataset is no longer what it was when the query was planned.
     Changed,
+    /// A constraint of the depot does not allow what was to be written.
+    Constraint,
     /// The settings of the depot make no sense.
     Settings,
     /// A defect of this program.
@@ -120,7 +122,7 @@ struct Carried(Error);
 /// What stands between the text of an error and its kind. No name and no message has it.
 const MARK: &str = "\u{1}depot error ";
 
-const KINDS: [(ErrorKind, &str); 10] = [
+const KINDS: [(ErrorKind, &str); 11] = [
     (ErrorKind::NotFound, "not found"),
     (ErrorKind::AlreadyExists, "already exists"),
     (ErrorKind::Unreachable, "unreachable"),
@@ -129,6 +131,7 @@ const KINDS: [(ErrorKind, &str); 10] = [
     (ErrorKind::Unsupported, "unsupported"),
     (ErrorKind::BadValue, "bad value"),
     (ErrorKind::Changed, "changed"),
+    (ErrorKind::Constraint, "constraint"),
     (ErrorKind::Settings, "settings"),
     (ErrorKind::Internal, "internal"),
 ];

@@ -22,6 +22,7 @@ mod scan_exec;
 mod sqlite;
 mod stores;
 mod tpch;
+mod writer;
 
 pub mod conformance;
 #[cfg(test)]
@@ -32,7 +33,6 @@ mod testing;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -52,6 +52,7 @@ pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};
 pub use scan_exec::{ScanExec, split, splits_of};
 pub use stores::Stores;
+pub use writer::{Change, ROW_ID, Writer};
 
 /// What a function of this crate returns when nothing else is said.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -141,30 +142,9 @@ pub trait Source: Debug + Send + Sync {
         true
     }
 
-    /// Makes a dataset (and its collection) of `rows`, and returns how many there are.
-    async fn create(
-        &self,
-        _collection: &str,
-        _dataset: &str,
-        _schema: SchemaRef,
-        _rows: Vec<RecordBatch>,
-    ) -> Result<u64> {
-        Err(self.refusal("CREATE TABLE"))
-    }
-
-    /// Whether datasets can be created, added to and removed.
-    fn is_writable(&self) -> bool {
-        false
-    }
-
-    /// Adds `rows` to a dataset, all or none, and returns how many there are.
-    async fn append(&self, _collection: &str, _dataset: &str, _rows: Vec<RecordBatch>) -> Result<u64> {
-        Err(self.refusal("INSERT"))
-    }
-
-    /// Removes a dataset; false when there is none.
-    async fn remove(&self, _collection: &str, _dataset: &str) -> Result<bool> {
-        Err(self.refusal("DROP TABLE"))
+    /// How it is written to, if it can be.
+    fn writer(&self) -> Option<&dyn Writer> {
+        None
     }
 
     /// The name of the depot, for messages.

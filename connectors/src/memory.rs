@@ -8,15 +8,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::memory::MemoryStream;
+use futures::TryStreamExt;
 use minerva_resources::{Address, Depot, Parameter};
 
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores};
+use crate::writer::named_twice;
+use crate::{Change, Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores, Writer};
 
 /// The collection that is there before any table is.
 const DEFAULT_COLLECTION: &str = "public";
@@ -208,44 +210,55 @@ impl Source for MemorySource {
         false
     }
 
-    async fn create(&self, collection: &str, dataset: &str, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<u64> {
-        let mut names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
-        names.sort();
-        if let Some([name, _]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
+    fn writer(&self) -> Option<&dyn Writer> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Writer for MemorySource {
+    fn stored(&self, columns: &Schema) -> Result<SchemaRef> {
+        if let Some(name) = named_twice(columns, |left, right| left == right) {
             let message = format!("column `{name}` is named twice; give one of them another name");
-            return Err(self.error(collection, dataset, ErrorKind::Unsupported, message));
+            return Err(Error::new(&self.depot, ErrorKind::Unsupported, message));
         }
-        let batches = self.conform((collection, dataset), &schema, rows)?;
+        Ok(Arc::new(columns.clone()))
+    }
+
+    async fn create(
+        &self,
+        collection: &str,
+        dataset: &str,
+        rows: SendableRecordBatchStream,
+    ) -> datafusion::error::Result<u64> {
+        let schema = self.stored(&rows.schema())?;
+        let batches = self.conform((collection, dataset), &schema, rows.try_collect().await?)?;
         let count = count(&batches);
         let mut tables = self.write_tables();
         let key = (collection.to_owned(), dataset.to_owned());
         if tables.contains_key(&key) {
-            return Err(self.error(
-                collection,
-                dataset,
-                ErrorKind::AlreadyExists,
-                "there is a table of this name already",
-            ));
+            let message = "there is a table of this name already";
+            return Err(self
+                .error(collection, dataset, ErrorKind::AlreadyExists, message)
+                .into());
         }
         tables.insert(key, Table { schema, batches });
         Ok(count)
     }
 
-    fn is_writable(&self) -> bool {
-        true
-    }
-
-    async fn append(&self, collection: &str, dataset: &str, rows: Vec<RecordBatch>) -> Result<u64> {
+    async fn append(
+        &self,
+        collection: &str,
+        dataset: &str,
+        rows: SendableRecordBatchStream,
+    ) -> datafusion::error::Result<u64> {
+        let batches: Vec<RecordBatch> = rows.try_collect().await?;
         let mut tables = self.write_tables();
         let Some(table) = tables.get_mut(&(collection.to_owned(), dataset.to_owned())) else {
-            return Err(self.error(
-                collection,
-                dataset,
-                ErrorKind::NotFound,
-                "there is no table of this name",
-            ));
+            let message = "there is no table of this name";
+            return Err(self.error(collection, dataset, ErrorKind::NotFound, message).into());
         };
-        let batches = self.conform((collection, dataset), &table.schema, rows)?;
+        let batches = self.conform((collection, dataset), &table.schema, batches)?;
         let count = count(&batches);
         table.batches.extend(batches);
         Ok(count)
@@ -256,6 +269,15 @@ impl Source for MemorySource {
             .write_tables()
             .remove(&(collection.to_owned(), dataset.to_owned()))
             .is_some())
+    }
+
+    fn has_defaults(&self) -> bool {
+        false
+    }
+
+    async fn change(&self, collection: &str, dataset: &str) -> Result<Box<dyn Change>> {
+        let message = "the rows of depots of type `memory` cannot be changed; make a new table with CREATE TABLE AS";
+        Err(self.error(collection, dataset, ErrorKind::Unsupported, message))
     }
 }
 
@@ -278,10 +300,10 @@ fn splits(batches: usize) -> Vec<Split> {
 #[cfg(test)]
 mod tests {
     use arrow::array::Int64Array;
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::datatypes::{DataType, Field};
 
     use super::*;
-    use crate::conformance::{self, Failure, Subject};
+    use crate::conformance::{self, Failure, Subject, stream_of};
     use crate::testing::{depots, session, table};
 
     const MANIFEST: &str = "name: scratch\nversion: v2alpha\ntype: depot\ndepot:\n  type: memory\n  memory: {}\n";
@@ -295,14 +317,10 @@ mod tests {
         for sample in &samples {
             let half = sample.rows.num_rows() / 2;
             let (schema, rest) = (sample.rows.schema(), sample.rows.num_rows() - half);
-            source
-                .create("public", &sample.name, schema, vec![sample.rows.slice(0, half)])
-                .await
-                .unwrap();
-            source
-                .append("public", &sample.name, vec![sample.rows.slice(half, rest)])
-                .await
-                .unwrap();
+            let writer = source.writer().unwrap();
+            let rows = |from, rows| stream_of(&schema, vec![sample.rows.slice(from, rows)]);
+            writer.create("public", &sample.name, rows(0, half)).await.unwrap();
+            writer.append("public", &sample.name, rows(half, rest)).await.unwrap();
         }
         let (depot, collection) = ("scratch".to_owned(), "public".to_owned());
         let subject = Subject {
@@ -323,11 +341,14 @@ mod tests {
         let source = depots.open("scratch").await.unwrap();
         let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
         let rows = |values: Vec<Option<i64>>| {
-            let nullable = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
-            vec![RecordBatch::try_new(nullable, vec![Arc::new(Int64Array::from(values))]).unwrap()]
+            let nullable = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
+            let batch = RecordBatch::try_new(Arc::clone(&nullable), vec![Arc::new(Int64Array::from(values))]).unwrap();
+            stream_of(&nullable, vec![batch])
         };
-        source
-            .create("new", "t", Arc::clone(&schema), rows(vec![Some(1), Some(2)]))
+        let first = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(vec![1, 2]))]).unwrap();
+        let writer = source.writer().unwrap();
+        writer
+            .create("new", "t", stream_of(&schema, vec![first]))
             .await
             .unwrap();
         assert_eq!(source.collections().await.unwrap(), ["new", "public"]);
@@ -339,18 +360,18 @@ mod tests {
             .scan(&session, None, &[], None)
             .await
             .unwrap();
-        source.append("new", "t", rows(vec![Some(3)])).await.unwrap();
+        writer.append("new", "t", rows(vec![Some(3)])).await.unwrap();
         let found = datafusion::physical_plan::collect(Arc::clone(&plan), session.task_ctx())
             .await
             .unwrap();
         assert_eq!(count(&found), 2);
 
-        let refused = source.append("new", "t", rows(vec![Some(4), None])).await.unwrap_err();
+        let refused = writer.append("new", "t", rows(vec![Some(4), None])).await.unwrap_err();
         assert_eq!(
-            refused.to_string(),
+            Error::find(&refused).unwrap().to_string(),
             "depot `scratch`: `new.t`: column `id` does not take NULL"
         );
-        assert!(source.remove("new", "t").await.unwrap());
+        assert!(writer.remove("new", "t").await.unwrap());
         let gone = datafusion::physical_plan::collect(plan, session.task_ctx())
             .await
             .unwrap_err();

@@ -7,6 +7,7 @@ mod catalog;
 mod column;
 mod connection;
 mod decode;
+mod encode;
 mod kind;
 mod listing;
 mod read;
@@ -14,6 +15,7 @@ mod settings;
 mod sql;
 mod tls;
 mod value;
+mod write;
 
 use std::sync::Arc;
 
@@ -27,7 +29,7 @@ use minerva_resources::{Address, Depot, Parameter, Problem};
 
 use self::connection::Database;
 use self::settings::Settings;
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores};
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores, Writer};
 
 pub use self::decode::CopyDecoder;
 
@@ -73,19 +75,32 @@ instance-secret:
     }
 
     async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
-        let settings = Settings::of(depot).map_err(|problems| {
-            let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
-            Error::new(&depot.meta.name, ErrorKind::Settings, messages.join("; "))
-        })?;
-        let database = Arc::new(Database::new(settings)?);
+        let database = database(depot)?;
         database.reach().await?;
-        Ok(Arc::new(PostgresSource { database }))
+        let writing = match depot.write_credentials == depot.credentials || !depot.writable {
+            true => Arc::clone(&database),
+            false => self::database(&Depot {
+                credentials: depot.write_credentials.clone(),
+                ..depot.as_ref().clone()
+            })?,
+        };
+        Ok(Arc::new(PostgresSource { database, writing }))
     }
+}
+
+fn database(depot: &Depot) -> Result<Arc<Database>> {
+    let settings = Settings::of(depot).map_err(|problems| {
+        let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        Error::new(&depot.meta.name, ErrorKind::Settings, messages.join("; "))
+    })?;
+    Ok(Arc::new(Database::new(settings)?))
 }
 
 #[derive(Debug)]
 struct PostgresSource {
     database: Arc<Database>,
+    /// The same database, as the user that writes: often the same one.
+    writing: Arc<Database>,
 }
 
 #[async_trait]
@@ -135,6 +150,10 @@ impl Source for PostgresSource {
     ) -> Result<Vec<Result<Option<SchemaRef>>>> {
         let mut found = listing::columns(&self.database, collection, datasets).await?;
         Ok(datasets.iter().map(|dataset| Ok(found.remove(dataset))).collect())
+    }
+
+    fn writer(&self) -> Option<&dyn Writer> {
+        Some(self)
     }
 
     fn read(&self, scan: &Scan, split: &Split, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

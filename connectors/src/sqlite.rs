@@ -1,7 +1,7 @@
 //! The `sqlite` depot: the tables and views of one SQLite file.
 //!
-//! In: the path of a file, which is only ever read. Out: the datasets of collection `main`, read in a stream of batches
-//! by one statement each, with columns, comparisons and limit applied by SQLite where that gives the same rows.
+//! In: the path of a file. Out: the datasets of collection `main`, read in a stream of batches by one statement each, with columns,
+//! comparisons and limit applied by SQLite where that gives the same rows, and written in one transaction each.
 
 mod connection;
 mod decode;
@@ -11,6 +11,7 @@ mod sql;
 mod table;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use datafusion::logical_expr::TableType;
 use minerva_resources::{Address, Depot, Parameter, ParameterKind};
 
 use self::connection::{Database, absolute};
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores};
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores, Writer};
 
 /// The one collection: the name that SQLite itself gives a database.
 const COLLECTION: &str = "main";
@@ -45,7 +46,7 @@ impl Connector for SqliteConnector {
             required: true,
             default: None,
             secret: false,
-            description: "The database file. It is opened read-only and never created.",
+            description: "The database file. It is never created, and opened to write only by statements that write (`acl: rw`).",
         }]
     }
 
@@ -143,6 +144,10 @@ impl Source for SqliteSource {
             schema.map_err(|failure| self.database.error(failure).about(format!("{collection}.{dataset}")))
         });
         Ok(found.collect())
+    }
+
+    fn writer(&self) -> Option<&dyn Writer> {
+        Some(self)
     }
 
     fn read(&self, scan: &Scan, split: &Split, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

@@ -20,3 +20,5 @@ mod server;
 mod tls;
 #[path = "postgres/types.rs"]
 mod types;
+#[path = "postgres/writes.rs"]
+mod writes;

@@ -4,6 +4,7 @@
 //! What a user may not select does not exist for them: the same text and code as for a name that nobody has.
 
 mod listing;
+mod writing;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,7 +16,7 @@ use datafusion::{
     },
     common::TableReference,
     execution::SessionState,
-    logical_expr::{LogicalPlanBuilder, col},
+    logical_expr::{LogicalPlan, LogicalPlanBuilder, col},
     sql::{
         parser::Statement as ParsedStatement,
         sqlparser::ast::{Query as QueryAst, Statement},
@@ -23,10 +24,11 @@ use datafusion::{
 };
 use futures::future::BoxFuture;
 use minerva_connectors::Source;
-use minerva_policy::{Explanation, Grant, Grants, Object, Principal, Verdict, decide, protect};
-use minerva_resources::Address;
+use minerva_policy::{Explanation, Governance, Grant, Grants, Principal, Verdict, decide, protect};
+use minerva_resources::{Address, Depot};
 
 pub(crate) use listing::like;
+pub(crate) use writing::Deed;
 
 use crate::{
     columns,
@@ -96,6 +98,40 @@ pub(crate) struct Catalog<'a> {
     engine: &'a Arc<Engine>,
     snapshot: &'a Snapshot,
     principal: &'a Principal,
+    /// The table that a statement changes, under the name that stands for it in its query.
+    changed: Option<&'a Changed>,
+}
+
+/// The table that a statement changes.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) name: &'static str,
+    pub(crate) table: Arc<dyn TableProvider>,
+    pub(crate) address: Address,
+    pub(crate) fingerprint: String,
+}
+
+/// The depot that a dataset is to be written into.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) address: Address,
+    pub(crate) depot: Arc<Depot>,
+    pub(crate) source: Arc<dyn Source>,
+}
+
+/// A dataset that rows are written to or removed from, and what of it the user may see.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) schema: SchemaRef,
+    pub(crate) governance: Governance,
+}
+
+/// A view that a name means.
+struct NamedView {
+    name: String,
+    /// Where it is kept, if it is not the session's.
+    address: Option<Address>,
+    view: View,
 }
 
 /// A governed table, and the fingerprint of what governs it, if anything does.
@@ -117,17 +153,21 @@ impl<'a> Catalog<'a> {
             engine: session.engine(),
             snapshot,
             principal: session.principal(),
+            changed: None,
+        }
+    }
+
+    /// The same door, for a statement that changes a table.
+    pub(crate) fn changing(self, changed: &'a Changed) -> Self {
+        Self {
+            changed: Some(changed),
+            ..self
         }
     }
 
     /// Turns every name of a query into a governed table, and puts these, and no others, into the state.
     pub(crate) async fn resolve(&self, query: &QueryAst, state: &mut SessionState) -> Result<Names> {
-        let mut names = Names {
-            list: Arc::new(MemoryCatalogProviderList::new()),
-            grants: Grants::default(),
-            addresses: BTreeSet::new(),
-            distributable: true,
-        };
+        let mut names = Names::new();
         self.resolve_into(query.clone(), state, &mut names, 0).await?;
         state.register_catalog_list(Arc::clone(&names.list) as Arc<dyn CatalogProviderList>);
         Ok(names)
@@ -143,9 +183,14 @@ impl<'a> Catalog<'a> {
         Box::pin(async move {
             let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
             for reference in state.resolve_table_references(&statement)? {
-                let opened = match self.view_of(&reference) {
-                    Some((name, view)) => self.open_view(&name, view, state, names, depth).await?,
-                    None => self.open_name(&reference).await?,
+                let opened = match (self.changed_of(&reference), self.view_of(&reference)?) {
+                    (Some(changed), _) => Opened {
+                        table: Arc::clone(&changed.table),
+                        distributable: false,
+                        granted: Some((changed.address.clone(), Some(changed.fingerprint.clone()))),
+                    },
+                    (None, Some(named)) => self.open_view(named, state, names, depth).await?,
+                    (None, None) => self.open_name(&reference).await?,
                 };
                 names.add(&reference, state, opened)?;
             }
@@ -153,22 +198,57 @@ impl<'a> Catalog<'a> {
         })
     }
 
-    fn view_of(&self, reference: &TableReference) -> Option<(String, View)> {
-        match reference {
-            TableReference::Bare { table } => self.session.view(table).map(|view| (table.to_string(), view)),
-            _ => None,
+    fn changed_of(&self, reference: &TableReference) -> Option<&'a Changed> {
+        let TableReference::Bare { table } = reference else {
+            return None;
+        };
+        self.changed.filter(|changed| changed.name == table.as_ref())
+    }
+
+    /// The view that a name means: one of the session, or one of a depot that the user may select.
+    fn view_of(&self, reference: &TableReference) -> Result<Option<NamedView>> {
+        if let TableReference::Bare { table } = reference
+            && let Some(view) = self.session.view(table)
+        {
+            return Ok(Some(NamedView {
+                name: table.to_string(),
+                address: None,
+                view,
+            }));
+        }
+        let views = self.engine.views();
+        if views.is_empty() {
+            return Ok(None);
+        }
+        // What no table can be called, no view is called either; the error is for who opens the table.
+        let Ok((catalog, schema, table)) = self.complete(reference) else {
+            return Ok(None);
+        };
+        let address = Address::new(catalog, schema, table);
+        if self.snapshot.set.depot(&address.depot).is_none()
+            || !self.snapshot.rules.may_select(self.principal, &address).allowed
+        {
+            return Ok(None);
+        }
+        match views.get(&address) {
+            Some(view) => Ok(Some(NamedView {
+                name: address.to_string(),
+                view: view.read()?,
+                address: Some(address),
+            })),
+            None => Ok(None),
         }
     }
 
     /// Plans a view's text for the one who uses it, each time: nothing of its creator is kept.
     async fn open_view(
         &self,
-        name: &str,
-        view: View,
+        named: NamedView,
         state: &SessionState,
         names: &mut Names,
         depth: usize,
     ) -> Result<Opened> {
+        let NamedView { name, address, view } = named;
         if depth >= MAX_VIEW_DEPTH {
             let message = format!("view `{name}` is built on more than {MAX_VIEW_DEPTH} views, or on itself");
             return Err(QueryError::new(Code::NotSupported, message));
@@ -181,12 +261,7 @@ impl<'a> Catalog<'a> {
             current: (view.catalog.clone(), view.schema.clone()),
             ..self.clone()
         };
-        let mut own = Names {
-            list: Arc::new(MemoryCatalogProviderList::new()),
-            grants: Grants::default(),
-            addresses: BTreeSet::new(),
-            distributable: true,
-        };
+        let mut own = Names::new();
         inside
             .resolve_into(view.query.as_ref().clone(), &own_state, &mut own, depth + 1)
             .await?;
@@ -212,11 +287,45 @@ impl<'a> Catalog<'a> {
             plan = LogicalPlanBuilder::from(plan).project(renamed)?.build()?;
         }
         names.absorb(own);
+        if let Some(address) = &address {
+            self.expect_ungoverned_view(address, &plan)?;
+        }
         Ok(Opened {
             table: Arc::new(ViewTable::new(plan, None)),
             distributable: true,
             granted: None,
         })
+    }
+
+    /// The columns of a view of a depot, as the user sees them.
+    pub(crate) async fn view_columns(&self, address: &Address) -> Result<Option<SchemaRef>> {
+        let reference = TableReference::full(
+            address.depot.as_str(),
+            address.collection.as_str(),
+            address.dataset.as_str(),
+        );
+        let Some(named) = self.view_of(&reference)? else {
+            return Ok(None);
+        };
+        let state = self.session.state(self.snapshot, false);
+        let opened = self.open_view(named, &state, &mut Names::new(), 0).await?;
+        Ok(Some(columns::without_marks(&opened.table.schema())))
+    }
+
+    /// A view shows what its tables show to whoever asks. Policies about the view itself would have to hold on top of that, which they do not:
+    /// it is closed to those whom they are about.
+    fn expect_ungoverned_view(&self, address: &Address, plan: &LogicalPlan) -> Result<()> {
+        match decide(&self.snapshot.rules, self.principal, address, plan.schema().as_arrow()) {
+            Verdict::Allow(governance) if governance.is_open() => Ok(()),
+            Verdict::Allow(_) | Verdict::Deny(_) => {
+                let message =
+                    format!("view `{address}` is closed: a data policy is about it, and not about its tables");
+                Err(QueryError::new(Code::PolicyError, message).with_hint(
+                    "policies hold for the tables that a view reads; make the policy's selector leave out the view",
+                ))
+            }
+            Verdict::Closed(closed) => Err(self.closed(address, &closed)),
+        }
     }
 
     async fn open_name(&self, reference: &TableReference) -> Result<Opened> {
@@ -303,6 +412,7 @@ impl<'a> Catalog<'a> {
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
         let Some(raw) = found else { return Ok(None) };
+        self.expect_same_tags(address)?;
         let governed = self.govern(address, raw)?;
         Ok(governed.map(|(table, fingerprint)| {
             let opened = Opened {
@@ -312,6 +422,18 @@ impl<'a> Catalog<'a> {
             };
             (opened, source)
         }))
+    }
+
+    /// A table that was made since the statement began may have brought tags that the statement's policies do not know.
+    fn expect_same_tags(&self, address: &Address) -> Result<()> {
+        match self.engine.snapshot().derived.get(address) == self.snapshot.derived.get(address) {
+            true => Ok(()),
+            false => Err(QueryError::new(
+                Code::TableChanged,
+                format!("the tags of `{address}` changed while the statement was planned"),
+            )
+            .with_hint("run it again")),
+        }
     }
 
     /// What the principal may see of a raw table; `None` when it may not be seen.
@@ -403,6 +525,17 @@ impl<'a> Catalog<'a> {
         Ok(found.ok_or_else(unknown)?.schema())
     }
 
+    /// A view of the session that a query names, which nobody else has.
+    pub(crate) fn session_view_in(&self, query: &QueryAst) -> Result<Option<String>> {
+        let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query.clone()))));
+        let state = self.session.state(self.snapshot, false);
+        let named = state.resolve_table_references(&statement)?;
+        Ok(named.into_iter().find_map(|reference| match reference {
+            TableReference::Bare { table } => self.session.view(&table).map(|_| table.to_string()),
+            _ => None,
+        }))
+    }
+
     /// The datasets that a query names; the engine's own tables and the session's views are left out.
     pub(crate) fn addresses_of(&self, query: &QueryAst) -> Result<BTreeSet<Address>> {
         let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query.clone()))));
@@ -412,7 +545,7 @@ impl<'a> Catalog<'a> {
             .state(self.snapshot, false)
             .resolve_table_references(&statement)?
         {
-            if self.view_of(&reference).is_some() {
+            if self.view_of(&reference)?.is_some() {
                 continue;
             }
             let (catalog, schema, table) = self.complete(&reference)?;
@@ -422,68 +555,18 @@ impl<'a> Catalog<'a> {
         }
         Ok(found)
     }
-
-    /// The depot that a dataset is to be written into, after the access decision.
-    pub(crate) async fn writable(&self, name: &[String]) -> Result<(Address, Arc<dyn Source>)> {
-        let reference = match name {
-            [table] => TableReference::bare(table.as_str()),
-            [schema, table] => TableReference::partial(schema.as_str(), table.as_str()),
-            [catalog, schema, table] => TableReference::full(catalog.as_str(), schema.as_str(), table.as_str()),
-            _ => {
-                return Err(QueryError::new(
-                    Code::SyntaxError,
-                    format!("`{}` is no name of a table", name.join(".")),
-                ));
-            }
-        };
-        let (catalog, schema, table) = self.complete(&reference)?;
-        let address = Address::new(catalog, schema, table);
-        if self.snapshot.set.depot(&address.depot).is_none() || !self.catalogs().contains(&address.depot) {
-            return Err(self
-                .not_found(&address.depot, &address.collection, &address.dataset)
-                .await);
-        }
-        let object = Object {
-            paths: vec![address.to_string()],
-            tags: Vec::new(),
-        };
-        if !self.snapshot.rules.authorize(self.principal, "write", &object).allowed {
-            let message = format!("user `{}` may not write `{address}`", self.principal.id);
-            return Err(QueryError::new(Code::PermissionDenied, message)
-                .with_hint("an access policy must allow `write` on the dataset's address"));
-        }
-        let source = self
-            .engine
-            .depots
-            .open(&address.depot)
-            .await
-            .map_err(datafusion::error::DataFusionError::from)?;
-        Ok((address, source))
-    }
-
-    /// The governed table that rows are added to.
-    pub(crate) async fn existing(&self, address: &Address) -> Result<Arc<dyn TableProvider>> {
-        match self.governed(address).await? {
-            Some((opened, _))
-                if opened
-                    .granted
-                    .as_ref()
-                    .is_some_and(|(_, fingerprint)| fingerprint.is_none()) =>
-            {
-                Ok(opened.table)
-            }
-            Some(_) => Err(QueryError::new(
-                Code::NotSupported,
-                format!("dataset `{address}` is masked or filtered for you and takes no rows"),
-            )),
-            None => Err(self
-                .not_found(&address.depot, &address.collection, &address.dataset)
-                .await),
-        }
-    }
 }
 
 impl Names {
+    fn new() -> Self {
+        Self {
+            list: Arc::new(MemoryCatalogProviderList::new()),
+            grants: Grants::default(),
+            addresses: BTreeSet::new(),
+            distributable: true,
+        }
+    }
+
     /// Puts a table where the planner looks for this reference.
     fn add(&mut self, reference: &TableReference, state: &SessionState, opened: Opened) -> Result<()> {
         let defaults = &state.config_options().catalog;

@@ -1,34 +1,25 @@
-//! Statements that are no queries: SHOW, USE, views, and writing whole datasets.
+//! Statements that are neither queries nor writing: SHOW, USE, CALL.
 //!
 //! In: a parsed request. Out: a small table or a count. What is shown is what the catalogue's door lets the user see.
-//! Deliberately absent: DELETE, UPDATE and MERGE, whose filters DataFusion 55 may drop.
 
 use std::sync::Arc;
-
-use datafusion::{
-    arrow::{
-        array::{ArrayRef, RecordBatch, StringArray},
-        compute::cast,
-        datatypes::{DataType, Field, Schema, SchemaRef},
-    },
-    sql::sqlparser::ast::Query as QueryAst,
-};
-use futures::TryStreamExt;
-use minerva_connectors::Source;
 
 use crate::{
     catalog::{Catalog, TableRequest, like},
     engine::Snapshot,
     error::{Code, QueryError, Result},
     parse::Request,
-    queries::Tracked,
-    query::{Answer, rows},
-    session::{Description, MAX_VIEWS, Session, View},
+    query::Answer,
+    session::{Description, Session},
     system::sql_type,
+};
+use datafusion::arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 
 /// Runs a command.
-pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request, tracked: &Tracked) -> Result<Answer> {
+pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request) -> Result<Answer> {
     let catalog = Catalog::of(session, snapshot);
     match request {
         Request::ShowCatalogs { like: pattern } => column("Catalog", matching(catalog.catalogs(), pattern.as_deref())),
@@ -83,81 +74,6 @@ pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request
             session.set_schema(Some(&schema)).await?;
             Ok(Answer::Count(0))
         }
-        Request::CreateView {
-            name,
-            columns,
-            query,
-            or_replace,
-        } => create_view(session, snapshot, &name, columns, query, or_replace).await,
-        Request::DropView { name, if_exists } => {
-            let name = view_name(&name)?;
-            match session.forget_view(name) || if_exists {
-                true => Ok(Answer::Count(0)),
-                false => Err(QueryError::new(
-                    Code::TableNotFound,
-                    format!("view `{name}` does not exist"),
-                )),
-            }
-        }
-        Request::CreateTableAs {
-            name,
-            query,
-            if_not_exists,
-        } => {
-            let (address, source) = catalog.writable(&name).await?;
-            if source
-                .datasets(&address.collection)
-                .await
-                .map_err(from_depot)?
-                .contains(&address.dataset)
-            {
-                if if_not_exists {
-                    return Ok(Answer::Count(0));
-                }
-                return Err(QueryError::new(
-                    Code::TableAlreadyExists,
-                    format!("table `{}` exists already", name.join(".")),
-                ));
-            }
-            expect_writable(source.as_ref(), "CREATE TABLE")?;
-            let (schema, batches) = collect(session, snapshot, *query, tracked).await?;
-            let count = source
-                .create(&address.collection, &address.dataset, schema, batches)
-                .await
-                .map_err(from_depot)?;
-            Ok(Answer::Count(count))
-        }
-        Request::Insert { name, columns, query } => {
-            let (address, source) = catalog.writable(&name).await?;
-            let target = catalog.existing(&address).await?.schema();
-            expect_writable(source.as_ref(), "INSERT")?;
-            let (_, batches) = collect(session, snapshot, *query, tracked).await?;
-            let batches = batches
-                .iter()
-                .map(|batch| fit(batch, &target, &columns))
-                .collect::<Result<Vec<_>>>()?;
-            Ok(Answer::Count(
-                source
-                    .append(&address.collection, &address.dataset, batches)
-                    .await
-                    .map_err(from_depot)?,
-            ))
-        }
-        Request::DropTable { name, if_exists } => {
-            let (address, source) = catalog.writable(&name).await?;
-            match source
-                .remove(&address.collection, &address.dataset)
-                .await
-                .map_err(from_depot)?
-                || if_exists
-            {
-                true => Ok(Answer::Count(0)),
-                false => Err(QueryError::new(
-                    Code::TableNotFound,
-                    format!("table `{}` does not exist", name.join(".")),
-                )),
-            }
-        }
         Request::KillQuery { query_id, message } => {
             let principal = session.principal();
             let owner = (!principal.is_operator()).then_some(principal.id.as_str());
@@ -170,9 +86,17 @@ pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request
                 ),
             }
         }
-        Request::Query(_) | Request::Explain { .. } => Err(QueryError::new(
+        Request::Query(_)
+        | Request::Explain { .. }
+        | Request::CreateTableAs { .. }
+        | Request::CreateView { .. }
+        | Request::Delete(_)
+        | Request::DropTable { .. }
+        | Request::DropView { .. }
+        | Request::Insert { .. }
+        | Request::Update { .. } => Err(QueryError::new(
             Code::GenericInternalError,
-            "a query came to the commands",
+            "a query or a statement that writes came to the commands",
         )),
     }
 }
@@ -204,18 +128,6 @@ pub(crate) fn describe(request: &Request) -> Description {
 
 /// The columns of SHOW COLUMNS.
 const COLUMNS: [&str; 4] = ["Column", "Type", "Extra", "Comment"];
-
-/// Before the rows are made: a query that cannot be kept is not run.
-fn expect_writable(source: &dyn Source, statement: &str) -> Result<()> {
-    match source.is_writable() {
-        true => Ok(()),
-        false => Err(from_depot(source.refusal(statement))),
-    }
-}
-
-fn from_depot(error: minerva_connectors::Error) -> QueryError {
-    QueryError::from(datafusion::error::DataFusionError::from(error))
-}
 
 fn matching(names: Vec<String>, pattern: Option<&str>) -> Vec<String> {
     names
@@ -288,96 +200,4 @@ async fn show_columns(session: &Session, snapshot: &Snapshot, table: Vec<String>
         .map(|values| Arc::new(StringArray::from(values)) as ArrayRef)
         .collect();
     Ok(Answer::Table(RecordBatch::try_new(schema, arrays)?))
-}
-
-fn view_name(name: &[String]) -> Result<&str> {
-    match name {
-        [name] => Ok(name),
-        _ => Err(QueryError::new(
-            Code::NotSupported,
-            format!("view `{}` cannot be kept in a catalog", name.join(".")),
-        )
-        .with_hint("a view belongs to its session: give it a name without catalog and schema")),
-    }
-}
-
-async fn create_view(
-    session: &Session,
-    snapshot: &Snapshot,
-    name: &[String],
-    columns: Vec<String>,
-    query: Box<QueryAst>,
-    or_replace: bool,
-) -> Result<Answer> {
-    let name = view_name(name)?;
-    if session.view(name).is_some() && !or_replace {
-        return Err(
-            QueryError::new(Code::TableAlreadyExists, format!("view `{name}` exists already"))
-                .with_hint("use CREATE OR REPLACE VIEW"),
-        );
-    }
-    crate::query::logical(session, snapshot, query.as_ref().clone()).await?;
-    let view = View {
-        query,
-        columns,
-        catalog: session.catalog_name(),
-        schema: session.schema_name(),
-    };
-    match session.keep_view(name, view) {
-        true => Ok(Answer::Count(0)),
-        false => Err(
-            QueryError::new(Code::NotSupported, format!("a session keeps at most {MAX_VIEWS} views"))
-                .with_hint("DROP VIEW what is not needed"),
-        ),
-    }
-}
-
-async fn collect(
-    session: &Session,
-    snapshot: &Snapshot,
-    query: QueryAst,
-    tracked: &Tracked,
-) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let stream = rows(session, snapshot, query, Vec::new(), tracked).await?;
-    let schema = stream.schema();
-    tracked.running();
-    Ok((schema, stream.try_collect().await?))
-}
-
-/// Gives a batch the columns and types of the table that it is added to.
-fn fit(batch: &RecordBatch, target: &SchemaRef, names: &[String]) -> Result<RecordBatch> {
-    let expected = if names.is_empty() {
-        target.fields().len()
-    } else {
-        names.len()
-    };
-    if batch.num_columns() != expected {
-        return Err(QueryError::new(
-            Code::TypeMismatch,
-            format!(
-                "{expected} columns were expected, the rows have {}",
-                batch.num_columns()
-            ),
-        ));
-    }
-    for name in names {
-        if target.index_of(name).is_err() {
-            let error = QueryError::new(Code::ColumnNotFound, format!("column `{name}` does not exist"));
-            return Err(error.suggest(name, target.fields().iter().map(|field| field.name().as_str())));
-        }
-    }
-    let mut arrays = Vec::with_capacity(target.fields().len());
-    for (index, field) in target.fields().iter().enumerate() {
-        let position = if names.is_empty() {
-            Some(index)
-        } else {
-            names.iter().position(|name| name == field.name())
-        };
-        let array = match position.and_then(|position| batch.columns().get(position)) {
-            Some(array) => cast(array, field.data_type())?,
-            None => datafusion::arrow::array::new_null_array(field.data_type(), batch.num_rows()),
-        };
-        arrays.push(array);
-    }
-    Ok(RecordBatch::try_new(Arc::clone(target), arrays)?)
 }

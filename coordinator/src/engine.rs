@@ -7,7 +7,7 @@ use std::{
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use datafusion::{execution::runtime_env::RuntimeEnv, prelude::SessionConfig};
 use minerva_cluster::{Members, ResourcesVersion, Wire};
 use minerva_connectors::Depots;
-use minerva_policy::{Principal, Rules};
+use minerva_policy::{DerivedTags, Principal, Rules};
 use minerva_resources::{Problems, Reload, ResourceSet, Resources};
 
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     queries::{Client, Queries},
     session::{Session, Templates},
     store::{Store, StoredKey},
+    views::Views,
 };
 
 /// How often the manifests are looked at; a good change is in force for the next query well within two seconds.
@@ -42,6 +43,8 @@ pub(crate) struct Snapshot {
     pub(crate) rules: Rules,
     pub(crate) identities: Identities,
     pub(crate) templates: Templates,
+    /// The tags that followed columns into tables.
+    pub(crate) derived: DerivedTags,
     /// What workers are given of it.
     pub(crate) for_workers: Arc<minerva_cluster::Resources>,
 }
@@ -64,7 +67,10 @@ pub struct Engine {
     wire: Wire,
     resources: Resources,
     snapshot: ArcSwap<Snapshot>,
-    store: Store,
+    /// Held while a snapshot is made, so that no newer one is lost.
+    remaking: Mutex<()>,
+    views: ArcSwap<Views>,
+    pub(crate) store: Store,
     authenticator: Authenticator,
     runtime: Arc<RuntimeEnv>,
     /// Held while a change of the resources is worked out and written.
@@ -119,8 +125,13 @@ impl Engine {
             .cluster(&config.cluster)
             .map(|cluster| cluster.limits.clone())
             .unwrap_or_default();
-        let snapshot = make_snapshot(set, &config, &wire, &members, &runtime)?;
+        forget_what_memory_forgot(&set, &store).map_err(|error| error.message)?;
+        let derived = store.derived_tags().map_err(|error| error.message)?;
+        let snapshot = make_snapshot(set, derived, &config, &wire, &members, &runtime)?;
+        let views = Views::read(&store).map_err(|error| error.message)?;
         Ok(Arc::new(Self {
+            remaking: Mutex::default(),
+            views: ArcSwap::from_pointee(views),
             queries: Arc::new(Queries::new()),
             admission: Admission::new(&limits),
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -174,11 +185,17 @@ impl Engine {
 
     /// Takes a changed set of manifests, if it is good; a bad one changes nothing.
     pub(crate) fn reload(&self) {
+        let _remaking = self.remaking.lock().unwrap_or_else(PoisonError::into_inner);
         match self.resources.poll() {
             Reload::Unchanged => {}
             Reload::Refused(problems) => tracing::warn!("the changed resources are not in force:\n{problems}"),
             Reload::Swapped(set) => {
-                match make_snapshot(Arc::clone(&set), &self.config, &self.wire, &self.members, &self.runtime) {
+                let derived = self.store.derived_tags().map_err(|error| error.message);
+                let made = derived.and_then(|derived| {
+                    let set = Arc::clone(&set);
+                    make_snapshot(set, derived, &self.config, &self.wire, &self.members, &self.runtime)
+                });
+                match made {
                     Ok(snapshot) => {
                         self.depots.update(set);
                         self.wire.set_keys(snapshot.rules.keys());
@@ -189,6 +206,36 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Puts the tags that are kept into force for the statements that begin from now on.
+    ///
+    /// # Errors
+    /// When they cannot be read, or rules cannot be made of them; the old ones stay in force then.
+    pub(crate) fn take_tags(&self) -> Result<()> {
+        let _remaking = self.remaking.lock().unwrap_or_else(PoisonError::into_inner);
+        let derived = self.store.derived_tags()?;
+        let now = self.snapshot();
+        if now.derived == derived {
+            return Ok(());
+        }
+        let set = Arc::clone(&now.set);
+        let made = make_snapshot(set, derived, &self.config, &self.wire, &self.members, &self.runtime);
+        let made = made.map_err(|reason| QueryError::new(Code::GenericInternalError, reason))?;
+        self.snapshot.store(Arc::new(made));
+        Ok(())
+    }
+
+    /// The views of depots, as they are now.
+    pub(crate) fn views(&self) -> Arc<Views> {
+        self.views.load_full()
+    }
+
+    /// Looks at the views again, after one was made or removed.
+    pub(crate) fn take_views(&self) -> Result<()> {
+        let _remaking = self.remaking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.views.store(Arc::new(Views::read(&self.store)?));
+        Ok(())
     }
 
     /// The resources in force.
@@ -408,14 +455,30 @@ fn can_log_in_without_key(set: &ResourceSet) -> bool {
     set.identity_providers().next().is_some() || set.users().any(|user| !user.certificates.is_empty())
 }
 
+/// The tables of depots of type `memory` are gone with the process that had them, and so are their tags.
+fn forget_what_memory_forgot(set: &ResourceSet, store: &Store) -> Result<()> {
+    for address in store.derived_tags()?.keys() {
+        if set
+            .depot(&address.depot)
+            .is_some_and(|depot| depot.depot_type == "memory")
+        {
+            for origin in store.origins_of_tags(address)? {
+                store.forget_tags(address, &origin)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn make_snapshot(
     set: Arc<ResourceSet>,
+    derived: DerivedTags,
     config: &Config,
     wire: &Wire,
     members: &Members,
     runtime: &Arc<RuntimeEnv>,
 ) -> Result<Snapshot, String> {
-    let rules = Rules::compile(&set).map_err(|problems| describe(&Problems(problems)))?;
+    let rules = Rules::compile_with(&set, &derived).map_err(|problems| describe(&Problems(problems)))?;
     let for_workers = Arc::new(minerva_cluster::Resources::new(&set, rules.keys()).map_err(|error| error.to_string())?);
     let settings = SessionConfig::new().with_target_partitions(config.partitions());
     let templates =
@@ -425,6 +488,7 @@ fn make_snapshot(
         set,
         rules,
         templates,
+        derived,
         for_workers,
     })
 }

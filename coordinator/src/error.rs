@@ -27,6 +27,8 @@ pub enum Code {
     CatalogNotFound,
     /// There is no such column.
     ColumnNotFound,
+    /// A constraint of the table does not allow what was to be written.
+    ConstraintViolation,
     /// A file or a database answered with something that cannot be read.
     CorruptData,
     /// The depot cannot be reached.
@@ -91,6 +93,7 @@ impl Code {
             Code::MissingCatalogName => "MISSING_CATALOG_NAME",
             Code::CatalogNotFound => "CATALOG_NOT_FOUND",
             Code::ColumnNotFound => "COLUMN_NOT_FOUND",
+            Code::ConstraintViolation => "CONSTRAINT_VIOLATION",
             Code::CorruptData => "CORRUPT_DATA",
             Code::DepotUnreachable => "DEPOT_UNREACHABLE",
             Code::DivisionByZero => "DIVISION_BY_ZERO",
@@ -305,6 +308,7 @@ fn from_connector(kind: ErrorKind) -> Code {
         ErrorKind::Corrupt | ErrorKind::BadValue => Code::CorruptData,
         ErrorKind::Unsupported => Code::NotSupported,
         ErrorKind::Changed => Code::TableChanged,
+        ErrorKind::Constraint => Code::ConstraintViolation,
         ErrorKind::Settings => Code::InvalidArgument,
         ErrorKind::Internal => Code::GenericInternalError,
     }

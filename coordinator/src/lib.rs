@@ -24,6 +24,8 @@ mod query;
 mod session;
 mod store;
 mod system;
+mod views;
+mod write;
 
 pub use apply::{MOST_COMPARED, applied_json, refused_json, too_many};
 pub use catalog::{TableEntry, TableRequest};

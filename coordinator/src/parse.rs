@@ -3,6 +3,8 @@
 //! In: the SQL text of a client. Out: a [`Request`], which says what kind of thing is asked, or a syntax error with its position.
 //! Deliberately absent: names and types (the planner's), and every statement that is not in [`Request`]: what is not allowed is refused here.
 
+pub(crate) mod writing;
+
 use datafusion::sql::{
     parser::{DFParserBuilder, Statement as ParsedStatement},
     sqlparser::{
@@ -29,19 +31,22 @@ pub(crate) enum Request {
     Query(Box<Query>),
     /// The plan of a query.
     Explain { query: Box<Query>, options: ExplainOptions },
-    /// A session's own view: its text is planned anew for whoever uses it, each time.
+    /// A view, of the session or of a depot: its text is planned anew for whoever uses it, each time.
     CreateView {
         name: Vec<String>,
         columns: Vec<String>,
         query: Box<Query>,
         or_replace: bool,
+        if_not_exists: bool,
     },
-    /// Forgets a session's view.
+    /// Forgets a view.
     DropView { name: Vec<String>, if_exists: bool },
-    /// A new dataset from a query.
+    /// A new dataset from a query. One that is made of columns has a query that yields them and no rows.
     CreateTableAs {
         name: Vec<String>,
         query: Box<Query>,
+        /// Columns that take no NULL.
+        not_null: Vec<String>,
         if_not_exists: bool,
     },
     /// More rows for a dataset.
@@ -49,6 +54,14 @@ pub(crate) enum Request {
         name: Vec<String>,
         columns: Vec<String>,
         query: Box<Query>,
+    },
+    /// Removes rows of a dataset.
+    Delete(Box<Changed>),
+    /// Changes rows of a dataset: the columns, and what they become.
+    Update {
+        table: Box<Changed>,
+        columns: Vec<String>,
+        values: Vec<ast::Expr>,
     },
     /// Removes a dataset.
     DropTable { name: Vec<String>, if_exists: bool },
@@ -69,6 +82,17 @@ pub(crate) enum Request {
     ShowFunctions { like: Option<String> },
     /// `CALL system.runtime.kill_query(query_id => .., message => ..)`.
     KillQuery { query_id: String, message: Option<String> },
+}
+
+/// The rows that a DELETE or UPDATE is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Changed {
+    /// The table.
+    pub(crate) name: Vec<String>,
+    /// What its columns are qualified with.
+    pub(crate) alias: ast::Ident,
+    /// Which of its rows; all without it.
+    pub(crate) selection: Option<ast::Expr>,
 }
 
 /// What an EXPLAIN shows.
@@ -200,55 +224,19 @@ fn not_supported(what: &str) -> QueryError {
 fn from_statement(verb: &str, statement: Statement) -> Result<Request> {
     Ok(match statement {
         Statement::Query(query) => Request::Query(read_only(query)?),
-        Statement::CreateView(view) => {
-            if view.materialized {
-                return Err(not_supported("CREATE MATERIALIZED VIEW"));
-            }
-            Request::CreateView {
-                name: parts(&view.name)?,
-                columns: view.columns.iter().map(|column| normal(&column.name)).collect(),
-                query: read_only(view.query)?,
-                or_replace: view.or_replace,
-            }
-        }
-        Statement::CreateTable(table) => {
-            let Some(query) = table.query else {
-                return Err(not_supported("CREATE TABLE without AS").with_hint("use CREATE TABLE name AS SELECT ..."));
-            };
-            if !table.columns.is_empty() || table.or_replace || table.external || table.temporary {
-                return Err(not_supported("this form of CREATE TABLE").with_hint("use CREATE TABLE name AS SELECT ..."));
-            }
-            Request::CreateTableAs {
-                name: parts(&table.name)?,
-                query: read_only(query)?,
-                if_not_exists: table.if_not_exists,
-            }
-        }
-        Statement::Insert(insert) => {
-            let ast::TableObject::TableName(name) = &insert.table else {
-                return Err(not_supported("INSERT into anything but a table"));
-            };
-            if insert.overwrite || insert.on.is_some() || insert.returning.is_some() || insert.partitioned.is_some() {
-                return Err(not_supported("this form of INSERT")
-                    .with_hint("use INSERT INTO name [(columns)] SELECT ... or VALUES ..."));
-            }
-            let Some(query) = insert.source else {
-                return Err(not_supported("INSERT without rows"));
-            };
-            let mut columns = Vec::with_capacity(insert.columns.len());
-            for column in &insert.columns {
-                columns.push(parts(column)?.pop().unwrap_or_default());
-            }
-            Request::Insert {
-                name: parts(name)?,
-                columns,
-                query: read_only(query)?,
-            }
-        }
+        Statement::CreateView(view) => writing::create_view(view)?,
+        Statement::CreateTable(table) => writing::create_table(table)?,
+        Statement::Insert(insert) => writing::insert(insert)?,
+        Statement::Delete(delete) => writing::delete(delete)?,
+        Statement::Update(update) => writing::update(update)?,
         Statement::Drop {
             object_type,
             if_exists,
             names,
+            cascade: false,
+            purge: false,
+            temporary: false,
+            table: None,
             ..
         } => {
             let [name] = names.as_slice() else {
@@ -572,8 +560,29 @@ mod tests {
     #[test]
     fn what_is_not_allowed_is_refused_by_name() {
         for sql in [
-            "DELETE FROM t",
-            "UPDATE t SET a = 1",
+            "DELETE FROM t USING s WHERE t.a = s.a",
+            "DELETE FROM t RETURNING a",
+            "DELETE FROM t LIMIT 1",
+            "DELETE FROM t JOIN s ON t.a = s.a",
+            "UPDATE t SET a = 1 FROM s",
+            "UPDATE t SET a = 1 RETURNING a",
+            "UPDATE t SET (a, b) = (1, 2)",
+            "UPDATE t JOIN s ON t.a = s.a SET a = 1",
+            "INSERT OVERWRITE t SELECT 1",
+            "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+            "INSERT INTO t VALUES (1) RETURNING a",
+            "REPLACE INTO t VALUES (1)",
+            "INSERT OR IGNORE INTO t VALUES (1)",
+            "CREATE OR REPLACE TABLE t AS SELECT 1",
+            "CREATE TABLE t (a INT PRIMARY KEY)",
+            "CREATE TABLE t (a INT DEFAULT 1)",
+            "CREATE TABLE t (a INT, CHECK (a > 1))",
+            "CREATE TABLE t LIKE s",
+            "CREATE TABLE t (a INT) WITH (x = 1)",
+            "CREATE TEMPORARY TABLE t (a INT)",
+            "CREATE MATERIALIZED VIEW v AS SELECT 1",
+            "DROP TABLE t CASCADE",
+            "WITH x AS (DELETE FROM t) SELECT 1",
             "MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE",
             "COPY t TO 'x.parquet'",
             "COPY (SELECT 1) TO 'x.csv'",

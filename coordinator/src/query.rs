@@ -40,6 +40,7 @@ use crate::{
     parse::Request,
     queries::Tracked,
     session::{Description, Session},
+    write,
 };
 
 /// How many batches are made before somebody asks for them.
@@ -177,7 +178,8 @@ async fn answer(
         Request::Explain { query, options } => {
             explain::run(session, snapshot, *query, options, parameters, tracked).await
         }
-        command => commands::run(session, snapshot, command, tracked).await,
+        command if write::writes(&command) => write::run(session, snapshot, command, parameters, tracked).await,
+        command => commands::run(session, snapshot, command).await,
     }
 }
 
@@ -252,6 +254,17 @@ pub(crate) async fn plan(
     parameters: Vec<ScalarValue>,
 ) -> Result<Planned> {
     let (state, names, logical) = logical(session, snapshot, query).await?;
+    verified(session, state, names, logical, parameters).await
+}
+
+/// Makes a verified plan of a logical one.
+pub(crate) async fn verified(
+    session: &Session,
+    state: SessionState,
+    names: Names,
+    logical: LogicalPlan,
+    parameters: Vec<ScalarValue>,
+) -> Result<Planned> {
     let naming = parameters::naming(&parameters);
     let logical = parameters::bind(logical, parameters).map_err(&naming)?;
     let logical = state.optimize(&logical).map_err(|error| naming(error.into()))?;
@@ -304,15 +317,16 @@ pub(crate) async fn describe(session: &Session, sql: &str) -> Result<Description
     let (query, explained) = match parse::one_statement(sql)? {
         Request::Query(query) => (*query, false),
         Request::Explain { query, .. } => (*query, true),
-        command => return Ok(commands::describe(&command)),
+        command => {
+            let parameters = write::parameters(session, &snapshot, &command).await?;
+            return Ok(Description {
+                parameters,
+                ..commands::describe(&command)
+            });
+        }
     };
     let (_, _, plan) = logical(session, &snapshot, query).await?;
-    let mut parameters: Vec<(String, DataType)> = plan
-        .get_parameter_types()?
-        .into_iter()
-        .map(|(name, data_type)| (name, data_type.unwrap_or(DataType::Utf8)))
-        .collect();
-    parameters.sort_by_key(|(name, _)| name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX));
+    let parameters = parameters_of(&plan)?;
     let schema = match explained {
         true => explain::schema(),
         false => columns::without_marks(&Arc::new(plan.schema().as_arrow().clone())),
@@ -322,6 +336,17 @@ pub(crate) async fn describe(session: &Session, sql: &str) -> Result<Description
         parameters,
         is_update: false,
     })
+}
+
+/// The parameters of a plan, in their order.
+pub(crate) fn parameters_of(plan: &LogicalPlan) -> Result<Vec<(String, DataType)>> {
+    let mut parameters: Vec<(String, DataType)> = plan
+        .get_parameter_types()?
+        .into_iter()
+        .map(|(name, data_type)| (name, data_type.unwrap_or(DataType::Utf8)))
+        .collect();
+    parameters.sort_by_key(|(name, _)| name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX));
+    Ok(parameters)
 }
 
 /// Leaves in each batch's buffers only what its rows show: a filtered or masked array may still carry hidden values, unseen but sent.

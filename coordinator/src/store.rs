@@ -1,15 +1,18 @@
-//! What a coordinator keeps: API keys made by command. A SQLite file in the data folder.
+//! What a coordinator keeps: API keys made by command, tags that followed columns into new tables, and the text of views. A SQLite file in
+//! the data folder.
 //!
 //! In: hashes of keys, never keys. They are held in memory as well, since every call asks for one: this is the only process that writes the
 //! file. Deliberately absent: what is declared in manifests.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
+use minerva_policy::DerivedTags;
+use minerva_resources::Address;
 use rusqlite::{Connection, params};
 
 use crate::{
@@ -51,6 +54,14 @@ impl Store {
                  CREATE TABLE IF NOT EXISTS api_key (
                      user TEXT NOT NULL, name TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, expires INTEGER NOT NULL,
                      PRIMARY KEY (user, name)
+                 ) STRICT;
+                 CREATE TABLE IF NOT EXISTS derived_tag (
+                     depot TEXT NOT NULL, collection TEXT NOT NULL, dataset TEXT NOT NULL, path TEXT NOT NULL, tag TEXT NOT NULL,
+                     origin TEXT NOT NULL, PRIMARY KEY (depot, collection, dataset, path, tag, origin)
+                 ) STRICT;
+                 CREATE TABLE IF NOT EXISTS view (
+                     depot TEXT NOT NULL, collection TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, definition TEXT NOT NULL,
+                     PRIMARY KEY (depot, collection, name)
                  ) STRICT;",
             )
             .map_err(|error| failed(&error))?;
@@ -134,6 +145,103 @@ impl Store {
             .map_err(|error| failed(&error))?;
         self.read_owners()?;
         Ok(deleted > 0)
+    }
+
+    /// The tags that followed columns into tables.
+    pub(crate) fn derived_tags(&self) -> Result<DerivedTags> {
+        let connection = self.connection();
+        let mut tags = DerivedTags::new();
+        let mut read = || -> rusqlite::Result<()> {
+            let mut statement = connection.prepare("SELECT depot, collection, dataset, path, tag FROM derived_tag")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let text = |at: usize| row.get::<_, String>(at);
+                let columns = tags.entry(Address::new(text(0)?, text(1)?, text(2)?)).or_default();
+                columns.entry(text(3)?).or_default().insert(text(4)?);
+            }
+            Ok(())
+        };
+        read().map_err(|error| failed(&error))?;
+        Ok(tags)
+    }
+
+    /// Keeps tags of a table's columns; `origin` is the statement that brought them.
+    pub(crate) fn add_tags(
+        &self,
+        address: &Address,
+        tags: &BTreeMap<String, BTreeSet<String>>,
+        origin: &str,
+    ) -> Result<()> {
+        let mut connection = self.connection();
+        let mut write = || -> rusqlite::Result<()> {
+            let transaction = connection.transaction()?;
+            for (path, tags) in tags {
+                for tag in tags {
+                    transaction.execute(
+                        "INSERT INTO derived_tag VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                        params![address.depot, address.collection, address.dataset, path, tag, origin],
+                    )?;
+                }
+            }
+            transaction.commit()
+        };
+        write().map_err(|error| failed(&error))
+    }
+
+    /// The statements that brought tags to a table.
+    pub(crate) fn origins_of_tags(&self, address: &Address) -> Result<Vec<String>> {
+        let connection = self.connection();
+        let read = || -> rusqlite::Result<Vec<String>> {
+            let sql = "SELECT DISTINCT origin FROM derived_tag WHERE depot = ?1 AND collection = ?2 AND dataset = ?3";
+            let mut statement = connection.prepare_cached(sql)?;
+            let origins = statement.query_map(params![address.depot, address.collection, address.dataset], |row| {
+                row.get(0)
+            })?;
+            origins.collect()
+        };
+        read().map_err(|error| failed(&error))
+    }
+
+    /// Forgets the tags that a statement brought to a table.
+    pub(crate) fn forget_tags(&self, address: &Address, origin: &str) -> Result<()> {
+        let sql = "DELETE FROM derived_tag WHERE depot = ?1 AND collection = ?2 AND dataset = ?3 AND origin = ?4";
+        self.connection()
+            .execute(sql, params![address.depot, address.collection, address.dataset, origin])
+            .map(drop)
+            .map_err(|error| failed(&error))
+    }
+
+    /// The views of all depots: whose they are, and their definitions.
+    pub(crate) fn views(&self) -> Result<Vec<(Address, String, String)>> {
+        let connection = self.connection();
+        let read = || -> rusqlite::Result<Vec<(Address, String, String)>> {
+            let mut statement = connection.prepare("SELECT depot, collection, name, owner, definition FROM view")?;
+            let views = statement.query_map([], |row| {
+                let text = |at: usize| row.get::<_, String>(at);
+                Ok((Address::new(text(0)?, text(1)?, text(2)?), text(3)?, text(4)?))
+            })?;
+            views.collect()
+        };
+        read().map_err(|error| failed(&error))
+    }
+
+    /// Keeps a view; false when there is one of its name that is not to be replaced.
+    pub(crate) fn keep_view(&self, address: &Address, owner: &str, definition: &str, replace: bool) -> Result<bool> {
+        let sql = match replace {
+            true => "INSERT OR REPLACE INTO view VALUES (?1, ?2, ?3, ?4, ?5)",
+            false => "INSERT INTO view VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+        };
+        let values = params![address.depot, address.collection, address.dataset, owner, definition];
+        let kept = self.connection().execute(sql, values).map_err(|error| failed(&error))?;
+        Ok(kept > 0)
+    }
+
+    /// Forgets a view; false when there is none.
+    pub(crate) fn forget_view(&self, address: &Address) -> Result<bool> {
+        let sql = "DELETE FROM view WHERE depot = ?1 AND collection = ?2 AND name = ?3";
+        let values = params![address.depot, address.collection, address.dataset];
+        let forgotten = self.connection().execute(sql, values).map_err(|error| failed(&error))?;
+        Ok(forgotten > 0)
     }
 
     /// Whose key has this hash, and when it ends.

@@ -79,6 +79,8 @@ struct Place<'a> {
 
 /// What reading a table needs.
 const SELECT: &str = "select";
+/// What any statement that writes may have instead of what it needs.
+const WRITE: &str = "write";
 /// What running a query on a cluster needs.
 const READ: &str = "read";
 
@@ -115,6 +117,21 @@ impl Rules {
     /// May the principal read the table.
     pub fn may_select(&self, principal: &Principal, address: &Address) -> AccessDecision {
         self.authorize(principal, SELECT, &self.object(address))
+    }
+
+    /// May the principal do this to the table: `create`, `insert`, `update`, `delete` or `drop`. Who may `write` may do any of it, and who is
+    /// denied either may not.
+    pub fn may_write(&self, principal: &Principal, predicate: &str, address: &Address) -> AccessDecision {
+        let object = self.object(address);
+        let one = self.authorize(principal, predicate, &object);
+        let any = self.authorize(principal, WRITE, &object);
+        // Policies that decided without allowing have denied.
+        let denies = |decision: &AccessDecision| !decision.allowed && !decision.because.is_empty();
+        match () {
+            () if denies(&one) => one,
+            () if denies(&any) || !one.allowed => any,
+            () => one,
+        }
     }
 
     /// May the principal run queries on the cluster.

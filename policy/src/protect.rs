@@ -5,6 +5,7 @@
 //! raw table and refuses every write. Deciding what governs the table is [`crate::decide`]'s work.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -56,8 +57,48 @@ pub fn protect(
     }))
 }
 
+/// What stands before the name of a column whose raw values are seen by the check of an UPDATE and by nobody else. No user can name it.
+pub const RAW_PREFIX: &str = "\u{0}raw ";
+
+/// The same for a table whose rows are to be changed: besides what the principal may read it has, under [`RAW_PREFIX`], the raw values of
+/// the columns that row filters are about, so that changed rows can be checked. Statements of users must not be able to name these.
+pub fn protect_to_change(
+    address: &Address,
+    governance: &Governance,
+    raw: Arc<dyn TableProvider>,
+) -> Result<Arc<dyn TableProvider>> {
+    if governance.is_open() {
+        return protect(address, governance, raw);
+    }
+    let table_type = raw.table_type();
+    let checked = governance.filtered_columns();
+    let plan = plan_with_raw(address, governance, raw, &checked)?;
+    Ok(Arc::new(ProtectedTable {
+        address: address.clone(),
+        table_type,
+        schema: Arc::new(plan.schema().as_arrow().clone()),
+        body: Body::Governed(plan),
+    }))
+}
+
+/// The dataset that a table of [`protect`] is; `None` for other tables.
+pub fn address_of(table: &dyn TableProvider) -> Option<Address> {
+    table
+        .downcast_ref::<ProtectedTable>()
+        .map(|protected| protected.address.clone())
+}
+
 /// Barrier over masks over row filters over the raw scan.
 fn governed_plan(address: &Address, governance: &Governance, raw: Arc<dyn TableProvider>) -> Result<LogicalPlan> {
+    plan_with_raw(address, governance, raw, &BTreeSet::new())
+}
+
+fn plan_with_raw(
+    address: &Address,
+    governance: &Governance,
+    raw: Arc<dyn TableProvider>,
+    checked: &BTreeSet<String>,
+) -> Result<LogicalPlan> {
     let table = TableReference::full(
         address.depot.as_str(),
         address.collection.as_str(),
@@ -96,6 +137,12 @@ fn governed_plan(address: &Address, governance: &Governance, raw: Arc<dyn TableP
                 masked.alias_qualified(qualifier.cloned(), name)
             }
         });
+    }
+    for (qualifier, field) in raw_schema.iter().filter(|(_, field)| checked.contains(field.name())) {
+        let name = format!("{RAW_PREFIX}{}", field.name());
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        expressions.push(column.alias_qualified(qualifier.cloned(), &name));
+        columns.push(BarrierColumn { name, masked: false });
     }
     let seal = Seal {
         address: address.clone(),

@@ -20,7 +20,7 @@ use crate::keys::{DEFAULT_KEY, KeyRing, key_of};
 use crate::mask::{self, Mask, MaskFunctions};
 use crate::principal::Principal;
 use crate::table::TableRules;
-use crate::tags::TagIndex;
+use crate::tags::{DerivedTags, TagIndex};
 
 /// The weakest priority that a policy can have.
 const WEAKEST_PRIORITY: u32 = 100;
@@ -154,6 +154,12 @@ impl Person {
 impl Rules {
     /// Compiles the policies of a resource set, or says everything that is wrong with them.
     pub fn compile(set: &ResourceSet) -> Result<Self, Vec<Problem>> {
+        Self::compile_with(set, &DerivedTags::new())
+    }
+
+    /// The same, with the tags that followed columns into the tables that statements made. They are as good as declared ones, but that masks
+    /// which contradict each other because of them close the table when it is asked for, and not the whole set now.
+    pub fn compile_with(set: &ResourceSet, derived: &DerivedTags) -> Result<Self, Vec<Problem>> {
         let mut problems = vec![];
         let access = set.access_policies().iter().map(|policy| AccessRule {
             policy: policy.clone(),
@@ -172,8 +178,9 @@ impl Rules {
                 Err(found) => problems.extend(found),
             }
         }
-        let tags = TagIndex::of(set);
+        let mut tags = TagIndex::of(set);
         problems.extend(crate::conflict::conflicts(&data, &tags, set));
+        tags.add(derived);
         if !problems.is_empty() {
             return Err(problems);
         }

@@ -5,9 +5,32 @@
 //! tag that misses its column would show it. Also known here: which columns are classified, and what becomes of the
 //! others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
 
-use minerva_resources::{Address, Dataset, Location, ResourceSet, Unclassified};
+use minerva_resources::{Address, Column, Dataset, Location, Meta, ResourceSet, Unclassified};
+
+/// The head of what no manifest says.
+fn derived_meta() -> Meta {
+    Meta {
+        name: String::new(),
+        version: String::new(),
+        kind: "dataset".to_owned(),
+        tags: Vec::new(),
+        description: String::new(),
+        owner: None,
+        layer: String::new(),
+        workspace: None,
+        location: Location {
+            file: Arc::from(Path::new("")),
+            line: 0,
+        },
+    }
+}
+
+/// Tags that followed columns into tables that statements made or added to: by table, then by column or dotted field.
+pub type DerivedTags = BTreeMap<Address, BTreeMap<String, BTreeSet<String>>>;
 
 /// Every declared tag, found by address.
 #[derive(Debug, Default)]
@@ -112,6 +135,35 @@ impl TagIndex {
             .filter(|column| column.name.eq_ignore_ascii_case(path))
             .flat_map(|column| column.tags.iter().map(String::as_str))
             .collect()
+    }
+
+    /// The columns of a table, or fields inside them, that manifests name, with their own tags.
+    pub(crate) fn columns_of<'a>(&'a self, address: &Address) -> impl Iterator<Item = (&'a str, &'a [String])> {
+        self.about(address)
+            .flat_map(|dataset| &dataset.columns)
+            .map(|column| (column.name.as_str(), column.tags.as_slice()))
+    }
+
+    /// Adds what was found out of a table's columns besides its manifest.
+    pub(crate) fn add(&mut self, derived: &DerivedTags) {
+        for (address, columns) in derived {
+            let column = |(name, tags): (&String, &BTreeSet<String>)| Column {
+                name: name.clone(),
+                description: String::new(),
+                tags: tags.iter().cloned().collect(),
+                line: 0,
+            };
+            let dataset = Dataset {
+                meta: derived_meta(),
+                address: address.clone(),
+                description: String::new(),
+                owner: None,
+                tags: Vec::new(),
+                columns: columns.iter().map(column).collect(),
+                unclassified: None,
+            };
+            self.datasets.entry(address.clone()).or_default().push(dataset);
+        }
     }
 
     /// Every tag that some table in a depot or collection may have.

@@ -4,6 +4,7 @@
 //! The masks and predicates here are compiled for one table and one principal. Putting them round the table is
 //! `protect.rs`'s work; nothing here reads data.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -157,6 +158,17 @@ impl Governance {
         let mut masks = self.masks.iter().filter(|mask| mask.column() == name).peekable();
         masks.peek()?;
         Some(masks.fold(column, |inner, mask| mask.expr(inner)))
+    }
+
+    /// The columns that row filters are about.
+    pub fn filtered_columns(&self) -> BTreeSet<String> {
+        let columns = self.filters.iter().flat_map(|filter| filter.predicate.column_refs());
+        columns.map(|column| column.name.clone()).collect()
+    }
+
+    /// The top-level columns of which something is masked.
+    pub fn masked_columns(&self) -> BTreeSet<String> {
+        self.masks.iter().map(|mask| mask.column().to_owned()).collect()
     }
 
     /// The conjunction of all row filters, or `None` when every row is visible.

@@ -28,4 +28,5 @@ mod reload;
 mod tidy;
 mod tpch;
 mod tpch_data;
+mod writes;
 mod wrong_answers;

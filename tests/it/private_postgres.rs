@@ -146,6 +146,14 @@ impl Postgres {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
+    /// The rows of a query in the database `postgres`, their values joined by `|`.
+    pub(crate) fn ask(&self, sql: &str) -> Vec<String> {
+        let answer = self.psql("postgres", sql).args(["-A", "-t"]).output().unwrap();
+        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        let text = String::from_utf8(answer.stdout).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
     /// A depot `pg` over it.
     pub(crate) fn manifest(&self) -> String {
         format!(

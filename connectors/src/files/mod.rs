@@ -2,7 +2,7 @@
 //!
 //! In: the manifest of a depot. Out: tables whose scans are DataFusion's own file scans. [`layout`] finds datasets in a folder,
 //! [`listing`] their files, [`remote`] does both in object stores, [`schema_cache`] keeps what is known of files, [`table`] plans.
-//! Nothing is ever written.
+//! [`write`] adds Parquet files to a folder of this machine.
 
 mod avro;
 mod csv;
@@ -24,6 +24,7 @@ mod schema_cache;
 mod settings;
 mod table;
 mod wire;
+mod write;
 
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ use self::remote::Bucket;
 use self::schema_cache::SchemaCache;
 use self::settings::{FileSettings, PARAMETERS, TextSettings};
 use self::table::FileTable;
-use crate::{Connector, Error, ErrorKind, LOOKS_AT_ONCE, Result, Source, Stores};
+use crate::{Connector, Error, ErrorKind, LOOKS_AT_ONCE, Result, Source, Stores, Writer};
 
 pub use self::remote::DepotStore;
 pub(crate) use self::remote::abfss::ABFSS;
@@ -289,6 +290,18 @@ impl Source for Files {
             })
             .collect();
         Ok(futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await)
+    }
+
+    fn writer(&self) -> Option<&dyn Writer> {
+        self.written().map(|_| self as &dyn Writer)
+    }
+
+    fn refusal(&self, statement: &str) -> Error {
+        let message = format!(
+            "{statement} is not supported by depot type `{}`, but for `file` with `format: PARQUET`",
+            self.depot_type
+        );
+        Error::new(&self.depot, ErrorKind::Unsupported, message)
     }
 
     fn depot(&self) -> &str {

@@ -12,7 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::connection::Database;
 use super::kind::{Declared, Kind, Scalar, Written};
-use crate::{ErrorKind, Result};
+use crate::{ErrorKind, ROW_ID, Result};
 
 /// A table, view, materialised view, partitioned or foreign table.
 #[derive(Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub(super) struct Table {
     pub(super) columns: HashMap<String, Column>,
     pub(super) is_view: bool,
     pub(super) rows: Option<usize>,
+    /// Whether its rows lie in this database and in nothing else, so that they have a place.
+    pub(super) has_rows_of_its_own: bool,
 }
 
 /// How one column is asked for and read.
@@ -139,7 +141,8 @@ pub(super) async fn table(database: &Arc<Database>, schema: &str, name: &str) ->
         ))
     };
     let (table, reachable) = read().map_err(|failure| database.error(&failure).about(&object))?;
-    let none_readable = !table.columns.is_empty() && table.columns.values().all(|column| !column.readable);
+    let mut columns = (table.columns.iter()).filter(|(name, _)| name.as_str() != ROW_ID);
+    let none_readable = !table.schema.fields().is_empty() && columns.all(|(_, column)| !column.readable);
     if !reachable || none_readable {
         let message = "PostgreSQL does not let the depot's user read it; grant SELECT on it, and USAGE on its schema";
         return Err(database.failure(ErrorKind::Denied, message).about(object));
@@ -178,6 +181,13 @@ fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_post
         };
         columns.insert(name, column);
     }
+    let place = Column {
+        kind: Kind::One(Scalar::Printed),
+        written: Written::Place,
+        compared: Compared::Not,
+        readable: true,
+    };
+    columns.insert(ROW_ID.to_owned(), place);
     // What was never analysed counts as -1, and what was analysed when it was empty says nothing about today.
     let rows = (estimate > 0.0 && !matches!(relation.as_str(), "v" | "f")).then_some(estimate as usize);
     Ok(Table {
@@ -185,6 +195,7 @@ fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_post
         columns,
         is_view: relation == "v",
         rows,
+        has_rows_of_its_own: matches!(relation.as_str(), "r" | "p"),
     })
 }
 

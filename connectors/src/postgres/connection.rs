@@ -70,7 +70,7 @@ struct Idle {
 
 /// A connection that somebody uses. Dropping it closes it, whatever the server is doing.
 pub(super) struct Connection {
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
     pub(super) driver: Driver,
     /// Whether it was used before, so that the server may have closed it since.
     pub(super) is_used: bool,
@@ -109,7 +109,7 @@ impl Driver {
 
 /// A connection that nobody uses. A task waits with it for the server to close it, or for its next user.
 struct Parked {
-    client: Client,
+    client: Arc<Client>,
     since: Instant,
     task: SpawnedTask<Option<Driver>>,
     wanted: oneshot::Sender<()>,
@@ -204,7 +204,7 @@ impl Database {
         };
         match timeout(limit, connecting).await {
             Ok(Ok((client, driver))) => Ok(Connection {
-                client,
+                client: Arc::new(client),
                 driver,
                 is_used: false,
             }),
@@ -407,7 +407,7 @@ impl Database {
             ),
             (_, "25006") => (
                 ErrorKind::Unsupported,
-                "to read it PostgreSQL would have to write something, and a depot is only ever read",
+                "to read it PostgreSQL would have to write something, and reading writes nothing",
             ),
             (_, "XX001" | "XX002") => (ErrorKind::Corrupt, "PostgreSQL finds its files damaged"),
             ("08" | "57", _) => (ErrorKind::Unreachable, "PostgreSQL ended the connection"),

@@ -62,6 +62,8 @@ pub(super) enum Written {
     AsInet,
     /// As JSON text.
     AsJson,
+    /// Not a column: the table that a row is in, and where in it.
+    Place,
 }
 
 /// A type as the catalogue has it, domains resolved.

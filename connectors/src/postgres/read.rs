@@ -18,14 +18,14 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use futures::TryStreamExt;
 use minerva_resources::Address;
 use tokio::sync::mpsc::Sender;
-use tokio_postgres::{CopyOutStream, Statement};
+use tokio_postgres::{Client, CopyOutStream, Statement};
 
 use super::catalog::Table;
 use super::connection::{Connection, Database, is_lost};
 use super::decode::{Decoder, Fault};
 use super::kind::Kind;
 use super::sql;
-use crate::{Error, ErrorKind, Result, Scan};
+use crate::{Error, ErrorKind, ROW_ID, Result, Scan};
 
 /// Batches that wait for their reader.
 const BATCHES_AHEAD: usize = 2;
@@ -58,21 +58,35 @@ struct Reader {
 }
 
 /// A statement that runs. Dropped before its end, it is cancelled.
-struct Running {
+pub(super) struct Running {
     database: Arc<Database>,
     connection: Option<Connection>,
 }
 
 impl Running {
+    pub(super) fn new(database: &Arc<Database>, connection: Connection) -> Running {
+        Running {
+            database: Arc::clone(database),
+            connection: Some(connection),
+        }
+    }
+
+    /// Whom to ask.
+    pub(super) fn client(&self) -> Option<Arc<Client>> {
+        self.connection
+            .as_ref()
+            .map(|connection| Arc::clone(&connection.client))
+    }
+
     /// Waits for what the server sends.
-    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+    pub(super) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
         match &mut self.connection {
             Some(connection) => connection.driver.drive(work).await,
             None => work.await,
         }
     }
 
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         if let Some(connection) = self.connection.take() {
             self.database.keep(connection);
         }
@@ -161,9 +175,10 @@ impl Reader {
     async fn begin(&self, table: &Table) -> Result<(Running, Pin<Box<CopyOutStream>>), Refusal> {
         let fits = self.scan.schema.fields().iter().all(|field| {
             let found = table.schema.column_with_name(field.name());
-            found.is_some_and(|(_, found)| {
-                found.data_type() == field.data_type() && (field.is_nullable() || !found.is_nullable())
-            })
+            field.name() == ROW_ID
+                || found.is_some_and(|(_, found)| {
+                    found.data_type() == field.data_type() && (field.is_nullable() || !found.is_nullable())
+                })
         });
         let select = sql::select(&self.scan, table)
             .filter(|_| fits)
@@ -178,10 +193,7 @@ impl Reader {
         loop {
             let connection = self.database.connection().await.map_err(Refusal::Failed)?;
             let is_used = connection.is_used;
-            let mut running = Running {
-                database: Arc::clone(&self.database),
-                connection: Some(connection),
-            };
+            let mut running = Running::new(&self.database, connection);
             match self.execute(&mut running, &select, &copy, table).await {
                 Ok(rows) => return Ok((running, rows)),
                 Err(Start::Failed(failure)) if is_used && is_lost(&failure) => {

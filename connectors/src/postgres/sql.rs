@@ -75,11 +75,18 @@ pub(super) fn columns(scan: &Scan) -> Vec<&str> {
 }
 
 fn value_of(name: &str, column: &Column) -> Option<String> {
+    if column.written == Written::Place {
+        return Some(format!(
+            "({ALIAS}.tableoid::pg_catalog.int8::pg_catalog.text OPERATOR(pg_catalog.||) {ALIAS}.ctid::pg_catalog.text)"
+        ));
+    }
     let name = column_name(name)?;
     Some(match column.written {
         Written::Plain => name,
         Written::As(type_name) => format!("{name}::pg_catalog.{type_name}"),
         Written::AsInet => format!("pg_catalog.textin(pg_catalog.inet_out({name}))"),
+        // Handled above, because it has no name.
+        Written::Place => return None,
         Written::AsJson => format!("pg_catalog.to_jsonb({name})::pg_catalog.text"),
     })
 }
@@ -201,7 +208,7 @@ fn is_uuid(text: &str) -> bool {
         })
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     let mut text = "\\x".to_owned();
     for byte in bytes {
         push(&mut text, format_args!("{byte:02x}"));
@@ -214,19 +221,19 @@ fn is_plain_year(date: NaiveDate) -> bool {
     (1..=9999).contains(&date.year())
 }
 
-fn date(days: i32) -> Option<String> {
+pub(super) fn date(days: i32) -> Option<String> {
     let date = NaiveDate::from_num_days_from_ce_opt(days.checked_add(EPOCH_DAYS)?)?;
     is_plain_year(date).then(|| date.format("%Y-%m-%d").to_string())
 }
 
-fn time(microseconds: i64) -> Option<String> {
+pub(super) fn time(microseconds: i64) -> Option<String> {
     let seconds = u32::try_from(microseconds.div_euclid(1_000_000)).ok()?;
     let nanoseconds = u32::try_from(microseconds.rem_euclid(1_000_000) * 1000).ok()?;
     let time = NaiveTime::from_num_seconds_from_midnight_opt(seconds, nanoseconds)?;
     Some(time.format("%H:%M:%S%.6f").to_string())
 }
 
-fn timestamp(microseconds: i64) -> Option<String> {
+pub(super) fn timestamp(microseconds: i64) -> Option<String> {
     let timestamp = DateTime::from_timestamp_micros(microseconds)?.naive_utc();
     is_plain_year(timestamp.date()).then(|| timestamp.format("%Y-%m-%d %H:%M:%S%.6f").to_string())
 }
@@ -236,7 +243,7 @@ fn column_name(name: &str) -> Option<String> {
 }
 
 /// A name in quotes. PostgreSQL has none with a NUL character.
-fn identifier(name: &str) -> Option<String> {
+pub(super) fn identifier(name: &str) -> Option<String> {
     (!name.contains('\0')).then(|| format!("\"{}\"", name.replace('"', "\"\"")))
 }
 
@@ -291,6 +298,7 @@ mod tests {
                 .collect::<HashMap<_, _>>(),
             is_view: false,
             rows: None,
+            has_rows_of_its_own: true,
         }
     }
 

@@ -100,8 +100,23 @@ impl Database {
     }
 
     fn connect(&self) -> Result<Connection> {
+        self.open(OpenFlags::SQLITE_OPEN_READ_ONLY)
+    }
+
+    /// A connection for one transaction that writes. The file must be there.
+    pub(super) fn connect_to_write(&self) -> Result<Connection> {
+        self.file_id()?;
+        let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        // What is declared holds, whoever writes.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)
+            .map_err(|failure| self.error(failure).about(self.path_text()))?;
+        Ok(connection)
+    }
+
+    fn open(&self, access: OpenFlags) -> Result<Connection> {
         let open = || -> rusqlite::Result<Connection> {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(&self.path, flags)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             // A name that is not found must not become a text, and a view of a foreign file may not do harm.
@@ -231,7 +246,7 @@ enum State {
 
 impl Running {
     /// False when it was stopped before it began.
-    fn start(&self, connection: &Connection) -> bool {
+    pub(super) fn start(&self, connection: &Connection) -> bool {
         let mut state = self.state();
         let starts = matches!(*state, State::Waiting);
         if starts {
@@ -240,7 +255,7 @@ impl Running {
         starts
     }
 
-    fn finish(&self) {
+    pub(super) fn finish(&self) {
         *self.state() = State::Over;
     }
 

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use arrow::datatypes::Field;
 use datafusion::common::ScalarValue;
 use rusqlite::types::Value;
 
 use super::kind::Kind;
-use crate::{Error, ErrorKind, Scan, ScanFilter};
+use super::write::ROW_ID_NAME;
+use crate::{Error, ErrorKind, ROW_ID, Scan, ScanFilter};
 
 /// The name that the dataset has inside the statement. Every column is written with it, because SQLite takes a quoted
 /// name that it does not find for a text.
@@ -67,8 +69,7 @@ pub(super) fn statement(scan: &Scan) -> Result<Statement, Error> {
     match scan.schema.fields().as_ref() {
         [] => statement.sql.push('1'),
         fields => {
-            let columns: Result<Vec<String>, Error> =
-                fields.iter().map(|field| column_name(scan, field.name())).collect();
+            let columns: Result<Vec<String>, Error> = fields.iter().map(|field| selected(scan, field)).collect();
             statement.sql.push_str(&columns?.join(", "));
         }
     }
@@ -166,6 +167,14 @@ fn compared(scan: &Scan, column: &str, value: &ScalarValue) -> Result<String, Er
     })
 }
 
+/// A column that is read: one of the table, or the identity of its rows, whose name for SQLite comes with it.
+fn selected(scan: &Scan, field: &Field) -> Result<String, Error> {
+    match field.metadata().get(ROW_ID_NAME) {
+        Some(name) if field.name() == ROW_ID => Ok(format!("{ALIAS}.{name}")),
+        _ => column_name(scan, field.name()),
+    }
+}
+
 fn column_name(scan: &Scan, name: &str) -> Result<String, Error> {
     Ok(format!("{ALIAS}.{}", quoted(scan, name)?))
 }
@@ -186,7 +195,7 @@ fn refused(scan: &Scan, message: &str) -> Error {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::datatypes::{DataType, Schema};
     use minerva_resources::Address;
 
     use super::*;

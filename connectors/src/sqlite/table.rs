@@ -28,6 +28,8 @@ pub(super) struct TableInfo {
     pub(super) is_view: bool,
     pub(super) comparable: HashMap<String, Kind>,
     pub(super) rows: Option<u64>,
+    /// The name of the rowid, if the table has one that is not hidden behind columns of its names.
+    pub(super) row_id: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,7 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         return Ok(None);
     };
     let (schema, columns) = schema(connection, name, form)?;
+    let row_id = row_id(&columns).filter(|_| form == Form::Table);
     let (comparable, rows) = match form {
         Form::Table => (
             comparable(connection, &columns)?,
@@ -79,6 +82,7 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         is_view: form == Form::View,
         comparable,
         rows,
+        row_id,
     }))
 }
 
@@ -213,11 +217,7 @@ fn rows(
     if let Some(rows) = analyzed_rows(connection, table)? {
         return Ok(Some(rows));
     }
-    let is_column = |name: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-    let Some(rowid) = ["rowid", "_rowid_", "oid"]
-        .into_iter()
-        .find(|name| has_rowid && !is_column(name))
-    else {
+    let Some(rowid) = row_id(columns).filter(|_| has_rowid) else {
         return Ok(None);
     };
     // Two statements, because SQLite walks to an end of the tree only when asked for one end at a time.
@@ -232,6 +232,12 @@ fn rows(
     let pages: u64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     let page_size: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
     Ok((span <= pages.saturating_mul(page_size) / LEAST_BYTES_PER_ROW).then_some(span))
+}
+
+/// A name of the rowid that no column has.
+fn row_id(columns: &[ColumnInfo]) -> Option<&'static str> {
+    let is_column = |name: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    ["rowid", "_rowid_", "oid"].into_iter().find(|name| !is_column(name))
 }
 
 fn analyzed_rows(connection: &Connection, table: &str) -> rusqlite::Result<Option<u64>> {

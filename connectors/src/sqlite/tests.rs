@@ -49,7 +49,7 @@ async fn conforms() {
         depot: "crm".to_owned(),
         collection: "main".to_owned(),
         samples,
-        writes: false,
+        writes: true,
     };
     let failures = conformance::check(&subject).await;
     assert!(failures.is_empty(), "{}", Failure::all(&failures));

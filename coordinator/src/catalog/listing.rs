@@ -81,7 +81,9 @@ impl Catalog<'_> {
             }
             match self.visible_tables(&name).await {
                 Ok(tables) => {
-                    let schemas: BTreeSet<String> = tables.into_iter().map(|address| address.collection).collect();
+                    let views = self.visible_views(&name).into_iter();
+                    let tables = tables.into_iter().chain(views);
+                    let schemas: BTreeSet<String> = tables.map(|address| address.collection).collect();
                     found.extend(schemas.into_iter().map(|schema| (name.clone(), schema)));
                 }
                 Err(error) if catalog.is_some() => return Err(error),
@@ -90,6 +92,13 @@ impl Catalog<'_> {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// The views of a depot that the user may select.
+    fn visible_views(&self, depot: &str) -> Vec<Address> {
+        let views = self.engine.views();
+        let may_select = |address: &&Address| self.snapshot.rules.may_select(self.principal, address).allowed;
+        views.of_depot(depot).filter(may_select).cloned().collect()
     }
 
     /// The datasets of a depot that the user may select.
@@ -171,7 +180,18 @@ impl Catalog<'_> {
                     }
                 }
             }
-            if catalog == SYSTEM || !wanted("BASE TABLE") {
+            if catalog == SYSTEM {
+                continue;
+            }
+            let views = self.visible_views(&catalog);
+            if wanted("VIEW") {
+                let matching =
+                    |address: &&Address| schema_matches(&address.collection) && table_matches(&address.dataset);
+                for address in views.iter().filter(matching) {
+                    found.push(self.view_entry(address, request.with_schema).await);
+                }
+            }
+            if !wanted("BASE TABLE") {
                 continue;
             }
             let visible = match self.visible_tables(&catalog).await {
@@ -183,7 +203,8 @@ impl Catalog<'_> {
                 }
             };
             let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for address in visible {
+            // A name that both have means the view.
+            for address in visible.into_iter().filter(|address| !views.contains(address)) {
                 if schema_matches(&address.collection) && table_matches(&address.dataset) {
                     named.entry(address.collection).or_default().push(address.dataset);
                 }
@@ -194,6 +215,25 @@ impl Catalog<'_> {
         }
         found.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));
         Ok(found)
+    }
+
+    async fn view_entry(&self, address: &Address, with_schema: bool) -> TableEntry {
+        let arrow = match with_schema {
+            false => None,
+            true => self.view_columns(address).await.unwrap_or_else(|error| {
+                tracing::warn!(%address, %error, "listed without columns");
+                None
+            }),
+        };
+        let described = self.snapshot.set.dataset(address);
+        TableEntry {
+            catalog: address.depot.clone(),
+            schema: address.collection.clone(),
+            name: address.dataset.clone(),
+            kind: "VIEW",
+            arrow,
+            description: described.map(|dataset| dataset.description.clone()).unwrap_or_default(),
+        }
     }
 
     /// The lines of a collection. A table that cannot be read is listed without columns, so that one broken file does not hide the others.

@@ -4,3 +4,4 @@ mod access;
 mod decide;
 mod explain;
 mod filter;
+mod lineage;

@@ -29,8 +29,17 @@ pub struct Depot {
     pub settings: Settings,
     /// The folder of the manifest, from which relative paths start.
     pub base: PathBuf,
-    /// The credentials out of all its secrets.
+    /// The credentials out of all its secrets; where a key is in several, that of a secret for reading.
     pub credentials: BTreeMap<String, String>,
+    /// The same, but where a key is in several, that of a secret for writing. Only the coordinator writes, so no worker is given them.
+    #[serde(skip)]
+    pub write_credentials: BTreeMap<String, String>,
+    /// Whether statements may write to it (`acl: rw`).
+    #[serde(default)]
+    pub writable: bool,
+    /// Whether columns with tags may be written to it.
+    #[serde(default)]
+    pub accepts_tags: bool,
     /// Changes when anything of the depot changes.
     pub fingerprint: String,
 }
@@ -76,8 +85,10 @@ impl fmt::Debug for Depot {
             .field("settings", &self.settings)
             .field("base", &self.base)
             .field("credentials", &keys)
+            .field("writable", &self.writable)
+            .field("accepts_tags", &self.accepts_tags)
             .field("fingerprint", &self.fingerprint)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,6 +156,9 @@ impl Draft {
             }
             found.push((secret.acl.clone(), data));
         }
+        // The last one that is put in stays.
+        found.sort_by_key(|(acl, _)| acl == "rw");
+        self.depot.write_credentials = found.iter().flat_map(|(_, data)| data.clone()).collect();
         found.sort_by_key(|(acl, _)| acl != "rw");
         self.depot.credentials = found.into_iter().flat_map(|(_, data)| data).collect();
         self.depot.fingerprint = fingerprint(&self.depot);
@@ -169,7 +183,14 @@ fn fingerprint(depot: &Depot) -> String {
         location: _,
     } = &depot.meta;
     let meta = serde_json::json!([name, version, kind, tags, description, owner, layer, workspace]);
-    let all = serde_json::json!([meta, depot.depot_type, depot.settings.to_json(), depot.credentials]);
+    let writing = serde_json::json!([depot.write_credentials, depot.writable, depot.accepts_tags]);
+    let all = serde_json::json!([
+        meta,
+        depot.depot_type,
+        depot.settings.to_json(),
+        depot.credentials,
+        writing
+    ]);
     digest::fingerprint([all.to_string().as_bytes(), depot.base.as_os_str().as_encoded_bytes()])
 }
 
@@ -181,10 +202,20 @@ struct Written {
     #[serde(rename = "type")]
     depot_type: String,
     description: Option<String>,
+    acl: Option<Acl>,
+    #[serde(default, rename = "acceptsTags")]
+    accepts_tags: bool,
     #[serde(default)]
     secrets: Vec<WrittenReference>,
     #[serde(default, rename = "connectionSecret")]
     connection_secret: Vec<secret::Written>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Acl {
+    R,
+    Rw,
 }
 
 #[derive(Deserialize)]
@@ -257,6 +288,16 @@ depot:
                 "A sentence for people; the head of the manifest is the better place.",
             ),
             optional(
+                "acl",
+                "`r` or `rw`",
+                "Whether statements may write to it: `r` (the default; of `memory` it is `rw`) or `rw`. Whoever writes needs an access policy as well.",
+            ),
+            optional(
+                "acceptsTags",
+                "true or false",
+                "Whether columns with tags may be written to it. The tags go with them; without this a statement that writes such a column is refused.",
+            ),
+            optional(
                 "<type>",
                 "map",
                 "Version `v2alpha`: the settings, in a block named after the type in lower case (`postgresql`).",
@@ -264,7 +305,7 @@ depot:
             optional(
                 "secrets",
                 "list",
-                "Version `v2alpha`: the secrets with the credentials. Where two have the same key, that of a secret with `acl: r` is taken.",
+                "Version `v2alpha`: the secrets with the credentials. Where two have the same key, reading takes that of a secret with `acl: r`, writing that of one with `acl: rw`.",
             ),
             required("secrets[].name", "text", "The secret."),
             optional(
@@ -313,13 +354,14 @@ depot:
         } else {
             ("secrets", "connectionSecret")
         };
-        let mut known = vec!["type", "description", credentials, block];
+        let mut known = vec!["type", "description", "acl", "acceptsTags", credentials, block];
         known.extend(WITHOUT_EFFECT);
         let mut problems = unknown_keys(body, &known, &file);
         for problem in &mut problems {
             explain_form(problem, old, foreign, &depot_type);
         }
-        let written: Written = match only(body, &["type", "description", credentials]).read(&file) {
+        let written: Written = match only(body, &["type", "description", "acl", "acceptsTags", credentials]).read(&file)
+        {
             Ok(written) => written,
             Err(more) => {
                 problems.extend(more);
@@ -377,6 +419,11 @@ depot:
                 meta.description = description;
             }
             let base = file.parent().unwrap_or(Path::new("")).to_path_buf();
+            let writable = match written.acl {
+                Some(acl) => matches!(acl, Acl::Rw),
+                // Nothing is in it but what statements write.
+                None => depot_type == "memory",
+            };
             let (credentials, fingerprint) = (BTreeMap::new(), String::new());
             let depot = Depot {
                 meta,
@@ -384,6 +431,9 @@ depot:
                 settings,
                 base,
                 credentials,
+                write_credentials: BTreeMap::new(),
+                writable,
+                accepts_tags: written.accepts_tags,
                 fingerprint,
             };
             set.add_depot(Draft { depot, secrets, own });

@@ -44,6 +44,8 @@ impl Service {
     ) -> Result<FlightInfo, Status> {
         let query = caller.session.start(sql, parameters).await.map_err(status_of)?;
         let (schema, query_id) = (wire_schema(&query.schema()), query.id().to_owned());
+        // A statement that writes has done so by now; of others nobody knows yet.
+        let written = query.update_count().and_then(|count| i64::try_from(count).ok());
         let handle = self.results.put(&caller.principal, caller.client.id(), query);
         let ticket = TicketStatementQuery {
             statement_handle: handle.bytes(),
@@ -53,6 +55,7 @@ impl Service {
             .try_with_schema(&schema)
             .map_err(|error| internal("a schema cannot be encoded", &error))?;
         Ok(info
+            .with_total_records(written.unwrap_or(-1))
             .with_descriptor(descriptor)
             .with_endpoint(FlightEndpoint::new().with_ticket(ticket))
             .with_app_metadata(query_id))

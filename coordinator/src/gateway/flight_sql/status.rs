@@ -106,7 +106,7 @@ fn grpc_code(code: Code) -> GrpcCode {
         Code::DepotUnreachable | Code::WorkerLost => GrpcCode::Unavailable,
         Code::TableChanged => GrpcCode::Aborted,
         Code::CorruptData => GrpcCode::DataLoss,
-        Code::PolicyError => GrpcCode::FailedPrecondition,
+        Code::ConstraintViolation | Code::PolicyError => GrpcCode::FailedPrecondition,
         Code::GenericInternalError => GrpcCode::Internal,
         Code::DivisionByZero | Code::NumericValueOutOfRange => GrpcCode::OutOfRange,
         Code::AmbiguousName

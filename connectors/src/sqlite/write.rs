@@ -1,0 +1,537 @@
+//! Writing to a SQLite file.
+//!
+//! In: batches, or rows of a table that are to be changed. Out: one transaction each, on a connection of its own that is closed after
+//! it: what is dropped before its end is rolled back. From `BEGIN IMMEDIATE` on nobody else changes the file, and readers go on.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, DecimalType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit,
+    TimestampMicrosecondType,
+};
+use async_trait::async_trait;
+use chrono::{DateTime, Datelike, NaiveDate};
+use datafusion::catalog::TableProvider;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::FutureExt;
+use minerva_resources::Address;
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::connection::{Database, Stop};
+use super::kind::Kind;
+use super::table::{self, TableInfo};
+use super::{COLLECTION, SqliteSource, sql};
+use crate::writer::{Feed, Next, feed, named_twice, stored_as};
+use crate::{Change, Error, ErrorKind, ROW_ID, RemoteTable, Result, Source, Writer};
+
+/// Days from 0001-01-01 to 1970-01-01, in chrono's count from the common era.
+const EPOCH_DAYS: i32 = 719_163;
+
+/// SQLite keeps so many digits of a decimal that is no whole number, and so many of one that is.
+const MOST_DIGITS: u8 = 15;
+const MOST_WHOLE_DIGITS: u8 = 18;
+
+/// Where in the metadata of the column [`ROW_ID`] the name stands by which SQLite knows it.
+pub(super) const ROW_ID_NAME: &str = "name";
+
+#[async_trait]
+impl Writer for SqliteSource {
+    fn stored(&self, columns: &Schema) -> Result<SchemaRef> {
+        let error = |message: String| Error::new(self.depot(), ErrorKind::Unsupported, message);
+        if let Some(name) = named_twice(columns, str::eq_ignore_ascii_case) {
+            return Err(error(format!(
+                "column `{name}` is named twice, and SQLite does not tell capitals; give one of them another name"
+            )));
+        }
+        if let Some(field) = columns.fields().iter().find(|field| field.name().contains('\0')) {
+            return Err(error(format!(
+                "column `{}` has a NUL character in its name",
+                field.name().escape_debug()
+            )));
+        }
+        let refused = |field: &Field| {
+            let (name, found) = (field.name(), field.data_type());
+            let hint = match found {
+                DataType::Decimal128(..) | DataType::Decimal256(..) => {
+                    "SQLite keeps 15 digits of a number, or 18 without a fraction; cast it to a shorter DECIMAL, DOUBLE or VARCHAR"
+                }
+                _ => "cast it to a type of the table in docs/depots/sqlite.md, such as VARCHAR",
+            };
+            error(format!(
+                "column `{name}` has type {found}, which SQLite cannot hold; {hint}"
+            ))
+        };
+        stored_as(columns, refused, |data_type| Some(stored_kind(data_type)?.arrow()))
+    }
+
+    async fn create(
+        &self,
+        collection: &str,
+        dataset: &str,
+        rows: SendableRecordBatchStream,
+    ) -> datafusion::error::Result<u64> {
+        let error = |kind, message: &str| Error::new(self.depot(), kind, message).about_dataset(collection, dataset);
+        if collection != COLLECTION {
+            let message = "a depot of type `sqlite` has the collection `main` only";
+            return Err(error(ErrorKind::NotFound, message).into());
+        }
+        let is_reserved = dataset
+            .get(..7)
+            .is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
+        if dataset.is_empty() || dataset.contains('\0') || is_reserved {
+            return Err(error(ErrorKind::Unsupported, "SQLite has no tables of such a name").into());
+        }
+        let schema = rows.schema();
+        let create = create_table(dataset, &schema)
+            .ok_or_else(|| error(ErrorKind::Internal, "its types were not made to fit"))?;
+        let insert = insert(dataset, &schema);
+        let (name, about) = (dataset.to_owned(), format!("{collection}.{dataset}"));
+        let exists = error(ErrorKind::AlreadyExists, "there is a table of this name already");
+        let prepare = move |connection: &Connection| {
+            let sql = "SELECT count(*) FROM main.sqlite_schema WHERE name = ?1 COLLATE NOCASE";
+            let found: i64 = connection
+                .query_row(sql, [&name], |row| row.get(0))
+                .map_err(Failed::Sqlite)?;
+            if found > 0 {
+                return Err(Failed::Because(exists));
+            }
+            connection.execute_batch(&create).map_err(Failed::Sqlite)
+        };
+        self.write(&about, insert, rows, prepare).await
+    }
+
+    async fn append(
+        &self,
+        collection: &str,
+        dataset: &str,
+        rows: SendableRecordBatchStream,
+    ) -> datafusion::error::Result<u64> {
+        let about = format!("{collection}.{dataset}");
+        let missing = Error::new(self.depot(), ErrorKind::NotFound, "there is no table of this name").about(&about);
+        if collection != COLLECTION {
+            return Err(missing.into());
+        }
+        let name = dataset.to_owned();
+        let prepare = move |connection: &Connection| match table::find(connection, &name).map_err(Failed::Sqlite)? {
+            Some(_) => Ok(()),
+            None => Err(Failed::Because(missing)),
+        };
+        let insert = insert(dataset, &rows.schema());
+        self.write(&about, insert, rows, prepare).await
+    }
+
+    async fn remove(&self, collection: &str, dataset: &str) -> Result<bool> {
+        if collection != COLLECTION {
+            return Ok(false);
+        }
+        let about = format!("{collection}.{dataset}");
+        let (name, object) = (dataset.to_owned(), about.clone());
+        let not_a_table = Error::new(
+            self.depot(),
+            ErrorKind::Unsupported,
+            "it is a view, which is not removed",
+        )
+        .about(&about);
+        in_transaction(&self.database, &object, move |connection| {
+            match table::find(connection, &name).map_err(Failed::Sqlite)? {
+                None => return Ok(false),
+                Some(info) if info.is_view => return Err(Failed::Because(not_a_table)),
+                Some(_) => {}
+            }
+            let drop = format!("DROP TABLE main.{}", quoted(&name));
+            connection.execute_batch(&drop).map_err(Failed::Sqlite)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn change(&self, collection: &str, dataset: &str) -> Result<Box<dyn Change>> {
+        let about = format!("{collection}.{dataset}");
+        let error = |kind, message: &str| Error::new(self.depot(), kind, message).about(&about);
+        let missing = error(ErrorKind::NotFound, "there is no table of this name");
+        let no_identity = error(
+            ErrorKind::Unsupported,
+            "its rows have no identity: views, virtual tables and tables WITHOUT ROWID are not changed",
+        );
+        if collection != COLLECTION {
+            return Err(missing);
+        }
+        let (database, name) = (Arc::clone(&self.database), dataset.to_owned());
+        let begun = blocking(&self.database, &about, move |stop| {
+            let connection = database.connect_to_write()?;
+            stop.start(&connection);
+            let begin = || {
+                connection.execute_batch("BEGIN IMMEDIATE")?;
+                table::find(&connection, &name)
+            };
+            let found = begin().map_err(|failure| database.write_error(failure))?;
+            Ok((connection, found))
+        });
+        let (connection, found) = begun.await?;
+        let info = found.ok_or(missing)?;
+        let row_id = info.row_id.ok_or(no_identity)?;
+        let address = Address::new(self.depot(), collection, dataset);
+        Ok(Box::new(SqliteChange {
+            table: Arc::new(provider(address, &info, row_id)),
+            database: Arc::clone(&self.database),
+            dataset: dataset.to_owned(),
+            about,
+            row_id,
+            connection,
+        }))
+    }
+
+    // Once the file is being written, a reader of it would keep the transaction from its end.
+    fn reads_before_it_writes(&self) -> bool {
+        true
+    }
+}
+
+impl SqliteSource {
+    /// One transaction that inserts rows while they are made.
+    async fn write(
+        &self,
+        about: &str,
+        insert: String,
+        rows: SendableRecordBatchStream,
+        prepare: impl FnOnce(&Connection) -> Result<(), Failed> + Send + 'static,
+    ) -> datafusion::error::Result<u64> {
+        let schema = rows.schema();
+        let work = |mut feed: Feed| {
+            move |connection: &Connection| {
+                prepare(connection)?;
+                let mut statement = connection.prepare(&insert).map_err(Failed::Sqlite)?;
+                let mut count = 0_u64;
+                let mut values = Vec::with_capacity(schema.fields().len());
+                loop {
+                    let batch = match feed.next() {
+                        Next::Rows(batch) => batch,
+                        Next::End => return Ok(count),
+                        Next::Stopped => return Err(Failed::Stopped),
+                    };
+                    for row in 0..batch.num_rows() {
+                        values.clear();
+                        for (field, column) in schema.fields().iter().zip(batch.columns()) {
+                            let value = value(column.as_ref(), row);
+                            values.push(value.ok_or_else(|| Failed::Value(field.name().clone()))?);
+                        }
+                        statement.execute(params_from_iter(&values)).map_err(Failed::Sqlite)?;
+                    }
+                    count += batch.num_rows() as u64;
+                }
+            }
+        };
+        let (database, about) = (Arc::clone(&self.database), about.to_owned());
+        feed(rows, |feed| {
+            let work = work(feed);
+            async move { in_transaction(&database, &about, work).await }.boxed()
+        })
+        .await
+    }
+}
+
+/// Does something in one transaction, on a thread that may wait. Dropping the future undoes it.
+async fn in_transaction<T: Send + 'static>(
+    database: &Arc<Database>,
+    about: &str,
+    work: impl FnOnce(&Connection) -> Result<T, Failed> + Send + 'static,
+) -> Result<T> {
+    let (writing, object) = (Arc::clone(database), about.to_owned());
+    blocking(database, about, move |stop| {
+        let connection = writing.connect_to_write()?;
+        stop.start(&connection);
+        let run = || {
+            connection.execute_batch("BEGIN IMMEDIATE").map_err(Failed::Sqlite)?;
+            let done = work(&connection)?;
+            connection.execute_batch("COMMIT").map_err(Failed::Sqlite)?;
+            Ok(done)
+        };
+        run().map_err(|failed| writing.failed(failed).about(object))
+    })
+    .await
+}
+
+/// Why nothing was written.
+enum Failed {
+    Sqlite(rusqlite::Error),
+    Because(Error),
+    /// A value of this column is none that SQLite can hold.
+    Value(String),
+    /// The rows ended before their end.
+    Stopped,
+}
+
+impl Database {
+    fn failed(&self, failed: Failed) -> Error {
+        match failed {
+            Failed::Sqlite(failure) => self.write_error(failure),
+            Failed::Because(error) => error,
+            Failed::Value(column) => self.failure(
+                ErrorKind::BadValue,
+                format!("a value of column `{column}` is outside what SQLite can hold; nothing was written"),
+            ),
+            Failed::Stopped => self.failure(ErrorKind::Internal, "the writing was stopped"),
+        }
+    }
+
+    /// What SQLite reports of a statement that writes. Its words about keys name columns and never values; those of triggers might.
+    fn write_error(&self, failure: rusqlite::Error) -> Error {
+        use rusqlite::ffi;
+        let rusqlite::Error::SqliteFailure(code, text) = &failure else {
+            return self.error(failure);
+        };
+        let text = text.as_deref().unwrap_or_default();
+        let message = match code.extended_code {
+            ffi::SQLITE_CONSTRAINT_UNIQUE
+            | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+            | ffi::SQLITE_CONSTRAINT_NOTNULL
+            | ffi::SQLITE_CONSTRAINT_CHECK => format!("{text}; nothing was written"),
+            ffi::SQLITE_CONSTRAINT_ROWID => "a row has the rowid of another; nothing was written".to_owned(),
+            ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "a FOREIGN KEY constraint failed; nothing was written".to_owned(),
+            ffi::SQLITE_CONSTRAINT_TRIGGER => {
+                "a trigger of the table does not allow it; nothing was written".to_owned()
+            }
+            ffi::SQLITE_CONSTRAINT_DATATYPE => {
+                "a value has not the type that the STRICT table asks for; nothing was written".to_owned()
+            }
+            _ if failure.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                "a constraint of the table does not allow it; nothing was written".to_owned()
+            }
+            _ if failure.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => {
+                return self.failure(
+                    ErrorKind::Denied,
+                    "the file, or the folder it lies in, may not be written to",
+                );
+            }
+            _ => return self.error(failure),
+        };
+        self.failure(ErrorKind::Constraint, message)
+    }
+}
+
+/// Runs `work` on a thread that may wait. Dropping the future interrupts it.
+async fn blocking<T: Send + 'static>(
+    database: &Arc<Database>,
+    about: &str,
+    work: impl FnOnce(&super::connection::Running) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let stop = Stop::default();
+    let running = stop.running();
+    let task = SpawnedTask::spawn_blocking(move || {
+        let done = work(&running);
+        running.finish();
+        done
+    });
+    match task.join().await {
+        Ok(done) => done,
+        Err(failure) => Err(database.failure(ErrorKind::Internal, failure.to_string()).about(about)),
+    }
+}
+
+/// A transaction that has the file for itself.
+#[derive(Debug)]
+struct SqliteChange {
+    database: Arc<Database>,
+    table: Arc<RemoteTable>,
+    dataset: String,
+    about: String,
+    row_id: &'static str,
+    connection: Connection,
+}
+
+#[async_trait]
+impl Change for SqliteChange {
+    fn table(&self) -> Arc<dyn TableProvider> {
+        Arc::clone(&self.table) as Arc<dyn TableProvider>
+    }
+
+    async fn delete(self: Box<Self>, rows: Vec<RecordBatch>) -> Result<u64> {
+        let sql = format!("DELETE FROM main.{} WHERE {} = ?1", quoted(&self.dataset), self.row_id);
+        self.apply(sql, rows).await
+    }
+
+    async fn update(self: Box<Self>, rows: Vec<RecordBatch>) -> Result<u64> {
+        let Some(first) = rows.first() else { return Ok(0) };
+        let schema = first.schema();
+        let columns = schema.fields().iter().filter(|field| field.name() != ROW_ID);
+        let set: Vec<String> = (2..)
+            .zip(columns)
+            .map(|(number, field)| format!("{} = ?{number}", quoted(field.name())))
+            .collect();
+        let (table, set) = (quoted(&self.dataset), set.join(", "));
+        let sql = format!("UPDATE main.{table} SET {set} WHERE {} = ?1", self.row_id);
+        self.apply(sql, rows).await
+    }
+}
+
+impl SqliteChange {
+    /// Runs a statement for each row, with the row's identity as its first parameter. Every row is there: nobody else could remove it.
+    async fn apply(self, sql: String, rows: Vec<RecordBatch>) -> Result<u64> {
+        let SqliteChange {
+            database,
+            about,
+            connection,
+            ..
+        } = self;
+        let (working, object) = (Arc::clone(&database), about.clone());
+        blocking(&database, &about, move |stop| {
+            stop.start(&connection);
+            let run = || {
+                let mut changed = 0_u64;
+                let mut statement = connection.prepare(&sql).map_err(Failed::Sqlite)?;
+                for batch in &rows {
+                    let id = batch.column_by_name(ROW_ID).ok_or(Failed::Stopped)?;
+                    let schema = batch.schema();
+                    let columns: Vec<_> = (schema.fields().iter().zip(batch.columns()))
+                        .filter(|(field, _)| field.name() != ROW_ID)
+                        .collect();
+                    for row in 0..batch.num_rows() {
+                        let id = value(id.as_ref(), row).ok_or(Failed::Stopped)?;
+                        let mut values = vec![id];
+                        for (field, column) in &columns {
+                            let value = value(column.as_ref(), row);
+                            values.push(value.ok_or_else(|| Failed::Value(field.name().clone()))?);
+                        }
+                        changed += statement.execute(params_from_iter(&values)).map_err(Failed::Sqlite)? as u64;
+                    }
+                }
+                let wanted: usize = rows.iter().map(RecordBatch::num_rows).sum();
+                if changed != wanted as u64 {
+                    let message = "a trigger of the table changed rows that were to be changed; nothing was written";
+                    return Err(Failed::Because(working.failure(ErrorKind::Changed, message)));
+                }
+                drop(statement);
+                connection.execute_batch("COMMIT").map_err(Failed::Sqlite)?;
+                Ok(changed)
+            };
+            run().map_err(|failed| working.failed(failed).about(object))
+        })
+        .await
+    }
+}
+
+/// The table with the identity of its rows.
+fn provider(address: Address, info: &TableInfo, row_id: &'static str) -> RemoteTable {
+    let mut fields: Vec<Field> = info
+        .schema
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone())
+        .collect();
+    let name = std::iter::once((ROW_ID_NAME.to_owned(), row_id.to_owned())).collect();
+    fields.push(Field::new(ROW_ID, DataType::Int64, false).with_metadata(name));
+    let comparable = info.comparable.clone();
+    RemoteTable::new(address, Arc::new(Schema::new(fields)))
+        .with_filters(move |filter| sql::accepts(filter, &comparable))
+}
+
+/// What a column of this type is stored as.
+fn stored_kind(data_type: &DataType) -> Option<Kind> {
+    Some(match data_type {
+        DataType::Boolean => Kind::Boolean,
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Kind::Integer,
+        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => Kind::Integer,
+        DataType::Float16 | DataType::Float32 | DataType::Float64 => Kind::Real,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Kind::Blob,
+        DataType::Date32 => Kind::Date,
+        DataType::Timestamp(_, None) => Kind::Timestamp,
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => {
+            let most = if *scale == 0 { MOST_WHOLE_DIGITS } else { MOST_DIGITS };
+            if *scale < 0 || *precision > most {
+                return None;
+            }
+            Kind::Decimal(*precision, *scale)
+        }
+        DataType::Dictionary(_, value) => return stored_kind(value),
+        _ => return None,
+    })
+}
+
+/// The type that a column is declared with, so that it is read as what was written.
+fn declared(kind: Kind) -> String {
+    match kind {
+        Kind::Boolean => "BOOLEAN".to_owned(),
+        Kind::Integer => "INTEGER".to_owned(),
+        Kind::Real => "REAL".to_owned(),
+        Kind::Text => "TEXT".to_owned(),
+        Kind::Blob => "BLOB".to_owned(),
+        Kind::Date => "DATE".to_owned(),
+        Kind::Timestamp => "TIMESTAMP".to_owned(),
+        Kind::Decimal(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+    }
+}
+
+fn create_table(name: &str, schema: &Schema) -> Option<String> {
+    let column = |field: &Arc<Field>| {
+        let kind = Kind::of_arrow(field.data_type())?;
+        let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
+        Some(format!("{} {}{not_null}", quoted(field.name()), declared(kind)))
+    };
+    let columns: Option<Vec<String>> = schema.fields().iter().map(column).collect();
+    Some(format!("CREATE TABLE main.{} ({})", quoted(name), columns?.join(", ")))
+}
+
+fn insert(name: &str, schema: &Schema) -> String {
+    let columns: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
+    let places: Vec<String> = (1..=columns.len()).map(|number| format!("?{number}")).collect();
+    format!(
+        "INSERT INTO main.{} ({}) VALUES ({})",
+        quoted(name),
+        columns.join(", "),
+        places.join(", ")
+    )
+}
+
+/// A value as SQLite stores it, which is what `decode.rs` reads; `None` when it is outside what that reads.
+fn value(column: &dyn Array, row: usize) -> Option<Value> {
+    if column.is_null(row) {
+        return Some(Value::Null);
+    }
+    Some(match column.data_type() {
+        DataType::Boolean => Value::Integer(i64::from(column.as_boolean().value(row))),
+        DataType::Int64 => Value::Integer(column.as_primitive::<Int64Type>().value(row)),
+        DataType::Float64 => {
+            let value = column.as_primitive::<Float64Type>().value(row);
+            // SQLite makes NULL of it.
+            if value.is_nan() {
+                return None;
+            }
+            Value::Real(value)
+        }
+        DataType::Utf8View => Value::Text(column.as_string_view().value(row).to_owned()),
+        DataType::Binary => Value::Blob(column.as_binary::<i32>().value(row).to_vec()),
+        DataType::Date32 => {
+            let days = column.as_primitive::<Date32Type>().value(row).checked_add(EPOCH_DAYS)?;
+            let date = NaiveDate::from_num_days_from_ce_opt(days).filter(|date| is_plain_year(*date))?;
+            Value::Text(date.format("%Y-%m-%d").to_string())
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, None) => {
+            let microseconds = column.as_primitive::<TimestampMicrosecondType>().value(row);
+            let time = DateTime::from_timestamp_micros(microseconds)?.naive_utc();
+            if !is_plain_year(time.date()) {
+                return None;
+            }
+            Value::Text(time.format("%Y-%m-%d %H:%M:%S%.6f").to_string())
+        }
+        DataType::Decimal128(precision, scale) => {
+            let value = column.as_primitive::<Decimal128Type>().value(row);
+            Value::Text(Decimal128Type::format_decimal(value, *precision, *scale))
+        }
+        _ => return None,
+    })
+}
+
+fn is_plain_year(date: NaiveDate) -> bool {
+    (0..=9999).contains(&date.year())
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,263 @@
+//! CREATE TABLE, INSERT and DROP TABLE.
+//!
+//! In: a query and where its rows go. Out: how many there were. Of a new table the tags are kept before there is anything to read.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::datatypes::{DataType, Field, Schema, SchemaRef},
+    common::ScalarValue,
+    error::DataFusionError,
+    execution::SendableRecordBatchStream,
+    physical_plan::stream::RecordBatchStreamAdapter,
+    sql::sqlparser::ast::Query as QueryAst,
+};
+use futures::{StreamExt, TryStreamExt};
+use minerva_connectors::Writer;
+
+use super::{Writing, check::Check, fit, from_depot, tags};
+use crate::{
+    catalog::{Catalog, Deed, Place},
+    columns,
+    error::{Code, QueryError, Result},
+    query::{self, Planned},
+};
+
+/// The table that is to be made.
+pub(super) struct New<'a> {
+    pub(super) name: &'a [String],
+    pub(super) not_null: &'a [String],
+    pub(super) if_not_exists: bool,
+}
+
+impl Writing<'_> {
+    pub(super) async fn create_table(
+        &self,
+        new: New<'_>,
+        query: QueryAst,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<u64> {
+        let catalog = Catalog::of(self.session, self.snapshot);
+        let place = catalog.writable(new.name, Deed::CreateTable).await?;
+        let address = &place.address;
+        let exists = || {
+            let message = format!("table `{}` exists already", new.name.join("."));
+            QueryError::new(Code::TableAlreadyExists, message)
+        };
+        let datasets = place.source.datasets(&address.collection).await.map_err(from_depot)?;
+        if datasets.contains(&address.dataset) || self.session.engine().views().get(address).is_some() {
+            return match new.if_not_exists {
+                true => Ok(0),
+                false => Err(exists()),
+            };
+        }
+        let (state, names, logical) = query::logical(self.session, self.snapshot, query).await?;
+        let schema = columns::without_marks(&Arc::new(logical.schema().as_arrow().clone()));
+        let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let tags = self.carried(&logical, &columns)?;
+        tags::expect_accepted(&tags, &place.depot)?;
+        let writer = writer(&place)?;
+        let planned = query::verified(self.session, state, names, logical, parameters).await?;
+        // With values bound to its parameters a column may have found another type.
+        let schema = columns::without_marks(&planned.physical.schema());
+        let stored = writer.stored(&new_columns(&schema, new.not_null)).map_err(from_depot)?;
+        let origin = self.tracked.id();
+        if !tags.is_empty() {
+            self.session.engine().store.add_tags(address, &tags, &origin)?;
+        }
+        // Dropped before the end, it takes the tags back.
+        let brought = Brought {
+            statement: self,
+            place: &place,
+            origin,
+            is_kept: tags.is_empty(),
+        };
+        self.take_tags().await?;
+        let rows = self.rows(&planned, &place, Arc::clone(&stored), None, writer).await?;
+        let made = writer.create(&address.collection, &address.dataset, rows).await;
+        let count = made.map_err(|failure| match QueryError::from(failure) {
+            error if error.code == Code::TableAlreadyExists => exists(),
+            error => error,
+        })?;
+        brought.keep();
+        Ok(count)
+    }
+
+    pub(super) async fn insert(
+        &self,
+        name: &[String],
+        columns: Vec<String>,
+        query: QueryAst,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<u64> {
+        let catalog = Catalog::of(self.session, self.snapshot);
+        let place = catalog.writable(name, Deed::Insert).await?;
+        let target = catalog.target(&place).await?;
+        let address = &place.address;
+        let written = fit::named(&target.schema, &columns)?;
+        let masked = target.governance.masked_columns();
+        if let Some(field) = written.fields().iter().find(|field| masked.contains(field.name())) {
+            let message = format!(
+                "column `{}` of `{address}` is masked for you, and takes no values of yours",
+                field.name()
+            );
+            return Err(QueryError::new(Code::PermissionDenied, message)
+                .with_hint("name the columns that you write, and leave it out"));
+        }
+        let is_filtered = !target.governance.filters.is_empty();
+        if is_filtered && written.fields().len() < target.schema.fields().len() {
+            let hidden: Vec<_> = (target.schema.fields().iter())
+                .filter(|field| written.field_with_name(field.name()).is_err())
+                .map(|field| format!("`{}`", field.name()))
+                .collect();
+            let message = format!(
+                "rows of `{address}` are filtered for you, so that an INSERT must give every column; {} is missing",
+                hidden.join(", ")
+            );
+            return Err(QueryError::new(Code::PermissionDenied, message));
+        }
+        let (state, names, logical) = query::logical(self.session, self.snapshot, query).await?;
+        let found = logical.schema().fields().len();
+        if found != written.fields().len() {
+            let message = format!(
+                "{} columns were expected, the rows have {found}",
+                written.fields().len()
+            );
+            return Err(QueryError::new(Code::TypeMismatch, message));
+        }
+        let names_written: Vec<String> = written.fields().iter().map(|field| field.name().clone()).collect();
+        let tags = self.lacking(self.carried(&logical, &names_written)?, address);
+        tags::expect_accepted(&tags, &place.depot)?;
+        tags::expect_none_new(&tags, address)?;
+        let writer = writer(&place)?;
+        let planned = query::verified(self.session, state, names, logical, parameters).await?;
+        let schema = planned.physical.schema();
+        fit::expect_assignable(schema.fields().iter().map(|field| field.data_type()), &written)?;
+        let state = self.session.state(self.snapshot, false);
+        let check = Check::of(address, &target.governance, &written, &state)?;
+        let mut rows = self.rows(&planned, &place, Arc::clone(&written), check, writer).await?;
+        if !writer.has_defaults() {
+            let all = Arc::clone(&target.schema);
+            let whole = Arc::clone(&all);
+            let batches = rows.map(move |batch| batch.and_then(|batch| Ok(fit::complete(&batch, &all)?)));
+            rows = Box::pin(RecordBatchStreamAdapter::new(whole, batches));
+        }
+        Ok(writer.append(&address.collection, &address.dataset, rows).await?)
+    }
+
+    /// Runs a plan; its rows as rows of the table, each checked before it is written.
+    async fn rows(
+        &self,
+        planned: &Planned,
+        place: &Place,
+        columns: SchemaRef,
+        check: Option<Check>,
+        writer: &dyn Writer,
+    ) -> Result<SendableRecordBatchStream> {
+        let reads_itself = planned
+            .names
+            .addresses
+            .iter()
+            .any(|read| read.depot == place.address.depot);
+        let rows = planned.execute(self.session, self.snapshot, self.tracked)?;
+        self.tracked.running();
+        let fitted = Arc::clone(&columns);
+        let batches = rows.map(move |batch| {
+            let batch = fit::fit(&batch?, &fitted)?;
+            if let Some(check) = &check {
+                check.expect_visible(&batch)?;
+            }
+            Ok::<_, DataFusionError>(batch)
+        });
+        if reads_itself && writer.reads_before_it_writes() {
+            let batches: Vec<_> = batches.try_collect().await?;
+            let batches = futures::stream::iter(batches.into_iter().map(Ok));
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(columns, batches)));
+        }
+        Ok(Box::pin(RecordBatchStreamAdapter::new(columns, batches)))
+    }
+
+    pub(super) async fn drop_table(&self, name: &[String], if_exists: bool) -> Result<u64> {
+        let catalog = Catalog::of(self.session, self.snapshot);
+        let place = match catalog.writable(name, Deed::DropTable).await {
+            Ok(place) => place,
+            Err(error) if if_exists && matches!(error.code, Code::TableNotFound | Code::CatalogNotFound) => {
+                return Ok(0);
+            }
+            Err(error) => return Err(error),
+        };
+        let address = &place.address;
+        let store = &self.session.engine().store;
+        let origins = store.origins_of_tags(address)?;
+        let removed = writer(&place)?
+            .remove(&address.collection, &address.dataset)
+            .await
+            .map_err(from_depot)?;
+        if removed {
+            for origin in &origins {
+                store.forget_tags(address, origin)?;
+            }
+            self.take_tags().await?;
+        }
+        match removed || if_exists {
+            true => Ok(0),
+            false => Err(QueryError::new(
+                Code::TableNotFound,
+                format!("table `{}` does not exist", name.join(".")),
+            )),
+        }
+    }
+
+    /// Puts the tags that are kept into force.
+    async fn take_tags(&self) -> Result<()> {
+        let engine = Arc::clone(self.session.engine());
+        let taken = tokio::task::spawn_blocking(move || engine.take_tags()).await;
+        taken.map_err(|failure| QueryError::new(Code::GenericInternalError, failure.to_string()))?
+    }
+}
+
+/// The tags that a statement brought to a table which is not there yet.
+struct Brought<'a> {
+    statement: &'a Writing<'a>,
+    place: &'a Place,
+    origin: String,
+    is_kept: bool,
+}
+
+impl Brought<'_> {
+    fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Brought<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let engine = self.statement.session.engine();
+            // Tags too many are no harm, should this fail.
+            if let Err(error) = engine.store.forget_tags(&self.place.address, &self.origin) {
+                tracing::warn!(%error, address = %self.place.address, "tags of a table that was not made stay");
+            }
+        }
+    }
+}
+
+/// How the place is written to.
+pub(super) fn writer(place: &Place) -> Result<&dyn Writer> {
+    place
+        .source
+        .writer()
+        .ok_or_else(|| from_depot(place.source.refusal("writing")))
+}
+
+/// Columns of a new table take NULL unless it was said that they do not; one without a type holds texts.
+fn new_columns(query: &SchemaRef, not_null: &[String]) -> Schema {
+    let field = |field: &Arc<Field>| {
+        let data_type = match field.data_type() {
+            DataType::Null => DataType::Utf8View,
+            other => other.clone(),
+        };
+        Field::new(field.name(), data_type, !not_null.contains(field.name()))
+    };
+    Schema::new(query.fields().iter().map(field).collect::<Vec<_>>())
+}

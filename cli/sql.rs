@@ -206,6 +206,7 @@ async fn run_statement<W: Write + Send + 'static>(
     let in_text = |failure| locate(failure, statement);
     let info = interrupt.or(connection.start(statement.text)).await?.map_err(in_text)?;
     planned(&info.app_metadata);
+    let rows = info.total_records;
     let written = interrupt.or(write_result(connection, &info, results)).await;
     match written {
         Err(interrupted) => {
@@ -217,7 +218,7 @@ async fn run_statement<W: Write + Send + 'static>(
                 connection.cancel(info).await;
             }
             if matches!(written, Ok(None)) && counts_rows(statement.text) {
-                say_written(info.total_records);
+                say_written(rows);
             }
             written.map_err(in_text)
         }

@@ -192,7 +192,7 @@ impl Condition {
             let (_, data_type) = find_column(schema, column)?;
             let values = operands
                 .iter()
-                .map(|operand| Ok(sql_of(&Expr::Literal(operand.value(&data_type, lookup)?, None))?))
+                .map(|operand| sql_of(&Expr::Literal(operand.value(&data_type, lookup)?, None)))
                 .collect::<Result<Vec<_>, String>>()?;
             let negated = if *negated { "NOT " } else { "" };
             return Ok(format!(

@@ -45,7 +45,22 @@ impl AccessRule {
         globs.any(|glob| glob.literal() == Some(predicate))
     }
 
-    fn is_about(&self, predicate: &str, object: &Object) -> bool {
+    /// Whether the policy denies this to whom it is about.
+    pub(crate) fn denies(&self, predicate: &str) -> bool {
+        !self.policy.allow && self.policy.predicates.iter().any(|glob| glob.matches(predicate))
+    }
+
+    /// Whether the policy could name something whose path begins like this. Errs on the side of yes.
+    pub(crate) fn may_name_below(&self, begin: &str) -> bool {
+        self.policy.paths.iter().any(|glob| glob.may_begin_with(begin))
+    }
+
+    /// Whether the policy names things by their tags.
+    pub(crate) fn has_tags(&self) -> bool {
+        !self.policy.tags.is_empty()
+    }
+
+    pub(crate) fn is_about(&self, predicate: &str, object: &Object) -> bool {
         let names =
             |globs: &[Glob], texts: &[String]| globs.iter().any(|glob| texts.iter().any(|text| glob.matches(text)));
         self.policy.predicates.iter().any(|glob| glob.matches(predicate))
@@ -78,11 +93,30 @@ struct Place<'a> {
 }
 
 /// What reading a table needs.
-const SELECT: &str = "select";
+pub(crate) const SELECT: &str = "select";
 /// What any statement that writes may have instead of what it needs.
 const WRITE: &str = "write";
+/// What statements that write need, each for itself.
+const WRITES: [&str; 5] = ["create", "insert", "update", "delete", "drop"];
 /// What running a query on a cluster needs.
 const READ: &str = "read";
+
+/// The tag that stands for a table.
+pub(crate) fn table_tag(address: &Address) -> String {
+    let Address {
+        depot,
+        collection,
+        dataset,
+    } = address;
+    format!("dataos:system:minerva:table:{depot}:{collection}:{dataset}")
+}
+
+/// The column that a path names: `dataos://depot:collection/dataset/column`.
+fn column_in(path: &str) -> Option<(Address, &str)> {
+    let (table, column) = path.rsplit_once('/')?;
+    let address: Address = table.parse().ok()?;
+    (address.is_dataset() && !column.is_empty()).then_some((address, column))
+}
 
 impl Rules {
     /// May the principal do `predicate` to the object.
@@ -132,6 +166,69 @@ impl Rules {
             () if denies(&any) || !one.allowed => any,
             () => one,
         }
+    }
+
+    /// The same for an object that somebody outside names. Every path must be allowed by itself, whatever else is asked about with it. A table goes by
+    /// its tags as well, and what they allow or deny is what a statement on the table meets.
+    pub fn decide_access(&self, principal: &Principal, predicate: &str, object: &Object) -> AccessDecision {
+        let mut allowed = AccessDecision::default();
+        let mut decisions: Vec<AccessDecision> = (object.paths.iter())
+            .map(|path| match column_in(path) {
+                Some((address, column)) => self.decide_column(principal, predicate, &address, column),
+                None => match path.parse::<Address>() {
+                    Ok(address) if address.is_dataset() && WRITES.contains(&predicate) && object.tags.is_empty() => {
+                        self.may_write(principal, predicate, &address)
+                    }
+                    _ => self.authorize(principal, predicate, &self.named(path, &object.tags)),
+                },
+            })
+            .collect();
+        if object.paths.is_empty() {
+            decisions.push(self.authorize(principal, predicate, &self.tagged(&object.tags)));
+        }
+        for decision in decisions {
+            if !decision.allowed {
+                return decision;
+            }
+            allowed.allowed = true;
+            for policy in decision.because {
+                if !allowed.because.contains(&policy) {
+                    allowed.because.push(policy);
+                }
+            }
+        }
+        allowed
+    }
+
+    /// What goes by this path and these tags.
+    fn named(&self, path: &str, tags: &[String]) -> Object {
+        let mut object = self.tagged(tags);
+        object.paths.push(path.to_owned());
+        if let Some(address) = path.parse::<Address>().ok().filter(Address::is_dataset) {
+            let table = self.object(&address);
+            object.paths.extend(table.paths);
+            object.tags.extend(table.tags);
+        }
+        object
+    }
+
+    /// What goes by these tags; the tag of a table stands for the table.
+    fn tagged(&self, tags: &[String]) -> Object {
+        let mut object = Object {
+            paths: vec![],
+            tags: tags.to_vec(),
+        };
+        for tag in tags {
+            let parts: Option<Vec<&str>> = tag
+                .strip_prefix("dataos:system:minerva:table:")
+                .map(|names| names.splitn(3, ':').collect());
+            if let Some([depot, collection, dataset]) = parts.as_deref() {
+                let table = self.object(&Address::new(*depot, *collection, *dataset));
+                object.paths.extend(table.paths);
+                object.tags.extend(table.tags);
+            }
+        }
+        object
     }
 
     /// May the principal run queries on the cluster.
@@ -184,18 +281,11 @@ impl Rules {
     }
 
     /// A table under every name that policies may use for it.
-    fn object(&self, address: &Address) -> Object {
-        let Address {
-            depot,
-            collection,
-            dataset,
-        } = address;
+    pub(crate) fn object(&self, address: &Address) -> Object {
         let tags = self.tags().of_dataset(address).into_iter().map(str::to_owned);
         Object {
             paths: vec![address.to_string()],
-            tags: std::iter::once(format!("dataos:system:minerva:table:{depot}:{collection}:{dataset}"))
-                .chain(tags)
-                .collect(),
+            tags: std::iter::once(table_tag(address)).chain(tags).collect(),
         }
     }
 }

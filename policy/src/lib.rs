@@ -10,6 +10,7 @@ mod barrier_codec;
 mod barrier_display;
 mod barrier_exec;
 mod barrier_planner;
+mod column_access;
 mod conflict;
 mod decide;
 mod expectation;

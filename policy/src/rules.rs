@@ -145,6 +145,11 @@ impl Person {
         self.access.iter().filter_map(|index| rules.access.get(*index))
     }
 
+    /// Whether an access policy, by its number, is about this person.
+    pub(crate) fn is_subject_of(&self, index: usize) -> bool {
+        self.access.binary_search(&index).is_ok()
+    }
+
     /// Whether a data policy, by its number, is about this person.
     pub(crate) fn has(&self, index: usize) -> bool {
         self.data.get(index).copied().unwrap_or(false)
@@ -236,6 +241,10 @@ impl Rules {
     /// The data policies by what they select.
     pub(crate) fn index(&self) -> &RuleIndex {
         &self.index
+    }
+
+    pub(crate) fn access(&self) -> &[AccessRule] {
+        &self.access
     }
 
     pub(crate) fn tags(&self) -> &TagIndex {

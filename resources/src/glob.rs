@@ -123,6 +123,14 @@ impl Glob {
         self.alternatives.iter().any(|alternative| alternative.matches(text))
     }
 
+    /// Whether some text that begins like this could match. A no is certain, a yes is not.
+    pub fn may_begin_with(&self, begin: &str) -> bool {
+        self.alternatives.iter().any(|alternative| {
+            let prefix = alternative.prefix.as_str();
+            prefix.starts_with(begin) || (begin.starts_with(prefix) && !alternative.steps.is_empty())
+        })
+    }
+
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -195,6 +195,19 @@ proptest! {
     }
 
     #[test]
+    fn what_matches_may_begin_with_every_beginning_of_it(
+        pattern in "(a|b|:|/|\\?|\\*|\\*\\*|\\[!a-b\\]|\\{(a|\\*\\*|:)?,(b|\\*|:a)?\\}){1,6}",
+        text in "[ab:/]{0,6}",
+    ) {
+        let glob = Glob::new(&pattern).unwrap();
+        if glob.matches(&text) {
+            for end in 0..=text.len() {
+                prop_assert!(glob.may_begin_with(&text[..end]), "pattern {} text {} end {}", pattern, text, end);
+            }
+        }
+    }
+
+    #[test]
     fn any_text_is_a_pattern_or_refused(pattern in "\\PC{0,40}", text in "\\PC{0,40}") {
         if let Ok(glob) = Glob::new(&pattern) {
             glob.matches(&text);

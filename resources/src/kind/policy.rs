@@ -92,12 +92,16 @@ depot:
             optional(
                 "access.objects.paths",
                 "list of patterns",
-                "To what: `dataos://crm:public/**`. There must be `paths` or `tags`.",
+                "To what: `dataos://crm:public/**`. There must be `paths` or `tags`; with both, the policy is about what has one of the paths \
+                 and about what has the tags. `dataos://crm:public/customer/ssn` is a column: a policy that denies `select` on it takes it \
+                 out of the table.",
             ),
             optional(
                 "access.objects.tags",
                 "list of tags or of lists of tags",
-                "To what has these tags, such as `dataos:system:minerva:table:crm:public:customer`.",
+                "To what has these tags, such as `dataos:system:minerva:table:crm:public:customer`. A column has its own tags, those of its \
+                 table, collection and depot, and `dataos:type:column`: `[[PII.Ssn, 'dataos:type:column']]` with `allow: false` denies \
+                 such columns, which then do not exist for the user.",
             ),
             optional(
                 "access.allow",

@@ -118,7 +118,7 @@ def main():
     try:
         write(folder, arguments.tables, server)
         data = folder / "data"
-        ports = ["--flight-port", "0", "--cluster-port", "0"]
+        ports = ["--http-port", "0", "--flight-port", "0", "--cluster-port", "0"]
         serve = [arguments.minerva, "serve", "--resources", folder / "resources", "--data", data, *ports]
         program = subprocess.Popen(list(map(str, serve)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         address = ""

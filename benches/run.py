@@ -101,7 +101,7 @@ class Minerva:
         self.data = pathlib.Path(self.folder.name)
         begin = time.perf_counter()
         self.process = subprocess.Popen(
-            [program, "serve", "--resources", resources, "--data", self.data, "--flight-port", "0", "--cluster-port", "0", "--workers", str(workers)],
+            [program, "serve", "--resources", resources, "--data", self.data, "--http-port", "0", "--flight-port", "0", "--cluster-port", "0", "--workers", str(workers)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -59,6 +59,12 @@ pub(crate) struct ServeArgs {
     /// Take the workers' join token from this file instead of DATA/join-token
     #[arg(long, env = "MINERVA_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub(crate) join_token_file: Option<PathBuf>,
+    /// How long the audit keeps the records of queries
+    #[arg(long, env = "MINERVA_AUDIT_RETENTION", value_name = "DURATION", default_value = "90d", value_parser = parse_duration)]
+    pub(crate) audit_retention: Duration,
+    /// Leave literals out of the statements that the audit keeps, and texts of errors, which may quote them
+    #[arg(long, env = "MINERVA_AUDIT_REDACT", value_parser = BoolishValueParser::new())]
+    pub(crate) audit_redact: bool,
     #[command(flatten)]
     pub(crate) doors: Doors,
     #[command(flatten)]
@@ -281,7 +287,7 @@ mod tests {
     fn commands_are_read_as_the_manual_writes_them() {
         for line in [
             "demo --once",
-            "serve --resources a --resources b --data d --workers 0 --flight-port 0 --insecure",
+            "serve --resources a --resources b --data d --workers 0 --flight-port 0 --insecure --audit-retention 30d --audit-redact",
             "worker --coordinator http://127.0.0.1:7435",
             "sql -e x -u jane --output-format csv --timing",
             "sql -f -",

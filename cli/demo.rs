@@ -85,6 +85,7 @@ async fn serve(args: &DemoArgs, data: &Path, compute: Handle) -> Result<(), Stri
     unpack(&resources)?;
     let mut config = Config::new(vec![resources.clone()], data.to_owned());
     config.host = args.doors.host;
+    config.http_port = args.doors.http_port;
     config.flight_port = args.doors.flight_port;
     config.cluster_port = args.doors.cluster_port;
     // The example is small: at the usual size of a task all of it would stay on one worker, and there would be nothing to see.

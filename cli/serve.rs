@@ -38,12 +38,15 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
 fn config(args: &ServeArgs, compute: Handle) -> Config {
     let mut config = Config::new(args.resources.clone(), args.data.clone());
     config.host = args.doors.host;
+    config.http_port = args.doors.http_port;
     config.flight_port = args.doors.flight_port;
     config.cluster_port = args.doors.cluster_port;
     config.tls = tls_files(&args.tls);
     config.insecure = args.tls.insecure;
     config.join_token_file = args.join_token_file.clone();
     config.compute_on = Some(compute);
+    config.audit_retention = args.audit_retention;
+    config.audit_redact = args.audit_redact;
     config
 }
 

@@ -3,6 +3,8 @@
 //! In: names of a statement, the principal, the resources of the moment. Out: governed tables and what the verifier must find in the plan.
 //! What a user may not select does not exist for them: the same text and code as for a name that nobody has.
 
+mod absent;
+mod closed;
 mod listing;
 mod writing;
 
@@ -27,10 +29,12 @@ use minerva_connectors::Source;
 use minerva_policy::{Explanation, Governance, Grant, Grants, Principal, Verdict, decide, protect};
 use minerva_resources::{Address, Depot};
 
+pub(crate) use closed::ClosedTables;
 pub(crate) use listing::like;
 pub(crate) use writing::Deed;
 
 use crate::{
+    audit::trace,
     columns,
     engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
@@ -44,6 +48,8 @@ const MAX_VIEW_DEPTH: usize = 16;
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 /// The catalog of the engine itself.
 pub(crate) const SYSTEM: &str = "system";
+/// The catalog of what the gateway keeps: the audit.
+pub(crate) const GATEWAY: &str = "gateway";
 
 /// Which tables are asked for in a listing.
 #[derive(Debug, Clone, Default)]
@@ -378,7 +384,7 @@ impl<'a> Catalog<'a> {
     }
 
     async fn open(&self, catalog: &str, schema: &str, table: &str) -> Result<Option<Opened>> {
-        if catalog == SYSTEM || schema == INFORMATION_SCHEMA {
+        if system::owns(catalog) || schema == INFORMATION_SCHEMA {
             if schema == INFORMATION_SCHEMA && !self.catalogs().iter().any(|known| known == catalog) {
                 return Ok(None);
             }
@@ -395,9 +401,10 @@ impl<'a> Catalog<'a> {
 
     /// The governed table of an address, and its depot; `None` when there is none or the user may not know of it.
     async fn governed(&self, address: &Address) -> Result<Option<(Opened, Arc<dyn Source>)>> {
-        if self.snapshot.set.depot(&address.depot).is_none()
-            || !self.snapshot.rules.may_select(self.principal, address).allowed
-        {
+        let access = self.snapshot.rules.may_select(self.principal, address);
+        if self.snapshot.set.depot(&address.depot).is_none() || !access.allowed {
+            trace::decided(address, &access, None);
+            self.look_for_nothing(address).await?;
             return Ok(None);
         }
         let source = self
@@ -413,7 +420,9 @@ impl<'a> Catalog<'a> {
             .map_err(datafusion::error::DataFusionError::from)?;
         let Some(raw) = found else { return Ok(None) };
         self.expect_same_tags(address)?;
-        let governed = self.govern(address, raw)?;
+        let verdict = decide(&self.snapshot.rules, self.principal, address, &raw.schema());
+        trace::decided(address, &access, Some(&verdict));
+        let governed = self.apply(address, raw, verdict)?;
         Ok(governed.map(|(table, fingerprint)| {
             let opened = Opened {
                 table,
@@ -438,7 +447,12 @@ impl<'a> Catalog<'a> {
 
     /// What the principal may see of a raw table; `None` when it may not be seen.
     fn govern(&self, address: &Address, raw: Arc<dyn TableProvider>) -> Result<Option<Governed>> {
-        match decide(&self.snapshot.rules, self.principal, address, &raw.schema()) {
+        let verdict = decide(&self.snapshot.rules, self.principal, address, &raw.schema());
+        self.apply(address, raw, verdict)
+    }
+
+    fn apply(&self, address: &Address, raw: Arc<dyn TableProvider>, verdict: Verdict) -> Result<Option<Governed>> {
+        match verdict {
             Verdict::Deny(_) => Ok(None),
             Verdict::Closed(closed) => Err(self.closed(address, &closed)),
             Verdict::Allow(governance) => {
@@ -549,7 +563,7 @@ impl<'a> Catalog<'a> {
                 continue;
             }
             let (catalog, schema, table) = self.complete(&reference)?;
-            if catalog != SYSTEM && schema != INFORMATION_SCHEMA {
+            if !system::owns(&catalog) && schema != INFORMATION_SCHEMA {
                 found.insert(Address::new(catalog, schema, table));
             }
         }

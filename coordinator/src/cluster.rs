@@ -60,7 +60,7 @@ pub async fn bind(config: Config) -> Result<Bound, String> {
     };
     let listen = Listen {
         host: config.host,
-        ports: BTreeMap::from([("flight", config.flight_port)]),
+        ports: BTreeMap::from([("http", config.http_port), ("flight", config.flight_port)]),
         tls: door_tls,
     };
     let gateway = gateway::bind(&listen).await.map_err(|error| error.to_string())?;
@@ -176,11 +176,13 @@ impl Bound {
                 .map_err(|error| error.to_string())
                 .and(cluster.map_err(|error| error.to_string()))
         };
-        tokio::select! {
+        let served = tokio::select! {
             served = serving => served,
             () = Arc::clone(&self.engine).watch() => Err("the manifests are no longer watched".to_owned()),
             () = Arc::clone(&self.engine).fetch_keys() => Err("the keys of identity providers are no longer fetched".to_owned()),
-        }
+        };
+        self.engine.close().await;
+        served
     }
 }
 

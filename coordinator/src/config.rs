@@ -2,7 +2,10 @@
 //!
 //! In: the settings as written on the command line. Out: a [`Config`]. Deliberately absent: any effect; nothing is created or bound here.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+/// How long the audit keeps its records when nothing is said: 90 days.
+const DEFAULT_AUDIT_RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Certificates for the doors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where the doors listen.
     pub host: IpAddr,
+    /// The HTTP door's port; 0 takes a free one.
+    pub http_port: u16,
     /// The Flight SQL door's port; 0 takes a free one.
     pub flight_port: u16,
     /// The workers' port; 0 takes a free one.
@@ -44,6 +49,10 @@ pub struct Config {
     pub max_memory_bytes: Option<u64>,
     /// The threads that queries compute on, so that the doors answer while they are busy; none means those that call.
     pub compute_on: Option<tokio::runtime::Handle>,
+    /// How long the audit keeps its records.
+    pub audit_retention: Duration,
+    /// Whether the audit leaves out the literals of statements, and the texts of errors, which may quote them.
+    pub audit_redact: bool,
 }
 
 impl Config {
@@ -53,6 +62,7 @@ impl Config {
             resources,
             data,
             host: IpAddr::from([127, 0, 0, 1]),
+            http_port: 0,
             flight_port: 0,
             cluster_port: 0,
             tls: None,
@@ -63,6 +73,8 @@ impl Config {
             bytes_per_task: 16 << 20,
             max_memory_bytes: None,
             compute_on: None,
+            audit_retention: DEFAULT_AUDIT_RETENTION,
+            audit_redact: false,
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! In: a [`Config`]. Out: principals for credentials and sessions for principals. Deliberately absent: any protocol, any SQL.
 
+mod records;
+
 use std::{
     fs,
     io::Write,
@@ -21,6 +23,7 @@ use minerva_resources::{Problems, Reload, ResourceSet, Resources};
 use crate::{
     admission::Admission,
     apply::CHECKS,
+    audit::{Audit, Keeping},
     config::Config,
     error::{Code, QueryError, Result},
     gateway::auth::{self, Authenticator, Credentials, Identities, KeyHash, Known, Presented},
@@ -64,6 +67,7 @@ pub struct Engine {
     pub(crate) depots: Arc<Depots>,
     pub(crate) members: Members,
     pub(crate) admission: Admission,
+    pub(crate) audit: Audit,
     wire: Wire,
     resources: Resources,
     snapshot: ArcSwap<Snapshot>,
@@ -75,6 +79,8 @@ pub struct Engine {
     runtime: Arc<RuntimeEnv>,
     /// Held while a change of the resources is worked out and written.
     pub(crate) applying: tokio::sync::Mutex<()>,
+    /// Why the manifests as they lie there now are not in force.
+    refused: Mutex<Option<String>>,
     _lock: fs::File,
 }
 
@@ -116,7 +122,11 @@ impl Engine {
     /// A sentence that names what is wrong: a setting, a manifest, the data folder.
     pub(crate) fn new(config: Config, prepared: Prepared, members: Members, wire: Wire) -> Result<Arc<Self>, String> {
         let Prepared {
-            resources, store, lock, ..
+            resources,
+            store,
+            audit,
+            lock,
+            ..
         } = prepared;
         let set = resources.current();
         let runtime = minerva_cluster::runtime(config.max_memory_bytes, wire.depots())
@@ -136,6 +146,8 @@ impl Engine {
             admission: Admission::new(&limits),
             snapshot: ArcSwap::from_pointee(snapshot),
             depots: Arc::clone(wire.depots()),
+            audit,
+            refused: Mutex::default(),
             store,
             authenticator: Authenticator::default(),
             config,
@@ -188,7 +200,10 @@ impl Engine {
         let _remaking = self.remaking.lock().unwrap_or_else(PoisonError::into_inner);
         match self.resources.poll() {
             Reload::Unchanged => {}
-            Reload::Refused(problems) => tracing::warn!("the changed resources are not in force:\n{problems}"),
+            Reload::Refused(problems) => {
+                tracing::warn!("the changed resources are not in force:\n{problems}");
+                self.refuse(Some(problems.to_string()));
+            }
             Reload::Swapped(set) => {
                 let derived = self.store.derived_tags().map_err(|error| error.message);
                 let made = derived.and_then(|derived| {
@@ -200,9 +215,13 @@ impl Engine {
                         self.depots.update(set);
                         self.wire.set_keys(snapshot.rules.keys());
                         self.snapshot.store(Arc::new(snapshot));
+                        self.refuse(None);
                         tracing::info!("the changed resources are in force");
                     }
-                    Err(reason) => tracing::error!("the changed resources are not in force: {reason}"),
+                    Err(reason) => {
+                        tracing::error!("the changed resources are not in force: {reason}");
+                        self.refuse(Some(reason));
+                    }
                 }
             }
         }
@@ -236,6 +255,15 @@ impl Engine {
         let _remaking = self.remaking.lock().unwrap_or_else(PoisonError::into_inner);
         self.views.store(Arc::new(Views::read(&self.store)?));
         Ok(())
+    }
+
+    fn refuse(&self, why: Option<String>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why the manifests as they lie there now are not in force, if they are not.
+    pub(crate) fn refused_resources(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The resources in force.
@@ -419,6 +447,7 @@ pub(crate) struct Prepared {
     pub(crate) resources: Resources,
     pub(crate) first: FirstStart,
     store: Store,
+    audit: Audit,
     lock: fs::File,
 }
 
@@ -427,6 +456,11 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, String> {
     config.check()?;
     let lock = lock_data_folder(&config.data)?;
     let store = Store::open(&config.data.join("state.db")).map_err(|error| error.message)?;
+    let keeping = Keeping {
+        retention: config.audit_retention,
+        redact: config.audit_redact,
+    };
+    let audit = Audit::open(&config.data, keeping)?;
     let own_folder = config.data.join("resources");
     make_folder(&own_folder)?;
     let mut folders = config.resources.clone();
@@ -446,6 +480,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, String> {
         resources,
         first,
         store,
+        audit,
         lock,
     })
 }

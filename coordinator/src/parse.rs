@@ -3,6 +3,7 @@
 //! In: the SQL text of a client. Out: a [`Request`], which says what kind of thing is asked, or a syntax error with its position.
 //! Deliberately absent: names and types (the planner's), and every statement that is not in [`Request`]: what is not allowed is refused here.
 
+mod kind;
 pub(crate) mod writing;
 
 use datafusion::sql::{

@@ -241,11 +241,24 @@ impl Queries {
         }
     }
 
-    /// Ends a query.
-    pub(crate) fn end(&self, tracked: &Tracked, outcome: Result<(), QueryError>) {
+    /// Asks every query to stop.
+    pub(crate) fn stop_all(&self, message: &str) {
+        for (_, sender) in locked(&self.inner).running.values() {
+            // One that has ended meanwhile does not listen any more.
+            let _ = sender.send(Some(message.to_owned()));
+        }
+    }
+
+    /// Whether some query has not ended yet.
+    pub(crate) fn is_busy(&self) -> bool {
+        !locked(&self.inner).running.is_empty()
+    }
+
+    /// Ends a query and returns its record; `None` when it had ended before.
+    pub(crate) fn end(&self, tracked: &Tracked, outcome: Result<(), QueryError>) -> Option<Record> {
         let mut record = locked(&tracked.record);
         if record.state.is_final() {
-            return;
+            return None;
         }
         record.state = match &outcome {
             Ok(()) => State::Finished,
@@ -256,9 +269,10 @@ impl Queries {
         record.running = None;
         record.elapsed = tracked.started.elapsed();
         record.ended = Some(Utc::now());
-        let id = record.id.clone();
+        let last = record.clone();
         drop(record);
-        locked(&self.inner).running.remove(&id);
+        locked(&self.inner).running.remove(&last.id);
+        Some(last)
     }
 }
 
@@ -266,6 +280,11 @@ impl Tracked {
     /// The query's id.
     pub(crate) fn id(&self) -> String {
         locked(&self.record).id.clone()
+    }
+
+    /// Its record as it is now.
+    pub(crate) fn record(&self) -> Record {
+        locked(&self.record).clone()
     }
 
     /// It waited, and is planned now.
@@ -345,7 +364,10 @@ mod tests {
         assert_eq!(progress(None), progress(Some("jane")), "an operator's view");
         assert!(queries.cancel(Some("jane"), &id, "stop"));
         assert_eq!(tracked.stop_signal().borrow().as_deref(), Some("stop"));
-        queries.end(&tracked, Err(QueryError::new(Code::QueryCanceled, "stop")));
+        assert!(queries.is_busy());
+        let last = queries.end(&tracked, Err(QueryError::new(Code::QueryCanceled, "stop")));
+        assert_eq!(last.map(|record| record.state), Some(State::Canceled));
+        assert!(queries.end(&tracked, Ok(())).is_none() && !queries.is_busy());
         assert!(!queries.cancel(None, &id, "late"), "it has ended");
         assert_eq!(
             queries.list(Some("jane")).first().map(|record| record.state),

@@ -27,11 +27,12 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, stream};
 use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
-use minerva_policy::Grant;
+use minerva_policy::{Grant, Leaf};
 use tokio::runtime::Handle;
 
 use crate::{
     admission::Permit,
+    audit::trace::{self, Trace},
     catalog::{Catalog, Names},
     columns, commands,
     engine::{Engine, Snapshot},
@@ -40,6 +41,7 @@ use crate::{
     parse::Request,
     queries::Tracked,
     session::{Description, Session},
+    system,
     write,
 };
 
@@ -107,8 +109,12 @@ pub(crate) async fn start(session: &Session, sql: &str, parameters: Vec<ScalarVa
     let mut running = Running::new(tracked, Arc::clone(engine));
     let id = running.tracked.id();
     let mut stop = running.tracked.stop_signal();
+    let work = trace::gathering(
+        Arc::clone(&running.trace),
+        run(session, sql, parameters, &running.tracked),
+    );
     let started = tokio::select! {
-        started = run(session, sql, parameters, &running.tracked) => started,
+        started = work => started,
         message = stopped(&mut stop) => Err(canceled(message)),
     };
     let (answer, permit) = match started {
@@ -145,8 +151,11 @@ async fn run(
     parameters: Vec<ScalarValue>,
     tracked: &Tracked,
 ) -> Result<(Answer, Permit)> {
-    let request = parse::one_statement(sql)?;
+    session.engine().audit.expect_writable()?;
     let snapshot = session.engine().snapshot();
+    trace::note(|traced| traced.resources = Some(snapshot.version().0.clone()));
+    let request = parse::one_statement(sql)?;
+    trace::note(|traced| traced.kind = Some(request.kind()));
     let permit = session
         .engine()
         .admission
@@ -265,12 +274,16 @@ pub(crate) async fn verified(
     logical: LogicalPlan,
     parameters: Vec<ScalarValue>,
 ) -> Result<Planned> {
+    trace::note(|traced| traced.planned(&logical));
     let naming = parameters::naming(&parameters);
     let logical = parameters::bind(logical, parameters).map_err(&naming)?;
     let logical = state.optimize(&logical).map_err(|error| naming(error.into()))?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let depots = &session.engine().depots;
-    minerva_policy::verify(&physical, &names.grants, &|leaf| leaf_of(leaf, depots))?;
+    minerva_policy::verify(&physical, &names.grants, &|leaf| match system::is_own_leaf(leaf) {
+        true => Leaf::NoData,
+        false => leaf_of(leaf, depots),
+    })?;
     Ok(Planned {
         state,
         names,
@@ -398,6 +411,7 @@ pub(crate) fn text_table(column: &str, lines: &[String]) -> Result<RecordBatch> 
 /// A query's record while it runs; dropping it ends the query.
 struct Running {
     tracked: Tracked,
+    trace: Arc<Trace>,
     engine: Arc<Engine>,
     permit: Option<Permit>,
     deadline: Option<tokio::time::Instant>,
@@ -406,8 +420,13 @@ struct Running {
 
 impl Running {
     fn new(tracked: Tracked, engine: Arc<Engine>) -> Self {
+        let trace = Arc::new(Trace::default());
+        engine
+            .audit
+            .query(&tracked.record(), &engine.config.cluster, trace.so_far());
         Self {
             tracked,
+            trace,
             engine,
             permit: None,
             deadline: None,
@@ -439,7 +458,10 @@ impl Running {
     fn end(&mut self, outcome: Result<()>) {
         self.ended = true;
         self.permit = None;
-        self.engine.queries.end(&self.tracked, outcome);
+        if let Some(record) = self.engine.queries.end(&self.tracked, outcome) {
+            let cluster = &self.engine.config.cluster;
+            self.engine.audit.query(&record, cluster, self.trace.take());
+        }
     }
 
     fn check_rows(&mut self, batch: &RecordBatch) -> Result<()> {

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -22,7 +23,7 @@ use datafusion::{
 };
 use datafusion_distributed::DistributedExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
-use minerva_policy::{BarrierPlanner, Principal};
+use minerva_policy::{BarrierPlanner, Explanation, Principal};
 use minerva_resources::Address;
 
 use crate::{
@@ -35,6 +36,8 @@ use crate::{
     queries::Client,
     query::{self, Query},
 };
+
+pub(crate) use crate::catalog::ClosedTables;
 
 /// The name of a catalog and schema that hold nothing: where names without a current schema are looked for.
 pub(crate) const NOWHERE: &str = "";
@@ -276,6 +279,18 @@ impl Session {
     /// `PERMISSION_DENIED` for all but operators; `GENERIC_INTERNAL_ERROR` when the files cannot be written.
     pub async fn apply(&self, manifests: &BTreeMap<String, String>, dry_run: bool) -> Result<serde_json::Value> {
         crate::apply::apply(self, manifests, dry_run).await
+    }
+
+    /// What the user sees of a table and why; what they may not select does not exist.
+    pub(crate) async fn own_decision(&self, address: &Address) -> Result<Explanation> {
+        let snapshot = self.engine.snapshot();
+        Catalog::of(self, &snapshot).own_decision(address).await
+    }
+
+    /// The tables that are closed to some declared user, as far as they are found within a while. For operators.
+    pub(crate) async fn closed_tables(&self, within: Duration) -> ClosedTables {
+        let snapshot = self.engine.snapshot();
+        Catalog::of(self, &snapshot).closed_tables(within).await
     }
 
     /// The state that one statement of this session is planned with: no table is in it yet.

@@ -27,7 +27,7 @@ fn said(output: &Output) -> String {
 
 fn serve(folder: &Path) -> Command {
     let mut command = program();
-    command.args(["serve", "--flight-port", "0", "--cluster-port", "0"]);
+    command.args(["serve", "--http-port", "0", "--flight-port", "0", "--cluster-port", "0"]);
     command
         .arg("--resources")
         .arg(folder.join("resources"))
@@ -79,7 +79,15 @@ fn a_port_in_use_and_a_data_folder_in_use_are_named() {
     let port = minerva.flight().rsplit_once(':').unwrap().1;
     let mut command = program();
     command
-        .args(["serve", "--flight-port", port, "--cluster-port", "0"])
+        .args([
+            "serve",
+            "--http-port",
+            "0",
+            "--flight-port",
+            port,
+            "--cluster-port",
+            "0",
+        ])
         .arg("--data")
         .arg(folder.path());
     let third = command.output().unwrap();

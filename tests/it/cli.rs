@@ -262,6 +262,8 @@ fn listening_beyond_loopback_needs_tls() {
             "serve",
             "--host",
             "0.0.0.0",
+            "--http-port",
+            "0",
             "--flight-port",
             "0",
             "--cluster-port",
@@ -290,7 +292,17 @@ fn tls_is_served_and_asked_for() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let mut command = program();
     command
-        .args(["serve", "--flight-port", "0", "--cluster-port", "0", "--workers", "2"])
+        .args([
+            "serve",
+            "--http-port",
+            "0",
+            "--flight-port",
+            "0",
+            "--cluster-port",
+            "0",
+            "--workers",
+            "2",
+        ])
         .arg("--data")
         .arg(path("data"));
     command
@@ -431,7 +443,7 @@ fn the_cluster_manifest_says_how_many_workers_there_are() {
     let mut command = program();
     command.arg("serve").arg("--resources").arg(&resources);
     command.arg("--data").arg(folder.path().join("data"));
-    command.args(["--flight-port", "0", "--cluster-port", "0"]);
+    command.args(["--http-port", "0", "--flight-port", "0", "--cluster-port", "0"]);
     let minerva = Minerva {
         server: Server::start(command),
         workers: Vec::new(),

@@ -6,7 +6,17 @@ use crate::minerva::program;
 fn two_users_get_two_answers_from_one_statement() {
     let folder = tempfile::tempdir().unwrap();
     let output = program()
-        .args(["demo", "--once", "--flight-port", "0", "--cluster-port", "0", "--data"])
+        .args([
+            "demo",
+            "--once",
+            "--http-port",
+            "0",
+            "--flight-port",
+            "0",
+            "--cluster-port",
+            "0",
+            "--data",
+        ])
         .arg(folder.path().join("data"))
         .output()
         .unwrap();

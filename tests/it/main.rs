@@ -13,6 +13,7 @@ mod demo;
 mod flight_sql;
 mod governance;
 mod governed_data;
+mod http_door;
 mod identity;
 mod minerva;
 mod object_faults;

@@ -165,6 +165,8 @@ impl Minerva {
             .arg("--data")
             .arg(folder.path().join("data"));
         command.args([
+            "--http-port",
+            "0",
             "--flight-port",
             "0",
             "--cluster-port",

@@ -120,6 +120,10 @@ fn protocols_stay_in_their_folders() {
                 !code.contains("arrow_flight::"),
                 "{relative} knows Flight, which is the gateway's"
             );
+            assert!(
+                !code.contains("axum::") && !code.contains("hyper::"),
+                "{relative} knows HTTP, which is the gateway's"
+            );
         }
         if relative.starts_with("policy/src") || relative.starts_with("connectors/src") {
             assert!(

@@ -10,7 +10,7 @@ use std::{
 use datafusion::{arrow::datatypes::SchemaRef, datasource::empty::EmptyTable, error::DataFusionError};
 use minerva_resources::Address;
 
-use super::{Catalog, INFORMATION_SCHEMA, SYSTEM, TableEntry, TableRequest};
+use super::{Catalog, INFORMATION_SCHEMA, TableEntry, TableRequest};
 use crate::{
     error::{Code, QueryError, Result},
     system,
@@ -57,7 +57,7 @@ impl Catalog<'_> {
             .depots()
             .filter(|depot| self.snapshot.rules.may_see_depot(self.principal, &depot.meta.name));
         let mut names: Vec<String> = visible.map(|depot| depot.meta.name.clone()).collect();
-        names.push(SYSTEM.to_owned());
+        names.extend(system::catalogs().map(str::to_owned));
         names.sort();
         names
     }
@@ -71,9 +71,9 @@ impl Catalog<'_> {
             .filter(|name| catalog.is_none_or(|wanted| wanted == name))
         {
             found.push((name.clone(), INFORMATION_SCHEMA.to_owned()));
-            if name == SYSTEM {
+            if system::owns(&name) {
                 found.extend(
-                    system::schemas()
+                    system::schemas(&name)
                         .into_iter()
                         .map(|schema| (name.clone(), schema.to_owned())),
                 );
@@ -180,7 +180,7 @@ impl Catalog<'_> {
                     }
                 }
             }
-            if catalog == SYSTEM {
+            if system::owns(&catalog) {
                 continue;
             }
             let views = self.visible_views(&catalog);

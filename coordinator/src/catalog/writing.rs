@@ -8,7 +8,10 @@ use minerva_policy::{Verdict, decide};
 use minerva_resources::Address;
 
 use super::{Catalog, Place, Target};
-use crate::error::{Code, QueryError, Result};
+use crate::{
+    audit::trace,
+    error::{Code, QueryError, Result},
+};
 
 /// What is to be done to a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,7 @@ impl Catalog<'_> {
             .snapshot
             .rules
             .may_write(self.principal, deed.predicate(), &address);
+        trace::written(&address, deed.predicate(), &decision);
         if !decision.allowed {
             // What is there may be told only to who may know of it.
             let is_known = match deed.makes() {

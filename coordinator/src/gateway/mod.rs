@@ -6,6 +6,7 @@
 
 pub mod auth;
 mod flight_sql;
+mod http;
 mod tls;
 
 use std::{
@@ -28,7 +29,7 @@ use crate::engine::Engine;
 pub use tls::Tls;
 
 /// Every front door, in the order in which their addresses are printed.
-pub const ENDPOINTS: &[&dyn Endpoint] = &[&flight_sql::FlightSql];
+pub const ENDPOINTS: &[&dyn Endpoint] = &[&http::Http, &flight_sql::FlightSql];
 
 /// Completes when the process is asked to leave; every door holds a clone.
 pub type Shutdown = Shared<BoxFuture<'static, ()>>;

@@ -6,8 +6,18 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    },
+};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::GatewayError;
@@ -65,6 +75,40 @@ impl Tls {
             None => config,
         }
     }
+
+    /// What a door needs that accepts its connections itself and speaks HTTP/1.1.
+    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, String> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
+        let chain = chain.map_err(|error| format!("the certificate cannot be read: {error}"))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| format!("the key cannot be read: {error}"))?;
+        let provider = Arc::new(ring::default_provider());
+        let verifier: Arc<dyn ClientCertVerifier> = match &self.authorities {
+            // Who shows no certificate shows a key or a token.
+            Some(pem) => WebPkiClientVerifier::builder_with_provider(roots(pem)?, Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| format!("the authorities of clients cannot be used: {error}"))?,
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
+            .map_err(|error| error.to_string())?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+fn roots(pem: &[u8]) -> Result<Arc<RootCertStore>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let added = certificate
+            .map_err(|error| error.to_string())
+            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+        added.map_err(|error| format!("the authorities of clients cannot be read: {error}"))?;
+    }
+    Ok(Arc::new(roots))
 }
 
 fn bytes_of(path: &Path) -> Result<Vec<u8>, GatewayError> {

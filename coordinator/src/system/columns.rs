@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::{
-    array::{Int64Array, RecordBatch, StringArray},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+use datafusion::{
+    arrow::{
+        array::{Int64Array, RecordBatch, StringArray},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    },
+    catalog::TableProvider,
 };
 
-use super::{SystemTable, sql_type};
+use super::{SystemTable, in_memory, sql_type};
 use crate::{
     catalog::{Catalog, INFORMATION_SCHEMA, TableRequest},
     error::Result,
@@ -40,7 +43,7 @@ impl SystemTable for Columns {
         ]))
     }
 
-    async fn rows(&self, door: &Catalog<'_>, catalog: &str) -> Result<RecordBatch> {
+    async fn table(&self, door: &Catalog<'_>, catalog: &str) -> Result<Arc<dyn TableProvider>> {
         let request = TableRequest {
             catalog: Some(catalog.to_owned()),
             with_schema: true,
@@ -61,7 +64,7 @@ impl SystemTable for Columns {
         }
         let [catalogs, schemas, tables, columns, nullables, types] =
             names.map(|values| Arc::new(StringArray::from(values)));
-        Ok(RecordBatch::try_new(
+        in_memory(RecordBatch::try_new(
             self.columns(),
             vec![
                 catalogs,

@@ -1,11 +1,13 @@
-//! The tables of the engine itself: `system.runtime.*` and each catalog's `information_schema`.
+//! The tables of the engine itself: `system.runtime.*`, `gateway.public.*`, and each catalog's `information_schema`.
 //!
 //! In: a name and who asks. Out: a table made of what that user may see, at the moment of asking. A new table is one file and one line in
 //! [`SYSTEM_TABLES`]. Deliberately absent: anything of a depot's data.
 
+mod authentication_audit;
 mod columns;
 mod nodes;
 mod queries;
+mod query_audit;
 mod schemata;
 mod tables;
 mod types;
@@ -17,10 +19,11 @@ use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef},
     catalog::TableProvider,
     datasource::MemTable,
+    physical_plan::ExecutionPlan,
 };
 
 use crate::{
-    catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM},
+    catalog::{Catalog, GATEWAY, INFORMATION_SCHEMA, SYSTEM},
     error::Result,
 };
 
@@ -38,8 +41,23 @@ pub(crate) trait SystemTable: Send + Sync {
     /// Its columns.
     fn columns(&self) -> SchemaRef;
 
-    /// Its rows, for who asks. `catalog` is the catalog whose information schema is read.
-    async fn rows(&self, door: &Catalog<'_>, catalog: &str) -> Result<RecordBatch>;
+    /// The catalog it is in; one of the information schema is in every catalog.
+    fn catalog_name(&self) -> &'static str {
+        SYSTEM
+    }
+
+    /// The table with what may be seen by who asks. `catalog` is the catalog whose information schema is read.
+    async fn table(&self, door: &Catalog<'_>, catalog: &str) -> Result<Arc<dyn TableProvider>>;
+}
+
+/// A table of a few rows that are known already.
+fn in_memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>> {
+    Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?))
+}
+
+/// Whether a leaf of a plan reads what the engine itself keeps, for who asked.
+pub(crate) fn is_own_leaf(leaf: &dyn ExecutionPlan) -> bool {
+    leaf.is::<query_audit::AuditExec>()
 }
 
 /// Every table of the engine, by schema and name.
@@ -49,12 +67,25 @@ const SYSTEM_TABLES: &[&dyn SystemTable] = &[
     &tables::Tables,
     &nodes::Nodes,
     &queries::Queries,
+    &query_audit::QueryAudit,
+    &authentication_audit::AuthenticationAudit,
 ];
 
-/// The schemas of the catalog `system`, besides its information schema.
-pub(crate) fn schemas() -> Vec<&'static str> {
+/// The catalogs of the engine itself.
+pub(crate) fn catalogs() -> impl Iterator<Item = &'static str> {
+    [GATEWAY, SYSTEM].into_iter()
+}
+
+/// Whether a catalog is the engine's own.
+pub(crate) fn owns(catalog: &str) -> bool {
+    catalogs().any(|own| own == catalog)
+}
+
+/// The schemas of a catalog of the engine's own, besides its information schema.
+pub(crate) fn schemas(catalog: &str) -> Vec<&'static str> {
     let mut names: Vec<_> = SYSTEM_TABLES
         .iter()
+        .filter(|table| table.catalog_name() == catalog)
         .map(|table| table.schema_name())
         .filter(|name| *name != INFORMATION_SCHEMA)
         .collect();
@@ -64,7 +95,7 @@ pub(crate) fn schemas() -> Vec<&'static str> {
 }
 
 fn is_in(table: &dyn SystemTable, catalog: &str) -> bool {
-    catalog == SYSTEM || table.schema_name() == INFORMATION_SCHEMA
+    catalog == table.catalog_name() || table.schema_name() == INFORMATION_SCHEMA
 }
 
 /// The engine's tables in a catalog: schema, name, columns.
@@ -86,6 +117,5 @@ pub(crate) async fn open(
         .iter()
         .find(|table| is_in(**table, catalog) && table.schema_name() == schema && table.name() == name);
     let Some(table) = found else { return Ok(None) };
-    let rows = table.rows(door, catalog).await?;
-    Ok(Some(Arc::new(MemTable::try_new(table.columns(), vec![vec![rows]])?)))
+    Ok(Some(table.table(door, catalog).await?))
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::{
-    array::{BooleanArray, RecordBatch, StringArray},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+use datafusion::{
+    arrow::{
+        array::{BooleanArray, RecordBatch, StringArray},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    },
+    catalog::TableProvider,
 };
 
-use super::SystemTable;
+use super::{SystemTable, in_memory};
 use crate::{catalog::Catalog, error::Result};
 
 /// The nodes of this cluster.
@@ -35,9 +38,9 @@ impl SystemTable for Nodes {
         ]))
     }
 
-    async fn rows(&self, door: &Catalog<'_>, _catalog: &str) -> Result<RecordBatch> {
+    async fn table(&self, door: &Catalog<'_>, _catalog: &str) -> Result<Arc<dyn TableProvider>> {
         let nodes = door.session().engine().members.nodes();
-        Ok(RecordBatch::try_new(
+        in_memory(RecordBatch::try_new(
             self.columns(),
             vec![
                 Arc::new(StringArray::from_iter_values(nodes.iter().map(|node| &node.node_id))),

@@ -4,13 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use datafusion::arrow::{
-    array::{Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array},
-    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+use datafusion::{
+    arrow::{
+        array::{Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array},
+        datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    },
+    catalog::TableProvider,
 };
 
-use super::SystemTable;
-use crate::{catalog::Catalog, error::Result, queries::Record};
+use super::{SystemTable, in_memory};
+use crate::{audit::redacted, catalog::Catalog, error::Result, queries::Record};
 
 /// The queries of this coordinator.
 pub(super) struct Queries;
@@ -58,10 +61,11 @@ impl SystemTable for Queries {
         ]))
     }
 
-    async fn rows(&self, door: &Catalog<'_>, _catalog: &str) -> Result<RecordBatch> {
+    async fn table(&self, door: &Catalog<'_>, _catalog: &str) -> Result<Arc<dyn TableProvider>> {
         let principal = door.session().principal();
         let owner = (!principal.is_operator()).then_some(principal.id.as_str());
         let records = door.session().engine().queries.list(owner);
+        let redacts = door.session().engine().audit.redacts();
         let text =
             |value: &dyn Fn(&Record) -> Option<String>| Arc::new(StringArray::from_iter(records.iter().map(value)));
         let moment = |value: &dyn Fn(&Record) -> Option<DateTime<Utc>>| {
@@ -77,7 +81,7 @@ impl SystemTable for Queries {
                     .map(|record| i64::try_from(value(record).as_millis()).unwrap_or(i64::MAX)),
             ))
         };
-        Ok(RecordBatch::try_new(
+        in_memory(RecordBatch::try_new(
             self.columns(),
             vec![
                 text(&|record| Some(record.id.clone())),
@@ -86,7 +90,7 @@ impl SystemTable for Queries {
                 text(&|record| record.source.clone()),
                 text(&|record| Some(record.door.to_owned())),
                 text(&|record| Some(record.address.clone())),
-                text(&|record| Some(record.sql.clone())),
+                text(&|record| Some(query_text(record, &principal.id, redacts))),
                 text(&|record| Some(record.tables.join(", "))),
                 millis(&|record| record.queued),
                 millis(&|record| record.planning),
@@ -96,9 +100,23 @@ impl SystemTable for Queries {
                 Arc::new(UInt64Array::from_iter_values(records.iter().map(|record| record.rows))),
                 Arc::new(UInt64Array::from_iter_values(records.iter().map(|record| record.bytes))),
                 text(&|record| record.error.as_ref().map(|error| error.code.as_str().to_owned())),
-                text(&|record| record.error.as_ref().map(|error| error.message.clone())),
+                text(&|record| {
+                    let error = record.error.as_ref()?;
+                    Some(match redacts && record.user != principal.id {
+                        true => "(redacted)".to_owned(),
+                        false => error.message.clone(),
+                    })
+                }),
                 text(&|record| record.impersonator.clone()),
             ],
         )?)
+    }
+}
+
+/// The statement as it may be shown: its values are its user's own, where the audit was told to leave them out.
+fn query_text(record: &Record, reader: &str, redacts: bool) -> String {
+    match redacts && record.user != reader {
+        true => redacted(&record.sql),
+        false => record.sql.clone(),
     }
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::{
-    array::{RecordBatch, StringArray},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+use datafusion::{
+    arrow::{
+        array::{RecordBatch, StringArray},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    },
+    catalog::TableProvider,
 };
 
-use super::SystemTable;
+use super::{SystemTable, in_memory};
 use crate::{
     catalog::{Catalog, INFORMATION_SCHEMA},
     error::Result,
@@ -34,9 +37,9 @@ impl SystemTable for Schemata {
         ]))
     }
 
-    async fn rows(&self, door: &Catalog<'_>, catalog: &str) -> Result<RecordBatch> {
+    async fn table(&self, door: &Catalog<'_>, catalog: &str) -> Result<Arc<dyn TableProvider>> {
         let schemas = door.schemas(Some(catalog)).await?;
-        Ok(RecordBatch::try_new(
+        in_memory(RecordBatch::try_new(
             self.columns(),
             vec![
                 Arc::new(StringArray::from_iter_values(

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::{
-    array::{RecordBatch, StringArray},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+use datafusion::{
+    arrow::{
+        array::{RecordBatch, StringArray},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    },
+    catalog::TableProvider,
 };
 
-use super::SystemTable;
+use super::{SystemTable, in_memory};
 use crate::{
     catalog::{Catalog, INFORMATION_SCHEMA, TableRequest},
     error::Result,
@@ -37,7 +40,7 @@ impl SystemTable for Tables {
         ]))
     }
 
-    async fn rows(&self, door: &Catalog<'_>, catalog: &str) -> Result<RecordBatch> {
+    async fn table(&self, door: &Catalog<'_>, catalog: &str) -> Result<Arc<dyn TableProvider>> {
         let tables = door
             .tables(&TableRequest {
                 catalog: Some(catalog.to_owned()),
@@ -48,7 +51,7 @@ impl SystemTable for Tables {
         let kinds = tables
             .iter()
             .map(|table| if table.kind == "VIEW" { "VIEW" } else { "BASE TABLE" });
-        Ok(RecordBatch::try_new(
+        in_memory(RecordBatch::try_new(
             self.columns(),
             vec![
                 Arc::new(StringArray::from_iter_values(tables.iter().map(|table| &table.catalog))),

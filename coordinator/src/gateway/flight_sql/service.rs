@@ -33,7 +33,7 @@ use super::{
     metadata,
     parameters::read_rows,
     prepared::PreparedStatements,
-    sessions::{Caller, Sessions, credentials_of, presented},
+    sessions::{Caller, Sessions, client, credentials_of, presented},
     sql_info::sql_info,
     statements::Data,
     status::{internal, invalid, status_of, unauthenticated, unsupported},
@@ -158,7 +158,10 @@ impl FlightSqlService for Service {
             }
         }
         let shown = presented(credentials, &metadata, &peer, &extensions)?;
-        self.engine.admit(&shown).await.map_err(status_of)?;
+        let admitted = self.engine.admit(&shown).await;
+        admitted
+            .inspect_err(|error| self.engine.attempted(&client(&metadata, &peer), &shown, error))
+            .map_err(status_of)?;
         // The API key or token is the bearer token: nothing else has to be kept, and it ends when the key ends. A certificate needs none.
         let token = match shown.credentials {
             Some(Credentials::Basic { password, .. }) => password,

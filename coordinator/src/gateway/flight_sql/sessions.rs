@@ -155,7 +155,10 @@ impl Sessions {
         let peer = Peer::of(extensions)
             .ok_or_else(|| internal("a call arrived without its connection", &"no peer in the request"))?;
         let presented = presented(credentials_of(metadata)?, metadata, &peer, extensions)?;
-        let principal = engine.admit(&presented).await.map_err(status_of)?;
+        let admitted = engine.admit(&presented).await;
+        let principal = admitted
+            .inspect_err(|error| engine.attempted(&client(metadata, &peer), &presented, error))
+            .map_err(status_of)?;
         if let Some(wanted) = metadata.get("cluster-name") {
             engine
                 .serves(&String::from_utf8_lossy(wanted.as_bytes()))
@@ -215,15 +218,7 @@ impl Sessions {
         if let Some(known) = on_connection.get(principal.full_name().as_ref()) {
             return (Arc::clone(known), false);
         }
-        let source = metadata
-            .get("user-agent")
-            .and_then(|agent| agent.to_str().ok())
-            .map(str::to_owned);
-        let client = Client {
-            door: "flight",
-            address: peer.address.to_string(),
-            source,
-        };
+        let client = client(metadata, peer);
         let made = Arc::new(ClientSession {
             id: Handle::random(),
             owner: principal.full_name().into_owned(),
@@ -291,6 +286,19 @@ pub(super) fn presented(
         certificate,
         act_as,
     })
+}
+
+/// Who sends a call, as records have it.
+pub(super) fn client(metadata: &MetadataMap, peer: &Peer) -> Client {
+    let source = metadata
+        .get("user-agent")
+        .and_then(|agent| agent.to_str().ok())
+        .map(str::to_owned);
+    Client {
+        door: "flight",
+        address: peer.address.to_string(),
+        source,
+    }
 }
 
 /// The credentials of a call: `authorization` with Basic or Bearer, or the header of Flight's first handshake; none without either.

@@ -1,0 +1,110 @@
+//! `GET /gateway/api/v1/datapolicy/decision/{depot}/{collection}/{dataset}`: what the caller sees of a table.
+//!
+//! Which columns are masked by which kind of mask and policy, and which policies filter rows. What masks and filters hold (constants,
+//! patterns, conditions), which policies lost and where they are written, is told to operators only. What the caller may not select does not exist.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, RawQuery, State};
+use minerva_policy::{Explanation, Object, PolicyRef};
+use minerva_resources::Address;
+use serde_json::{Value, json};
+
+use super::{
+    answer::{Answer, Refusal, json_of},
+    caller::{Caller, parameters},
+};
+use crate::{engine::Engine, error::Code, system::sql_type};
+
+pub(super) async fn decide(
+    State(engine): State<Arc<Engine>>,
+    Path((depot, collection, dataset)): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    caller: Caller,
+) -> Answer {
+    let asked = parameters(query.as_deref(), &["predicate", "queryId"])?;
+    let address = Address::new(depot, collection, dataset);
+    let sees_all = caller.principal.is_operator();
+    let query_id = asked.get("queryId");
+    if let Some(id) = query_id {
+        let owner = (!sees_all).then(|| caller.principal.id.clone());
+        if engine.audit.find(owner, id).await?.is_none() {
+            return Err(Refusal::new(Code::NotFound, format!("query `{id}` is not known")));
+        }
+    }
+    let explained = caller.session.own_decision(&address).await?;
+    let predicate = asked.get("predicate").map_or("select", String::as_str);
+    let allow = match predicate {
+        "select" => explained.access.allowed,
+        other => {
+            let object = Object {
+                paths: vec![address.to_string()],
+                tags: Vec::new(),
+            };
+            let rules = &engine.snapshot().rules;
+            rules.decide_access(&caller.principal, other, &object).allowed
+        }
+    };
+    Ok(json_of(&json!({
+        "depot": address.depot,
+        "collection": address.collection,
+        "dataset": address.dataset,
+        "user": caller.principal.id,
+        "predicate": predicate,
+        "queryId": query_id,
+        "allow": allow,
+        "closed": closed(&explained, sees_all),
+        "columns": columns(&explained, sees_all),
+        "filters": filters(&explained, sees_all),
+    })))
+}
+
+fn policy(because: &PolicyRef, definition: &str, sees_all: bool) -> Value {
+    let mut said = json!({ "policyname": because.name, "priority": because.priority });
+    if let (true, Some(said)) = (sees_all, said.as_object_mut()) {
+        said.insert("definition".to_owned(), definition.into());
+        said.insert("location".to_owned(), because.location.to_string().into());
+    }
+    said
+}
+
+fn columns(explained: &Explanation, sees_all: bool) -> Vec<Value> {
+    let each = explained.columns.iter().map(|column| {
+        let mask = column.winner.as_ref().map(|(definition, because)| {
+            let mut said = policy(because, definition, sees_all);
+            if let Some(said) = said.as_object_mut() {
+                said.insert("operator".to_owned(), operator(definition).into());
+            }
+            said
+        });
+        let mut said = json!({ "name": column.path, "type": sql_type(&column.data_type), "mask": mask });
+        if let (true, Some(said)) = (sees_all, said.as_object_mut()) {
+            let outranked = column.outranked.iter();
+            let outranked: Vec<_> = outranked.map(|(text, because)| policy(because, text, true)).collect();
+            said.insert("outranked".to_owned(), outranked.into());
+        }
+        said
+    });
+    each.collect()
+}
+
+/// The kind of a mask: its description up to its parameters.
+fn operator(definition: &str) -> &str {
+    let end = definition.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    definition.get(..end.unwrap_or(definition.len())).unwrap_or_default()
+}
+
+fn filters(explained: &Explanation, sees_all: bool) -> Vec<Value> {
+    let each = explained.filters.iter();
+    each.map(|filter| policy(&filter.because, &filter.condition, sees_all))
+        .collect()
+}
+
+fn closed(explained: &Explanation, sees_all: bool) -> Value {
+    let Some(closed) = &explained.closed else {
+        return Value::Null;
+    };
+    let policies: Vec<_> = closed.because.iter().map(|policy| policy.name.as_str()).collect();
+    let reason = sees_all.then_some(closed.message.as_str());
+    json!({ "policies": policies, "reason": reason })
+}

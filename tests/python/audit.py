@@ -1,0 +1,220 @@
+"""The audit: each statement leaves one record, whatever became of it, and only those who may read it do.
+
+python audit.py PROGRAM FOLDER
+"""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from minerva_server import Server
+
+AUDIT = "gateway.public.query_audit"
+
+
+def records(server, user, where="TRUE"):
+    return server.rows(user, f"SELECT * FROM {AUDIT} WHERE {where} ORDER BY created, query_id")
+
+
+def newest(server, user, sql):
+    """The record of a statement that was just run."""
+    text = sql.replace("'", "''")
+    found = server.rows("admin", f"SELECT * FROM {AUDIT} WHERE query = '{text}' AND \"user\" = '{user}' ORDER BY created DESC LIMIT 1")
+    assert len(found) == 1, (sql, found)
+    return found[0]
+
+
+def every_kind_of_end_is_recorded(server):
+    good = "SELECT max(id) AS m FROM crm.public.customer c WHERE c.region IN (SELECT region FROM crm.public.customer)"
+    assert server.rows("jane", good) == [{"m": 3}]
+    record = newest(server, "jane", good)
+    assert (record["state"], record["statement_kind"], record["output_rows"], record["door"], record["cluster"]) == (
+        "FINISHED", "SELECT", 1, "flight", "minerva"), record
+    assert record["client_address"].startswith("127.0.0.1:") and record["source"] and record["resources_version"], record
+    assert record["elapsed_time_ms"] >= 0 and record["end"] and record["error_code"] is None, record
+    [table] = json.loads(record["tables"])
+    assert table["decision"] == "ALLOWED" and table["access"] == ["analysts"] and table["policyname"] == "own-region", table
+    assert sorted(column["name"] for column in table["columns"]) == ["id", "region"], table
+    for sql, code, kind in [
+        ("SELECT * FROM crm.public.payroll", "TABLE_NOT_FOUND", "SELECT"),
+        ("SELECT * FROM crm.secret.plan", "TABLE_NOT_FOUND", "SELECT"),
+        ("SELECT * FROM nowhere.at.all", "CATALOG_NOT_FOUND", "SELECT"),
+        ("SELECT nothing FROM crm.public.customer", "COLUMN_NOT_FOUND", "SELECT"),
+        ("SELECT * FROM crm.public.broken", "POLICY_ERROR", "SELECT"),
+        ("SELECT 1/(id-1) FROM crm.public.customer", "DIVISION_BY_ZERO", "SELECT"),
+        ("SELCT 'kaputt'", "SYNTAX_ERROR", None),
+        ("DROP TABLE crm.public.customer", None, "DROP TABLE"),
+        ("INSERT INTO gateway.public.query_audit SELECT * FROM gateway.public.query_audit", None, "INSERT"),
+    ]:
+        said = server.error("jane", sql)
+        record = newest(server, "jane", sql)
+        assert record["state"] == "FAILED" and record["statement_kind"] == kind, record
+        assert record["error_code"] == code or code is None and record["error_code"], record
+        assert record["error_code"] in said and record["error_message"], (said, record)
+    denied = json.loads(newest(server, "jane", "SELECT * FROM crm.public.payroll")["tables"])
+    assert [(t["decision"], t["access"]) for t in denied] == [("DENIED", ["no-payroll"])], denied
+    closed = json.loads(newest(server, "jane", "SELECT * FROM crm.public.broken")["tables"])
+    assert [(t["decision"], t["policyname"]) for t in closed] == [("CLOSED", "broken-filter")], closed
+    for sql, kind in [
+        ("SHOW TABLES FROM crm.public", "SHOW TABLES"), ("EXPLAIN SELECT email FROM crm.public.customer", "EXPLAIN"),
+        ("CREATE TABLE notes.none.few AS SELECT id, email FROM crm.public.customer", "CREATE TABLE AS SELECT"),
+        ("SHOW CATALOGS", "SHOW CATALOGS"),
+    ]:
+        server.client("sql", "-e", sql, user="jane")
+        record = newest(server, "jane", sql)
+        assert record["statement_kind"] == kind and record["end"], record
+
+
+def it_reads_as_a_table(server):
+    whole = records(server, "admin")
+    assert len({record["query_id"] for record in whole}) == len(whole)
+    one = whole[0]
+    by_id = records(server, "admin", f"query_id = '{one['query_id']}'")
+    assert by_id == [one]
+    assert records(server, "admin", f"query_id = '{one['query_id']}' AND \"user\" = 'nobody'") == []
+    count = server.rows("admin", f"SELECT count(*) AS n, count(DISTINCT query_id) AS d FROM {AUDIT} WHERE \"user\" = 'jane'")
+    assert count[0]["n"] == count[0]["d"] == len([record for record in whole if record["user"] == "jane"]), count
+    later = server.rows("admin", f"SELECT count(*) AS n FROM {AUDIT} WHERE created > TIMESTAMP '2099-01-01 00:00:00'")
+    assert later == [{"n": 0}]
+    before = server.rows("admin", f"SELECT count(*) AS n FROM {AUDIT} WHERE created >= TIMESTAMP '2000-01-01 00:00:00' AND state = 'FAILED'")
+    assert before[0]["n"] == len([record for record in whole if record["state"] == "FAILED"]), before
+    names = server.rows("admin", "SELECT table_name FROM gateway.information_schema.tables WHERE table_schema = 'public' ORDER BY 1")
+    assert [row["table_name"] for row in names] == ["authentication_audit", "query_audit"], names
+    assert len(server.rows("admin", f"SELECT query_id FROM {AUDIT} LIMIT 2")) == 2
+
+
+def one_sees_ones_own(server):
+    server.rows("tom", "SELECT 'toms own'")
+    for user in ("jane", "tom"):
+        assert {record["user"] for record in records(server, user)} == {user}
+    assert server.rows("tom", f"SELECT count(*) AS n FROM {AUDIT} WHERE \"user\" = 'jane'") == [{"n": 0}]
+    everybody = {record["user"] for record in records(server, "admin")}
+    assert everybody == {"admin", "jane", "tom"}, everybody
+    # What was denied does not exist for the one who was denied, nor do the policies that denied it.
+    own = [json.loads(record["tables"]) for record in records(server, "jane") if "payroll" in record["query"] and "audit" not in record["query"]]
+    assert own and all(tables == [] for tables in own), own
+    assert "no-payroll" not in json.dumps([record["tables"] for record in records(server, "jane")])
+    assert server.rows("jane", "SELECT count(*) AS n FROM gateway.public.authentication_audit") == [{"n": 0}]
+
+
+def sql_does_not_write_it(server):
+    count = f"SELECT count(*) AS n FROM {AUDIT} WHERE query = 'forged'"
+    for user in ("admin", "jane"):
+        for sql in [
+            f"DELETE FROM {AUDIT}", f"UPDATE {AUDIT} SET query = 'forged'", f"DROP TABLE {AUDIT}",
+            f"INSERT INTO {AUDIT} (query_id, query) VALUES ('x', 'forged')", f"CREATE TABLE {AUDIT} AS SELECT 1 AS x",
+            f"TRUNCATE TABLE {AUDIT}", "CREATE TABLE gateway.public.other AS SELECT 1 AS x", f"ALTER TABLE {AUDIT} DROP COLUMN query",
+        ]:
+            server.error(user, sql)
+    assert server.rows("admin", count) == [{"n": 0}]
+
+
+def failed_logins_are_counted(server):
+    for _ in range(3):
+        assert server.get("/gateway/api/v1/clusters", headers={"Authorization": "Basic " + "amFuZTp3cm9uZw=="})[0] == 401
+    done = subprocess.run(
+        [server.program, "sql", "--server", server.addresses["flight"], "--user", "mallory", "-e", "SELECT 1"],
+        capture_output=True, text=True, env={**os.environ, "MINERVA_APIKEY": "a-wrong-key-that-nobody-may-find"}, check=False)
+    assert done.returncode != 0
+    rows = server.rows("admin", "SELECT door, claimed_user, client_address, error_code, sum(attempts) AS n FROM gateway.public.authentication_audit "
+                                "GROUP BY door, claimed_user, client_address, error_code ORDER BY door")
+    by_door = {(row["door"], row["claimed_user"]): row for row in rows}
+    assert by_door["http", "jane"]["n"] >= 3 and by_door["http", "jane"]["client_address"] == "127.0.0.1", rows
+    assert by_door["flight", "mallory"]["n"] >= 1, rows
+
+
+def nothing_hidden_is_in_it(server):
+    files = b"".join(path.read_bytes() for path in Path(server.folder / "data").glob("audit.db*"))
+    # Hidden and masked values, keys of users, texts of policies.
+    for word in ["kanari1", "kanari2", "kanariplan", "geheimwort", "a-wrong-key-that-nobody-may-find", *server.keys.values()]:
+        assert word.encode() not in files, word
+    for path in Path(server.folder / "data").glob("audit.db*"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def main():
+    program, folder = sys.argv[1:]
+    plain = Path(folder) / "plain"
+    plain.mkdir()
+    with Server(program, plain) as server:
+        for step in (every_kind_of_end_is_recorded, it_reads_as_a_table, one_sees_ones_own, sql_does_not_write_it, failed_logins_are_counted,
+                     nothing_hidden_is_in_it):
+            step(server)
+            print(f"ok {step.__name__}", flush=True)
+        kept = records(server, "jane")
+        server.stop()
+        print("ok it leaves in order", flush=True)
+
+        # Restarts keep every record.
+        server.start()
+        again = records(server, "jane")
+        # The last one was the reading itself, which has ended since.
+        assert again[: len(kept) - 1] == kept[:-1] and len(again) == len(kept) + 1, (len(again), len(kept))
+        assert again[len(kept) - 1]["state"] == "FINISHED" and again[len(kept) - 1]["query_id"] == kept[-1]["query_id"]
+        assert server.get(f"/gateway/api/v1/query/{kept[0]['query_id']}", user="jane")[0] == 200
+        print("ok records survive a restart", flush=True)
+
+        # What runs when the process dies has a record, which says so.
+        endless = "WITH RECURSIVE r(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM r WHERE i > 0) SELECT max(i) AS n FROM r"
+        environment = {**os.environ, "MINERVA_APIKEY": server.key("jane")}
+        running = subprocess.Popen([program, "sql", "--server", server.addresses["flight"], "--user", "jane", "-e", endless],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        until = time.monotonic() + 30
+        where = "query LIKE 'WITH RECURSIVE r(i)%SELECT max(i)%'"
+        while not (found := records(server, "jane", where)):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert found[0]["state"] != "FAILED" and found[0]["end"] is None, found
+        said = server.get(f"/gateway/api/v1/query/{found[0]['query_id']}", user="jane")[1]
+        assert said["state"] in ("PLANNING", "RUNNING") and said["end"] is None, said
+        server.kill()
+        running.wait(timeout=60)
+        server.start()
+        [found] = records(server, "jane", where)
+        assert found["state"] == "FAILED" and "before the query did" in found["error_message"], found
+        print("ok a crash leaves a record", flush=True)
+
+        # What runs when it is told to leave is stopped, and recorded as stopped.
+        environment["MINERVA_APIKEY"] = server.key("jane")
+        running = subprocess.Popen([program, "sql", "--server", server.addresses["flight"], "--user", "jane", "-e", endless.replace("max(i)", "min(i)")],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        where = "query LIKE 'WITH RECURSIVE r(i)%SELECT min(i)%'"
+        until = time.monotonic() + 30
+        while not records(server, "jane", where):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        server.stop()
+        running.wait(timeout=60)
+        server.start()
+        [found] = records(server, "jane", where)
+        assert found["state"] == "CANCELED" and found["end"] and found["error_code"] == "QUERY_CANCELED", found
+        print("ok an orderly end is recorded", flush=True)
+        server.stop()
+    assert "panicked" not in server.log(), server.log()
+
+    redacting = Path(folder) / "redacting"
+    redacting.mkdir()
+    with Server(program, redacting, "--audit-redact", "--audit-retention", "1d") as server:
+        server.rows("jane", "SELECT id FROM crm.public.customer WHERE name = 'geheim1' AND id < 4711 -- geheim2")
+        server.error("jane", "SELECT CAST('geheim3' AS BIGINT)")
+        server.error("jane", "SELCT 'geheim4'")
+        queries = [record["query"] for record in records(server, "admin", "\"user\" = 'jane'")]
+        assert queries[0] == "SELECT id FROM crm.public.customer WHERE name = ? AND id < ?", queries
+        assert queries[1].startswith("SELECT CAST(? AS BIGINT)") and queries[2] == "(a text that is no statement)", queries
+        # One's own statements of now are one's own; operators see none of their values.
+        runtime = "SELECT query, error_message FROM system.runtime.queries WHERE \"user\" = 'jane' AND query LIKE '%FROM crm%'"
+        assert "geheim1" in server.rows("jane", runtime)[0]["query"]
+        everything = json.dumps(server.rows("admin", "SELECT * FROM system.runtime.queries WHERE \"user\" = 'jane'"))
+        assert "geheim" not in everything.replace("geheimwort", ""), everything
+        server.stop()
+        files = b"".join(path.read_bytes() for path in (redacting / "data").glob("audit.db*"))
+        assert b"geheim" not in files and b"4711" not in files
+    assert "geheim" not in server.log(), server.log()
+    print("ok literals are left out when told to", flush=True)
+
+
+main()

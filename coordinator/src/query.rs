@@ -324,9 +324,23 @@ fn is_distributable(plan: &LogicalPlan) -> bool {
     walked.is_ok() && !recursive
 }
 
-/// Finds what a statement yields and takes, without running it.
+/// Finds what a statement yields and takes, without running it. One that fails here is recorded as one that ran: asking is a way to try, too.
 pub(crate) async fn describe(session: &Session, sql: &str) -> Result<Description> {
+    let engine = session.engine();
+    engine.audit.expect_writable()?;
+    let trace = Arc::new(Trace::default());
+    let described = trace::gathering(Arc::clone(&trace), described(session, sql)).await;
+    described.map_err(|error| {
+        let tracked = engine.queries.begin(&session.principal().id, session.client(), sql);
+        let mut running = Running::new(tracked, Arc::clone(engine));
+        running.trace = trace;
+        running.fail(error)
+    })
+}
+
+async fn described(session: &Session, sql: &str) -> Result<Description> {
     let snapshot = session.engine().snapshot();
+    trace::note(|traced| traced.resources = Some(snapshot.version().0.clone()));
     let (query, explained) = match parse::one_statement(sql)? {
         Request::Query(query) => (*query, false),
         Request::Explain { query, .. } => (*query, true),

@@ -125,12 +125,24 @@ impl<'a> Decider<'a> {
         Ok(Governance::hiding(hidden, masks, filters))
     }
 
-    /// The columns that do not exist for the principal. Operators see what nobody has classified, so that somebody can.
+    /// The columns that do not exist for the principal: those that access policies deny, and unclassified ones. Operators see what nobody has classified, so that somebody can.
     pub(crate) fn hidden(&self) -> Vec<HiddenColumn> {
         if self.principal.is_operator() {
             return vec![];
         }
-        self.table.unclassified.clone()
+        let mut hidden = self.table.unclassified.clone();
+        for denial in &self.table.denials {
+            let because = denial.because(self.rules, &self.person);
+            if because.is_empty() || hidden.iter().any(|hidden| hidden.name == denial.name) {
+                continue;
+            }
+            let policies: Vec<String> = because.iter().map(ToString::to_string).collect();
+            hidden.push(HiddenColumn {
+                name: denial.name.clone(),
+                because: format!("denied by {}", policies.join(", ")),
+            });
+        }
+        hidden
     }
 
     /// The masks of all parts of a column.

@@ -8,6 +8,7 @@ use datafusion::arrow::datatypes::{DataType, Fields, Schema};
 use datafusion::logical_expr::Expr;
 use minerva_resources::{Address, Unclassified, closest};
 
+use crate::column_access::ColumnDenial;
 use crate::mask::Nesting;
 use crate::rules::Rules;
 use crate::tags::lies_below;
@@ -25,6 +26,8 @@ pub(crate) struct TableRules {
     pub(crate) missing: Vec<(usize, String)>,
     /// Columns that nobody has classified, where such do not exist but for operators.
     pub(crate) unclassified: Vec<HiddenColumn>,
+    /// Columns that access policies deny to those whom they are about.
+    pub(crate) denials: Vec<ColumnDenial>,
 }
 
 /// A column, or a part of one, with the masks that may reach it.
@@ -108,6 +111,7 @@ impl TableRules {
             filters,
             missing,
             unclassified,
+            denials: rules.column_denials(address, schema),
         }
     }
 

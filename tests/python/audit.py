@@ -11,9 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+from adbc_driver_flightsql import dbapi
 from minerva_server import Server
 
 AUDIT = "gateway.public.query_audit"
+
+
+def flight(server, user):
+    settings = {"username": user, "password": server.key(user)}
+    return dbapi.connect(f"grpc://{server.addresses['flight']}", db_kwargs=settings, autocommit=True)
 
 
 def records(server, user, where="TRUE"):
@@ -59,6 +65,14 @@ def every_kind_of_end_is_recorded(server):
     assert [(t["decision"], t["access"]) for t in denied] == [("DENIED", ["no-payroll"])], denied
     closed = json.loads(newest(server, "jane", "SELECT * FROM crm.public.broken")["tables"])
     assert [(t["decision"], t["policyname"]) for t in closed] == [("CLOSED", "broken-filter")], closed
+    with flight(server, "jane") as connection, connection.cursor() as cursor:
+        try:
+            cursor.adbc_prepare("SELECT * FROM crm.public.payroll WHERE id = ?")
+            raise AssertionError("a denied statement was prepared")
+        except dbapi.Error as error:
+            assert "TABLE_NOT_FOUND" in str(error) or "does not exist" in str(error), error
+    prepared = newest(server, "jane", "SELECT * FROM crm.public.payroll WHERE id = ?")
+    assert prepared["state"] == "FAILED" and prepared["error_code"] == "TABLE_NOT_FOUND", prepared
     for sql, kind in [
         ("SHOW TABLES FROM crm.public", "SHOW TABLES"), ("EXPLAIN SELECT email FROM crm.public.customer", "EXPLAIN"),
         ("CREATE TABLE notes.none.few AS SELECT id, email FROM crm.public.customer", "CREATE TABLE AS SELECT"),
@@ -85,6 +99,8 @@ def it_reads_as_a_table(server):
     names = server.rows("admin", "SELECT table_name FROM gateway.information_schema.tables WHERE table_schema = 'public' ORDER BY 1")
     assert [row["table_name"] for row in names] == ["authentication_audit", "query_audit"], names
     assert len(server.rows("admin", f"SELECT query_id FROM {AUDIT} LIMIT 2")) == 2
+    for user in ("jane", "admin"):
+        assert "AuditExec" in json.dumps(server.rows(user, f"EXPLAIN SELECT query_id FROM {AUDIT} WHERE query_id = 'x'"))
 
 
 def one_sees_ones_own(server):

@@ -4,12 +4,17 @@ python http_door.py PROGRAM FOLDER
 """
 
 import base64
+import http.client
 import json
+import re
 import socket
+import ssl
 import sys
 import threading
 import time
+from pathlib import Path
 
+import trustme
 from minerva_server import Server
 
 CHECKS = []
@@ -102,6 +107,40 @@ def a_token_is_its_own_proof_and_a_wrong_one_is_not_valid(server):
     assert said["result"]["id"] == "jane", said
     context = {"predicate": "select", "object": {"paths": ["dataos://crm:public/customer"]}}
     assert server.post(AUTHORIZE, {"token": server.key("jane"), "context": context})[0] == 200
+
+
+@check
+def a_denied_column_does_not_exist(server):
+    """`no-ssn` denies lena the columns that carry PII.Ssn: by every way to ask, `ssn` is as a column that nobody has."""
+    table = "crm.public.customer"
+    assert [list(row) for row in server.rows("jane", f"SELECT * FROM {table} WHERE id = 1")] == [["id", "name", "email", "ssn", "region"]]
+    assert [list(row) for row in server.rows("lena", f"SELECT * FROM {table}")] == [["id", "name", "email", "region"]]
+    for sql, name in [
+        (f"SHOW COLUMNS FROM {table}", "Column"), (f"DESCRIBE {table}", "Column"),
+        ("SELECT column_name FROM crm.information_schema.columns WHERE table_name = 'customer'", "column_name"),
+    ]:
+        assert "ssn" in [row[name] for row in server.rows("jane", sql)], sql
+        assert [row[name] for row in server.rows("lena", sql)] == ["id", "name", "email", "region"], sql
+    for sql in [
+        "SELECT {} FROM crm.public.customer", "SELECT count(*) FROM crm.public.customer WHERE {} = '222'", "SELECT id FROM crm.public.customer ORDER BY {}",
+        "SELECT c.{} FROM crm.public.customer c", "SELECT id FROM crm.public.customer GROUP BY id, {}",
+        "SELECT a.id FROM crm.public.customer a JOIN crm.public.customer b ON a.{} = b.id",
+        "WITH t AS (SELECT * FROM crm.public.customer) SELECT {} FROM t", "SELECT max({}) OVER () FROM crm.public.customer",
+        "SELECT * FROM crm.public.customer WHERE EXISTS (SELECT 1 FROM crm.public.customer x WHERE x.{} = '1')",
+        "EXPLAIN SELECT {} FROM crm.public.customer",
+    ]:
+        denied, missing = (server.error("lena", sql.format(name)) for name in ("ssn", "sxn"))
+        strip = lambda text: re.sub(r"query \d+_\w+|\d{8}_\d{6}_\d{5}_\w{5}", "QUERY", text)
+        assert strip(denied) == strip(missing).replace("sxn", "ssn"), (sql, denied, missing)
+    assert "ssn" not in json.dumps(server.rows("lena", f"EXPLAIN SELECT * FROM {table}"))
+    for path, status in [("ssn", 403), ("SSN", 403), ("id", 200)]:
+        assert ask(server, "lena", "select", paths=["dataos://crm:public/customer/" + path])[0] == status, path
+    assert ask(server, "jane", "select", paths=["dataos://crm:public/customer/ssn"])[0] == 200
+    decision = "/gateway/api/v1/datapolicy/decision/crm/public/customer"
+    assert [column["name"] for column in server.get(decision, user="lena")[1]["columns"]] == ["id", "name", "email", "region"]
+    newest = server.get("/gateway/api/v1/query/audit?limit=1&user=lena", user="admin")[1]["queries"][0]
+    assert newest["tables"][0]["hidden"] == ["ssn"], newest
+    assert "ssn" not in json.dumps(server.get("/gateway/api/v1/query/audit?limit=1", user="lena")[1]["queries"][0]["tables"])
 
 
 @check
@@ -327,6 +366,35 @@ def slow_clients_are_left_and_others_served(server):
         assert not got.startswith(b"HTTP/1.1 2"), (name, got)
 
 
+def over_tls(program, folder):
+    """The same door inside TLS, and nothing outside of it."""
+    folder.mkdir()
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    for number, blob in enumerate(certificate.cert_chain_pems):
+        blob.write_to_path(folder / "cert.pem", append=number > 0)
+    with Server(program, folder, "--tls-cert", folder / "cert.pem", "--tls-key", folder / "key.pem") as server:
+        host, port = server.addresses["http"].rsplit(":", 1)
+        trusting = ssl.create_default_context(cafile=folder / "ca.pem")
+        connection = http.client.HTTPSConnection(host, int(port), context=trusting, timeout=60)
+        pair = base64.b64encode(f"admin:{server.keys['admin']}".encode()).decode()
+        for _ in range(2):
+            connection.request("GET", "/gateway/api/v1/clusters", headers={"Authorization": f"Basic {pair}"})
+            answer = connection.getresponse()
+            assert answer.status == 200 and json.loads(answer.read())["clusters"], answer.status
+        connection.close()
+        try:
+            http.client.HTTPSConnection(host, int(port), context=ssl.create_default_context(), timeout=60).request("GET", "/health/live")
+            raise AssertionError("a certificate of nobody was trusted")
+        except ssl.SSLError:
+            pass
+        got = raw(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", close=True)
+        assert b"HTTP/1.1 200" not in got and b"live" not in got, got
+        server.stop()
+
+
 def main():
     program, folder = sys.argv[1:]
     with Server(program, folder) as server:
@@ -335,6 +403,8 @@ def main():
             print(f"ok {function.__name__}", flush=True)
         server.stop()
     assert "panicked" not in server.log(), server.log()
+    over_tls(program, Path(folder) / "tls")
+    print("ok over_tls", flush=True)
 
 
 main()

@@ -64,6 +64,16 @@ policy:
     objects: {paths: ['dataos://crm:public/payroll']}
     allow: false
 ---
+name: no-ssn
+version: v1
+type: policy
+policy:
+  access:
+    subjects: {tags: [users:id:lena]}
+    predicates: [select]
+    objects: {tags: [[PII.Ssn, 'dataos:type:column']]}
+    allow: false
+---
 name: scratch
 version: v1
 type: policy

@@ -117,7 +117,8 @@ impl Audit {
         };
         let thread = std::thread::Builder::new()
             .name("audit".to_owned())
-            .stack_size(8 << 20)
+            // Plans may be deep.
+            .stack_size(32 << 20)
             .spawn(move || writer.run())
             .map_err(|error| format!("the audit's thread cannot be started: {error}"))?;
         Ok(Self {

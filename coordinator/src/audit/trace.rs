@@ -88,6 +88,7 @@ pub(crate) fn decided(address: &Address, access: &AccessDecision, verdict: Optio
                     policy: Arc::clone(&mask.because),
                 });
                 table.masks = masks.collect();
+                table.hidden = governance.hidden.iter().map(|hidden| hidden.name.clone()).collect();
             }
         }
         traced.add(table);

@@ -68,8 +68,13 @@ fn policy(because: &PolicyRef, definition: &str, sees_all: bool) -> Value {
     said
 }
 
+/// The columns; those that do not exist for the caller are told to operators only, with the reason.
 fn columns(explained: &Explanation, sees_all: bool) -> Vec<Value> {
-    let each = explained.columns.iter().map(|column| {
+    let known = explained
+        .columns
+        .iter()
+        .filter(|column| sees_all || column.hidden.is_none());
+    let each = known.map(|column| {
         let mask = column.winner.as_ref().map(|(definition, because)| {
             let mut said = policy(because, definition, sees_all);
             if let Some(said) = said.as_object_mut() {
@@ -79,9 +84,15 @@ fn columns(explained: &Explanation, sees_all: bool) -> Vec<Value> {
         });
         let mut said = json!({ "name": column.path, "type": sql_type(&column.data_type), "mask": mask });
         if let (true, Some(said)) = (sees_all, said.as_object_mut()) {
-            let outranked = column.outranked.iter();
-            let outranked: Vec<_> = outranked.map(|(text, because)| policy(because, text, true)).collect();
-            said.insert("outranked".to_owned(), outranked.into());
+            let outranked = column.outranked.iter().map(|lost| {
+                let mut one = policy(&lost.because, &lost.mask, true);
+                if let Some(one) = one.as_object_mut() {
+                    one.insert("why".to_owned(), lost.why.clone().into());
+                }
+                one
+            });
+            said.insert("outranked".to_owned(), outranked.collect());
+            said.insert("hidden".to_owned(), column.hidden.clone().into());
         }
         said
     });
@@ -95,9 +106,11 @@ fn operator(definition: &str) -> &str {
 }
 
 fn filters(explained: &Explanation, sees_all: bool) -> Vec<Value> {
-    let each = explained.filters.iter();
-    each.map(|filter| policy(&filter.because, &filter.condition, sees_all))
-        .collect()
+    let each = explained.filters.iter().map(|filter| {
+        let definition = filter.sql.as_ref().unwrap_or(&filter.condition);
+        policy(&filter.because, definition, sees_all)
+    });
+    each.collect()
 }
 
 fn closed(explained: &Explanation, sees_all: bool) -> Value {

@@ -331,7 +331,7 @@ pub(crate) async fn describe(session: &Session, sql: &str) -> Result<Description
     let trace = Arc::new(Trace::default());
     let described = trace::gathering(Arc::clone(&trace), described(session, sql)).await;
     described.map_err(|error| {
-        let tracked = engine.queries.begin(&session.principal().id, session.client(), sql);
+        let tracked = engine.queries.begin(session.principal(), session.client(), sql);
         let mut running = Running::new(tracked, Arc::clone(engine));
         running.trace = trace;
         running.fail(error)

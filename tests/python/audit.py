@@ -17,8 +17,8 @@ from minerva_server import Server
 AUDIT = "gateway.public.query_audit"
 
 
-def flight(server, user):
-    settings = {"username": user, "password": server.key(user)}
+def flight(server, user, **more):
+    settings = {"username": user, "password": server.key(user), **more}
     return dbapi.connect(f"grpc://{server.addresses['flight']}", db_kwargs=settings, autocommit=True)
 
 
@@ -73,6 +73,13 @@ def every_kind_of_end_is_recorded(server):
             assert "TABLE_NOT_FOUND" in str(error) or "does not exist" in str(error), error
     prepared = newest(server, "jane", "SELECT * FROM crm.public.payroll WHERE id = ?")
     assert prepared["state"] == "FAILED" and prepared["error_code"] == "TABLE_NOT_FOUND", prepared
+    sql = "SELECT count(*) AS acting FROM crm.public.customer"
+    acting = {"adbc.flight.sql.rpc.call_header.x-minerva-user": "jane"}
+    with flight(server, "boss", **acting) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        assert cursor.fetchall() == [(2,)]
+    record = newest(server, "jane", sql)
+    assert (record["user"], record["impersonator"], record["state"]) == ("jane", "boss", "FINISHED"), record
     for sql, kind in [
         ("SHOW TABLES FROM crm.public", "SHOW TABLES"), ("EXPLAIN SELECT email FROM crm.public.customer", "EXPLAIN"),
         ("CREATE TABLE notes.none.few AS SELECT id, email FROM crm.public.customer", "CREATE TABLE AS SELECT"),

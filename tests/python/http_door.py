@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-import trustme
+import identity
 from minerva_server import Server
 
 CHECKS = []
@@ -266,6 +266,17 @@ def nobody_is_anonymous(server):
 
 
 @check
+def who_may_act_as_another_does(server):
+    decision = "/gateway/api/v1/datapolicy/decision/crm/public/customer"
+    assert server.get(decision, user="boss")[0] == 404
+    status, said = server.get(decision, user="boss", headers={"x-minerva-user": "jane"})
+    assert status == 200 and said["user"] == "jane", said
+    for other in ["tom", "admin", "nobody", ""]:
+        assert server.get(decision, user="boss", headers={"x-minerva-user": other})[0] in (401, 403), other
+    assert server.get(decision, user="tom", headers={"x-minerva-user": "jane"})[0] in (401, 403)
+
+
+@check
 def unknown_paths_and_statements_say_so(server):
     for path in ["/", "/nothing", "/gateway/api/v1", "/gateway/api/v1/datapolicy/decision/crm/public", "/health", "/%00", "/../etc/passwd",
                  "/" + "a" * 5000]:
@@ -368,28 +379,37 @@ def slow_clients_are_left_and_others_served(server):
 
 def over_tls(program, folder):
     """The same door inside TLS, and nothing outside of it."""
-    folder.mkdir()
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1", "localhost")
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    certificate.private_key_pem.write_to_path(folder / "key.pem")
-    for number, blob in enumerate(certificate.cert_chain_pems):
-        blob.write_to_path(folder / "cert.pem", append=number > 0)
-    with Server(program, folder, "--tls-cert", folder / "cert.pem", "--tls-key", folder / "key.pem") as server:
+    (folder / "resources").mkdir(parents=True)
+    identity.prepare(folder)
+    flags = ["--tls-cert", folder / "server.pem", "--tls-key", folder / "server.key", "--tls-ca", folder / "ca.pem"]
+    with Server(program, folder, *flags) as server:
         host, port = server.addresses["http"].rsplit(":", 1)
-        trusting = ssl.create_default_context(cafile=folder / "ca.pem")
-        connection = http.client.HTTPSConnection(host, int(port), context=trusting, timeout=60)
+
+        def get(path, certificate=None, headers=(), trust="ca"):
+            context = ssl.create_default_context(cafile=folder / f"{trust}.pem")
+            if certificate:
+                context.load_cert_chain(folder / f"{certificate}.pem", folder / f"{certificate}.key")
+            connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=60)
+            try:
+                connection.request("GET", path, headers=dict(headers))
+                answer = connection.getresponse()
+                return answer.status, json.loads(answer.read())
+            finally:
+                connection.close()
+
         pair = base64.b64encode(f"admin:{server.keys['admin']}".encode()).decode()
-        for _ in range(2):
-            connection.request("GET", "/gateway/api/v1/clusters", headers={"Authorization": f"Basic {pair}"})
-            answer = connection.getresponse()
-            assert answer.status == 200 and json.loads(answer.read())["clusters"], answer.status
-        connection.close()
-        try:
-            http.client.HTTPSConnection(host, int(port), context=ssl.create_default_context(), timeout=60).request("GET", "/health/live")
-            raise AssertionError("a certificate of nobody was trusted")
-        except ssl.SSLError:
-            pass
+        assert get("/gateway/api/v1/clusters", headers={"Authorization": f"Basic {pair}"})[0] == 200
+        # A certificate is its user; with a key beside it, they must agree.
+        decision = "/gateway/api/v1/datapolicy/decision/crm/public/customer"
+        status, said = get(decision, "jane")
+        assert status == 200 and said["user"] == "jane", said
+        assert get(decision)[0] == 401 and get(decision, "nobody")[0] == 401
+        for certificate, trust in [(None, "other-ca"), ("other-jane", "ca"), ("expired", "ca")]:
+            try:
+                status = get(decision, certificate, trust=trust)[0]
+                raise AssertionError(f"{certificate} trusting {trust} was answered {status}")
+            except (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected):
+                pass
         got = raw(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", close=True)
         assert b"HTTP/1.1 200" not in got and b"live" not in got, got
         server.stop()

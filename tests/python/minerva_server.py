@@ -22,7 +22,25 @@ depot: {type: MEMORY, description: scratch, memory: {}}
 name: jane
 version: v1
 type: user
-user: {tags: [roles:id:analyst, roles:id:user], attributes: {region: EU}}
+user:
+  tags: [roles:id:analyst, roles:id:user]
+  attributes: {region: EU}
+  certificates: [{subject: "CN=jane,O=Acme"}]
+---
+name: boss
+version: v1
+type: user
+user: {tags: [roles:id:boss]}
+---
+name: boss-acts
+version: v1
+type: policy
+policy:
+  access:
+    subjects: {tags: [roles:id:boss]}
+    predicates: [impersonate]
+    objects: {tags: ['dataos:system:minerva:user:jane']}
+    allow: true
 ---
 name: lena
 version: v1

@@ -163,7 +163,7 @@ impl Audit {
         let record = QueryRecord {
             query_id: record.id.clone(),
             user: record.user.clone(),
-            impersonator: None,
+            impersonator: record.impersonator.clone(),
             door: record.door.to_owned(),
             client_address: record.address.clone(),
             source: record.source.clone(),

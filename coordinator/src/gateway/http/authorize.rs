@@ -14,9 +14,9 @@ use serde_json::json;
 
 use super::{
     answer::{Answer, Refusal, json_of, json_with},
-    caller::{body, client, credentials, identify},
+    caller::{body, client, holder_of, identify, presented},
 };
-use crate::{engine::Engine, error::Code, gateway::auth::Credentials};
+use crate::{engine::Engine, error::Code};
 
 /// How many names an object may have.
 const MOST_NAMES: usize = 1_000;
@@ -94,13 +94,13 @@ pub(super) async fn authorize(State(engine): State<Arc<Engine>>, request: Reques
     let token = question.token.clone();
     let asked = asked(question)?;
     let shown = match token {
-        Some(token) => Some(Credentials::Bearer(token)),
-        None => credentials(&parts.headers)?,
+        Some(token) => Some(holder_of(token, &parts)),
+        None => presented(&parts)?,
     };
     let shown = shown.ok_or_else(|| {
         Refusal::new(Code::InvalidArgument, "there is no `token`").with_hint("put the API key or token into the body")
     })?;
-    let principal = match identify(&engine, &shown, &client(&parts)) {
+    let principal = match identify(&engine, &shown, &client(&parts)).await {
         Ok(principal) => principal,
         Err(Refusal(error)) if error.code == Code::InvalidCredentials => {
             let said = json!({ "allow": false, "valid": false, "error": error.message });

@@ -6,29 +6,26 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::FromRequestParts};
-use base64::{
-    Engine as _,
-    alphabet::STANDARD,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use bytes::Bytes;
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use minerva_policy::Principal;
 
 use super::{answer::Refusal, connections::Peer};
-use crate::{engine::Engine, error::Code, gateway::auth::Credentials, queries::Client, session::Session};
+use crate::{
+    engine::Engine,
+    error::Code,
+    gateway::auth::{Credentials, Presented},
+    queries::Client,
+    session::Session,
+};
 
 /// The largest body of a request.
 const BODY_BYTES: usize = 1 << 20;
 /// How long a client may take to send its body.
 const BODY_WITHIN: Duration = Duration::from_secs(15);
-
-/// Both spellings of base64 are in use: with padding and without.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+/// The header that names the user to act as.
+const ACT_AS: &str = "x-minerva-user";
 
 /// An authenticated user and the session in which the request is answered.
 #[derive(Debug)]
@@ -42,12 +39,12 @@ impl FromRequestParts<Arc<Engine>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Arc<Engine>) -> Result<Self, Refusal> {
         let client = client(parts);
-        let credentials = credentials(&parts.headers)?.ok_or_else(|| {
+        let shown = presented(parts)?.ok_or_else(|| {
             Refusal::new(Code::InvalidCredentials, "the request carries no credentials").with_hint(
                 "send `Authorization: Basic` with user and API key, or `Authorization: Bearer` with a key or token",
             )
         })?;
-        let principal = identify(engine, &credentials, &client)?;
+        let principal = identify(engine, &shown, &client).await?;
         if let Some(wanted) = parts.headers.get("cluster-name") {
             engine.serves(&String::from_utf8_lossy(wanted.as_bytes()))?;
         }
@@ -57,61 +54,68 @@ impl FromRequestParts<Arc<Engine>> for Caller {
 }
 
 /// The one place where this door asks who somebody is.
-pub(super) fn identify(engine: &Engine, credentials: &Credentials, client: &Client) -> Result<Arc<Principal>, Refusal> {
-    engine
-        .authenticate(credentials)
-        .inspect_err(|error| engine.attempted(client, credentials, error))
+pub(super) async fn identify(
+    engine: &Engine,
+    presented: &Presented,
+    client: &Client,
+) -> Result<Arc<Principal>, Refusal> {
+    let admitted = engine.admit(presented).await;
+    admitted
+        .inspect_err(|error| engine.attempted(client, presented, error))
         .map_err(Refusal::from)
 }
 
 /// Where the request came from.
 pub(super) fn client(parts: &Parts) -> Client {
-    let address = parts.extensions.get::<Peer>();
-    let text = |name: header::HeaderName| {
-        let value = parts.headers.get(name)?;
-        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
-    };
+    let source = parts.headers.get(header::USER_AGENT);
+    let peer = parts.extensions.get::<Peer>();
     Client {
         door: "http",
-        address: address.map_or_else(String::new, |Peer(address)| address.to_string()),
-        source: text(header::USER_AGENT),
+        address: peer.map_or_else(String::new, |peer| peer.address.to_string()),
+        source: source.map(|source| String::from_utf8_lossy(source.as_bytes()).into_owned()),
     }
 }
 
-/// The credentials that a request carries, if it carries any.
+/// Everything that a request shows of who makes it; `None` when it shows nothing.
 ///
 /// # Errors
-/// When there are several, or they cannot be read.
-pub(super) fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
-    let wrong = |why: &str| Refusal::new(Code::InvalidCredentials, format!("the header `authorization` {why}"));
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+/// When a header cannot be read, or stands there twice.
+pub(super) fn presented(parts: &Parts) -> Result<Option<Presented>, Refusal> {
+    let peer = parts.extensions.get::<Peer>();
+    let credentials = match once(&parts.headers, header::AUTHORIZATION.as_str())? {
+        Some(header) => Some(Credentials::from_header(header)?),
+        None => None,
+    };
+    let certificate = peer.and_then(|peer| peer.certificate.clone());
+    if credentials.is_none() && certificate.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Presented {
+        credentials,
+        address: peer.map(|peer| peer.address.ip()),
+        certificate,
+        act_as: once(&parts.headers, ACT_AS)?.map(str::to_owned),
+    }))
+}
+
+/// What the holder of a token shows with it, wherever the request comes from: nothing else of the request is theirs.
+pub(super) fn holder_of(token: String, parts: &Parts) -> Presented {
+    Presented {
+        credentials: Some(Credentials::Bearer(token)),
+        address: parts.extensions.get::<Peer>().map(|peer| peer.address.ip()),
+        ..Presented::default()
+    }
+}
+
+/// A header that may be there once.
+fn once<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refusal> {
+    let wrong = |why: &str| Refusal::new(Code::InvalidCredentials, format!("the header `{name}` {why}"));
+    let mut all = headers.get_all(name).iter();
     let Some(header) = all.next() else { return Ok(None) };
     if all.next().is_some() {
         return Err(wrong("is there more than once"));
     }
-    let text = header.to_str().map_err(|_| wrong("is no text"))?;
-    let (scheme, value) = text
-        .split_once(' ')
-        .ok_or_else(|| wrong("names no scheme; expected Basic or Bearer"))?;
-    let value = value.trim();
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(Some(Credentials::Bearer(value.to_owned())));
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return Err(wrong("has an unknown scheme; expected Basic or Bearer"));
-    }
-    let pair = BASE64
-        .decode(value)
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok());
-    let (user, password) = pair
-        .as_deref()
-        .and_then(|pair| pair.split_once(':'))
-        .ok_or_else(|| wrong("is not base64 of `user:key`"))?;
-    Ok(Some(Credentials::Basic {
-        user: user.to_owned(),
-        password: password.to_owned(),
-    }))
+    header.to_str().map(Some).map_err(|_| wrong("is no plain text"))
 }
 
 /// The whole body of a request, if it is not too long and comes in time.
@@ -157,44 +161,44 @@ pub(super) fn parameters(query: Option<&str>, known: &[&str]) -> Result<BTreeMap
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, Request};
 
     use super::*;
 
-    fn read(values: &[&str]) -> Result<Option<Credentials>, String> {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(
-                header::AUTHORIZATION,
-                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
+    fn read(headers: &[(&str, &str)]) -> Result<Option<Presented>, String> {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        for (name, value) in headers {
+            let name = header::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            parts
+                .headers
+                .append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        credentials(&headers).map_err(|refusal| refusal.0.message)
+        presented(&parts).map_err(|refusal| refusal.0.message)
     }
 
     #[test]
-    fn both_schemes_are_read_and_the_rest_is_refused() {
+    fn headers_of_identity_are_read_once() {
         assert!(read(&[]).unwrap().is_none());
-        for padded in ["Basic amFuZTprOmV5", "basic amFuZTprOmV5", "BASIC  amFuZTprOmV5"] {
-            let Some(Credentials::Basic { user, password }) = read(&[padded]).unwrap() else {
-                panic!("{padded}");
-            };
-            assert_eq!((user.as_str(), password.as_str()), ("jane", "k:ey"));
-        }
-        assert!(matches!(read(&["bearer abc"]).unwrap(), Some(Credentials::Bearer(key)) if key == "abc"));
+        let shown = read(&[("authorization", "Basic amFuZTprOmV5"), ("x-minerva-user", "tom")])
+            .unwrap()
+            .unwrap();
+        let Some(Credentials::Basic { user, password }) = shown.credentials else {
+            panic!("Basic was sent");
+        };
+        assert_eq!((user.as_str(), password.as_str()), ("jane", "k:ey"));
+        assert_eq!(shown.act_as.as_deref(), Some("tom"));
         for wrong in [
-            "Basic",
-            "Basic !!!",
-            "Basic amFuZQ==",
-            "Negotiate x",
-            "",
-            "Basic /w==",
-            "Bearer",
-            "Digest a=b",
+            vec![("authorization", "Negotiate x")],
+            vec![("authorization", "Bearer a"), ("authorization", "Bearer b")],
+            vec![
+                ("authorization", "Bearer a"),
+                ("x-minerva-user", "a"),
+                ("x-minerva-user", "b"),
+            ],
+            vec![("authorization", "Bearer \u{e9}")],
         ] {
-            assert!(read(&[wrong]).is_err(), "{wrong}");
+            assert!(read(&wrong).is_err(), "{wrong:?}");
         }
-        assert!(read(&["Bearer a", "Bearer b"]).is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 use super::{super::Shutdown, patient::Patient};
+use crate::gateway::auth::ClientCertificate;
 
 /// How many connections are open at once; more wait to be accepted.
 const MOST_CONNECTIONS: usize = 2048;
@@ -37,8 +38,12 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a request came from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// The certificate that the client has shown and the handshake has checked.
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
+}
 
 /// Accepts and answers until shutdown, then lets running answers finish for a short while.
 pub(super) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, routes: Router, shutdown: Shutdown) {
@@ -87,9 +92,16 @@ async fn connection(
     }
     let stream = Patient::new(stream, READS_WITHIN);
     match tls {
-        None => requests(stream, address, routes, shutdown).await,
+        None => {
+            let certificate = None;
+            requests(stream, Peer { address, certificate }, routes, shutdown).await;
+        }
         Some(tls) => match timeout(HEAD_WITHIN, tls.accept(stream)).await {
-            Ok(Ok(stream)) => requests(stream, address, routes, shutdown).await,
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certificate = shown.and_then(|shown| ClientCertificate::read(shown)).map(Arc::new);
+                requests(stream, Peer { address, certificate }, routes, shutdown).await;
+            }
             Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
             Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
         },
@@ -97,12 +109,13 @@ async fn connection(
 }
 
 /// Answers the requests of one connection, one after the other.
-async fn requests<S>(stream: S, address: SocketAddr, routes: Router, shutdown: Shutdown)
+async fn requests<S>(stream: S, peer: Peer, routes: Router, shutdown: Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let address = peer.address;
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(address));
+        request.extensions_mut().insert(peer.clone());
         answer(routes.clone(), request.map(Body::new))
     });
     let mut builder = http1::Builder::new();

@@ -5,12 +5,12 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::extract::{FromRequestParts, Request, State};
-use http::{StatusCode, header};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
     answer::{Answer, json_of, json_with},
-    caller::Caller,
+    caller::{Caller, presented},
 };
 use crate::{engine::Engine, session::ClosedTables};
 
@@ -24,9 +24,9 @@ pub(super) async fn live() -> Answer {
 /// 200 when statements can run, else 503.
 pub(super) async fn ready(State(engine): State<Arc<Engine>>, request: Request) -> Answer {
     let (mut parts, _) = request.into_parts();
-    let caller = match parts.headers.contains_key(header::AUTHORIZATION) {
-        true => Some(Caller::from_request_parts(&mut parts, &engine).await?),
-        false => None,
+    let caller = match presented(&parts)? {
+        Some(_) => Some(Caller::from_request_parts(&mut parts, &engine).await?),
+        None => None,
     };
     let workers = engine.members.active().len();
     let audit = engine.audit.failure();

@@ -11,7 +11,7 @@ mod writing;
 use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
-    arrow::datatypes::SchemaRef,
+    arrow::datatypes::{Schema, SchemaRef},
     catalog::{
         CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
         SchemaProvider, TableProvider, view::ViewTable,
@@ -130,6 +130,15 @@ pub(crate) struct Place {
 pub(crate) struct Target {
     pub(crate) schema: SchemaRef,
     pub(crate) governance: Governance,
+}
+
+impl Target {
+    /// The columns that exist for the user; no other may be named, or told of in an error.
+    pub(crate) fn visible(&self) -> SchemaRef {
+        let fields = self.schema.fields().iter();
+        let visible = fields.filter(|field| !self.governance.hides(field.name())).cloned();
+        Arc::new(Schema::new(visible.collect::<Vec<_>>()))
+    }
 }
 
 /// A view that a name means.

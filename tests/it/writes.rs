@@ -595,3 +595,44 @@ fn a_kept_view_has_the_rights_of_who_asks() {
     refused(&minerva, None, select, &["TABLE_NOT_FOUND"]);
     minerva.rows(None, "DROP VIEW IF EXISTS crm.main.mails");
 }
+
+#[test]
+fn columns_that_do_not_exist_for_somebody_take_nothing_of_theirs() {
+    let minerva = on_sqlite(PEOPLE);
+    let inventory = "name: inventory\nversion: v1\ntype: dataset\ndataset: {address: 'dataos://crm:main/people', columns: [{name: id}, {name: name}, {name: region}, {name: email}]}\n";
+    fs::write(minerva.resources().join("inventory.yaml"), inventory).unwrap();
+    let key = minerva.key("clerk");
+    let clerk = Some(("clerk", key.as_str()));
+    // The change of the manifests is in force once the column is gone.
+    let begin = std::time::Instant::now();
+    while minerva
+        .run(clerk, "SELECT pay FROM crm.main.people", "CSV")
+        .status
+        .success()
+    {
+        assert!(begin.elapsed().as_secs() < 30, "the manifest is not taken over");
+    }
+    for sql in [
+        "INSERT INTO crm.main.people (id, name, region, email, pay) VALUES (9, 'x', 'EU', 'x', 1)",
+        "UPDATE crm.main.people SET pay = 0",
+        "UPDATE crm.main.people SET name = CAST(pay AS varchar)",
+        "UPDATE crm.main.people SET name = 'x' WHERE pay > 0",
+        "DELETE FROM crm.main.people WHERE pay > 0",
+    ] {
+        let unknown = minerva.error(clerk, &sql.replace("pay", "wage"));
+        let hidden = minerva.error(clerk, sql);
+        let first = |text: &str| text.lines().next().unwrap_or_default().replace("pay", "wage");
+        assert_eq!(first(&hidden), first(&unknown), "{sql}");
+        assert!(hidden.contains("COLUMN_NOT_FOUND"), "{sql}: {hidden}");
+    }
+    let insert = "INSERT INTO crm.main.people VALUES (9, 'Eve', 'EU', 'eve@x.org')";
+    assert_eq!(written(&minerva, clerk, insert), 1);
+    assert_eq!(
+        written(&minerva, clerk, "UPDATE crm.main.people SET name = 'Eva' WHERE id = 9"),
+        1
+    );
+    assert_eq!(
+        in_sqlite(&minerva, "SELECT name, pay FROM people WHERE id IN (1, 9) ORDER BY id"),
+        ["Ada|10", "Eva|NULL"]
+    );
+}

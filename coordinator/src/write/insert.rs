@@ -94,7 +94,8 @@ impl Writing<'_> {
         let place = catalog.writable(name, Deed::Insert).await?;
         let target = catalog.target(&place).await?;
         let address = &place.address;
-        let written = fit::named(&target.schema, &columns)?;
+        let visible = target.visible();
+        let written = fit::named(&visible, &columns)?;
         let masked = target.governance.masked_columns();
         if let Some(field) = written.fields().iter().find(|field| masked.contains(field.name())) {
             let message = format!(
@@ -105,8 +106,20 @@ impl Writing<'_> {
                 .with_hint("name the columns that you write, and leave it out"));
         }
         let is_filtered = !target.governance.filters.is_empty();
-        if is_filtered && written.fields().len() < target.schema.fields().len() {
-            let hidden: Vec<_> = (target.schema.fields().iter())
+        let filtered = target.governance.filtered_columns();
+        // What does not exist for the user may be needed all the same; an error of the depot would name it.
+        let needs_default = !writer(&place)?.has_defaults();
+        let needed = |field: &datafusion::arrow::datatypes::Field| {
+            filtered.contains(field.name()) || needs_default && !field.is_nullable()
+        };
+        let cannot_give =
+            (target.schema.fields().iter()).any(|field| target.governance.hides(field.name()) && needed(field));
+        if cannot_give {
+            let message = format!("a row of `{address}` needs more than you can give, so that it takes none of yours");
+            return Err(QueryError::new(Code::PermissionDenied, message));
+        }
+        if is_filtered && written.fields().len() < visible.fields().len() {
+            let hidden: Vec<_> = (visible.fields().iter())
                 .filter(|field| written.field_with_name(field.name()).is_err())
                 .map(|field| format!("`{}`", field.name()))
                 .collect();

@@ -152,7 +152,13 @@ impl Catalog<'_> {
     }
 
     /// The rows of a target that the user sees, out of `raw`, which has their identity too; under a name that stands for them in one query.
-    pub(crate) fn changed(&self, name: &'static str, place: &Place, target: &Target, raw: Arc<dyn TableProvider>) -> Result<Changed> {
+    pub(crate) fn changed(
+        &self,
+        name: &'static str,
+        place: &Place,
+        target: &Target,
+        raw: Arc<dyn TableProvider>,
+    ) -> Result<Changed> {
         Ok(Changed {
             name,
             table: protect_to_change(&place.address, &target.governance, raw)?,

@@ -199,7 +199,9 @@ pub(super) async fn parameters(
     let deed = if values.is_empty() { Deed::Delete } else { Deed::Update };
     let place = catalog.writable(&table.name, deed).await?;
     let target = catalog.target(&place).await?;
-    let empty = Arc::new(datafusion::datasource::empty::EmptyTable::new(Arc::clone(&target.schema)));
+    let empty = Arc::new(datafusion::datasource::empty::EmptyTable::new(Arc::clone(
+        &target.schema,
+    )));
     let changed = catalog.changed(TARGET, &place, &target, empty)?;
     let mut state = session.state(snapshot, false);
     let _names = catalog.changing(&changed).resolve(&query, &mut state).await?;

@@ -3,11 +3,13 @@
 //! In: a name, and what is to be done. Out: the depot, once an access policy allows it and the depot's manifest says that it takes writes. What
 //! one may neither select nor write to does not exist: the same text and code as for a name that nobody has.
 
-use datafusion::{common::TableReference, error::DataFusionError};
-use minerva_policy::{Verdict, decide};
+use std::sync::Arc;
+
+use datafusion::{catalog::TableProvider, common::TableReference, error::DataFusionError};
+use minerva_policy::{Verdict, decide, protect_to_change};
 use minerva_resources::Address;
 
-use super::{Catalog, Place, Target};
+use super::{Catalog, Changed, Place, Target};
 use crate::{
     audit::trace,
     error::{Code, QueryError, Result},
@@ -151,5 +153,21 @@ impl Catalog<'_> {
             Verdict::Closed(closed) => Err(self.closed(address, &closed)),
             Verdict::Allow(governance) => Ok(Target { schema, governance }),
         }
+    }
+
+    /// The rows of a target that the user sees, out of `raw`, which has their identity too; under a name that stands for them in one query.
+    pub(crate) fn changed(
+        &self,
+        name: &'static str,
+        place: &Place,
+        target: &Target,
+        raw: Arc<dyn TableProvider>,
+    ) -> Result<Changed> {
+        Ok(Changed {
+            name,
+            table: protect_to_change(&place.address, &target.governance, raw)?,
+            address: place.address.clone(),
+            fingerprint: target.governance.fingerprint.clone(),
+        })
     }
 }

@@ -24,7 +24,7 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use minerva_connectors::ROW_ID;
-use minerva_policy::{RAW_PREFIX, protect_to_change};
+use minerva_policy::RAW_PREFIX;
 
 use super::{Writing, check::Check, fit, from_depot, insert::writer, tags};
 use crate::{
@@ -125,13 +125,8 @@ impl Writing<'_> {
         raw: Arc<dyn TableProvider>,
         parameters: Vec<ScalarValue>,
     ) -> Result<(Vec<RecordBatch>, LogicalPlan, Vec<DataType>)> {
-        let governed = protect_to_change(&place.address, &target.governance, raw)?;
-        let changed = Changed {
-            name: TARGET,
-            table: governed,
-            address: place.address.clone(),
-            fingerprint: target.governance.fingerprint.clone(),
-        };
+        let catalog = Catalog::of(self.session, self.snapshot);
+        let changed = catalog.changed(TARGET, place, target, raw)?;
         let checked: Vec<String> = match (target.governance.is_open(), values.is_empty()) {
             (false, false) => target.governance.filtered_columns().into_iter().collect(),
             _ => Vec::new(),
@@ -207,12 +202,7 @@ pub(super) async fn parameters(
     let empty = Arc::new(datafusion::datasource::empty::EmptyTable::new(Arc::clone(
         &target.schema,
     )));
-    let changed = Changed {
-        name: TARGET,
-        table: minerva_policy::protect(&place.address, &target.governance, empty)?,
-        address: place.address.clone(),
-        fingerprint: target.governance.fingerprint.clone(),
-    };
+    let changed = catalog.changed(TARGET, &place, &target, empty)?;
     let mut state = session.state(snapshot, false);
     let _names = catalog.changing(&changed).resolve(&query, &mut state).await?;
     let statement = ParsedStatement::Statement(Box::new(Statement::Query(query)));

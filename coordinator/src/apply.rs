@@ -125,7 +125,7 @@ pub(crate) async fn apply(session: &Session, manifests: &BTreeMap<String, String
             .await
             .map_err(|error| failed(format!("the change was not written: {error}")))?
             .map_err(failed)?;
-        tracing::info!(user = session.principal().id, "resources were applied");
+        tracing::info!(user = %session.principal().full_name(), "resources were applied");
     }
     Ok(applied_json(&change, &impact, written))
 }

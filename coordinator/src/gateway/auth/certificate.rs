@@ -96,7 +96,7 @@ fn text(kind: u8, value: &[u8]) -> Option<String> {
         // UTF8String, NumericString, PrintableString, IA5String
         0x0c | 0x12 | 0x13 | 0x16 => str::from_utf8(value).ok().map(str::to_owned),
         // BMPString
-        0x1e if value.len() % 2 == 0 => {
+        0x1e if value.len().is_multiple_of(2) => {
             let units = value.chunks_exact(2).map(|pair| match pair {
                 [high, low] => u16::from_be_bytes([*high, *low]),
                 _ => 0,

@@ -41,8 +41,7 @@ use crate::{
     parse::Request,
     queries::Tracked,
     session::{Description, Session},
-    system,
-    write,
+    system, write,
 };
 
 /// How many batches are made before somebody asks for them.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float32Array, Int16Array, Int32Array, IntervalMonthDayNanoArray, ListArray, RecordBatch,
+    ArrayRef, AsArray, Float32Array, Int16Array, Int32Array, IntervalMonthDayNanoArray, ListArray, RecordBatch,
     StringViewArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::compute::concat_batches;

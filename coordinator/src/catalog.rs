@@ -488,36 +488,6 @@ impl<'a> Catalog<'a> {
             .with_hint("an operator sees the reason with `minerva policy explain`")
     }
 
-    /// "Not found", with the nearest name that the user may see.
-    async fn not_found(&self, catalog: &str, schema: &str, table: &str) -> QueryError {
-        let catalogs = self.catalogs();
-        if !catalogs.iter().any(|known| known == catalog) {
-            return QueryError::new(Code::CatalogNotFound, format!("catalog `{catalog}` does not exist"))
-                .suggest(catalog, catalogs.iter().map(String::as_str));
-        }
-        let error = QueryError::new(
-            Code::TableNotFound,
-            format!("table `{catalog}.{schema}.{table}` does not exist"),
-        );
-        let request = TableRequest {
-            catalog: Some(catalog.to_owned()),
-            ..TableRequest::default()
-        };
-        let Ok(tables) = self.tables(&request).await else {
-            return error;
-        };
-        let same_schema: Vec<&str> = tables
-            .iter()
-            .filter(|entry| entry.schema == schema)
-            .map(|entry| entry.name.as_str())
-            .collect();
-        if same_schema.is_empty() {
-            let schemas: BTreeSet<&str> = tables.iter().map(|entry| entry.schema.as_str()).collect();
-            return error.suggest(schema, schemas);
-        }
-        error.suggest(table, same_schema)
-    }
-
     pub(crate) fn session(&self) -> &'a Session {
         self.session
     }

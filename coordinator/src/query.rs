@@ -340,7 +340,9 @@ pub(crate) async fn describe(session: &Session, sql: &str) -> Result<Description
 async fn described(session: &Session, sql: &str) -> Result<Description> {
     let snapshot = session.engine().snapshot();
     trace::note(|traced| traced.resources = Some(snapshot.version().0.clone()));
-    let (query, explained) = match parse::one_statement(sql)? {
+    let request = parse::one_statement(sql)?;
+    trace::note(|traced| traced.kind = Some(request.kind()));
+    let (query, explained) = match request {
         Request::Query(query) => (*query, false),
         Request::Explain { query, .. } => (*query, true),
         command => {

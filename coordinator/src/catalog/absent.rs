@@ -2,12 +2,14 @@
 //!
 //! In: a name. Out: what is told of it, which for a denied table is what is told of a missing one. A depot is never asked about a table that may not be selected.
 
+use std::collections::BTreeSet;
+
 use datafusion::error::DataFusionError;
 use minerva_policy::Explanation;
 use minerva_resources::Address;
 
-use super::Catalog;
-use crate::error::{Code, Result};
+use super::{Catalog, TableRequest};
+use crate::error::{Code, QueryError, Result};
 
 /// A name that nobody gives to a dataset or collection.
 const NO_SUCH_NAME: &str = "no-such-name-90f1c4";
@@ -45,5 +47,35 @@ impl Catalog<'_> {
         Err(self
             .not_found(&address.depot, &address.collection, &address.dataset)
             .await)
+    }
+
+    /// "Not found", with the nearest name that the user may see.
+    pub(super) async fn not_found(&self, catalog: &str, schema: &str, table: &str) -> QueryError {
+        let catalogs = self.catalogs();
+        if !catalogs.iter().any(|known| known == catalog) {
+            return QueryError::new(Code::CatalogNotFound, format!("catalog `{catalog}` does not exist"))
+                .suggest(catalog, catalogs.iter().map(String::as_str));
+        }
+        let error = QueryError::new(
+            Code::TableNotFound,
+            format!("table `{catalog}.{schema}.{table}` does not exist"),
+        );
+        let request = TableRequest {
+            catalog: Some(catalog.to_owned()),
+            ..TableRequest::default()
+        };
+        let Ok(tables) = self.tables(&request).await else {
+            return error;
+        };
+        let same_schema: Vec<&str> = tables
+            .iter()
+            .filter(|entry| entry.schema == schema)
+            .map(|entry| entry.name.as_str())
+            .collect();
+        if same_schema.is_empty() {
+            let schemas: BTreeSet<&str> = tables.iter().map(|entry| entry.schema.as_str()).collect();
+            return error.suggest(schema, schemas);
+        }
+        error.suggest(table, same_schema)
     }
 }

@@ -74,7 +74,9 @@ fn status(code: Code) -> StatusCode {
         Code::CatalogNotFound | Code::SchemaNotFound | Code::TableNotFound | Code::ColumnNotFound | Code::NotFound => {
             StatusCode::NOT_FOUND
         }
-        Code::TableAlreadyExists | Code::TableChanged | Code::PolicyError => StatusCode::CONFLICT,
+        Code::ConstraintViolation | Code::TableAlreadyExists | Code::TableChanged | Code::PolicyError => {
+            StatusCode::CONFLICT
+        }
         Code::NotSupported => StatusCode::NOT_IMPLEMENTED,
         Code::QueryQueueFull => StatusCode::TOO_MANY_REQUESTS,
         Code::DepotUnreachable | Code::WorkerLost | Code::InsufficientDisk => StatusCode::SERVICE_UNAVAILABLE,

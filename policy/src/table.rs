@@ -242,10 +242,14 @@ fn untagged(reach: &Reach<'_>, schema: &Schema) -> Vec<(usize, String)> {
         let mut selected: Vec<usize> = reach.by_tags(&tags).into_iter().collect();
         selected.sort_unstable();
         found.extend(selected.into_iter().map(|index| {
+            // Tags that followed a column into this table stand in no manifest.
+            let giver = match dataset.meta.name.as_str() {
+                "" => "the statement that wrote it".to_owned(),
+                manifest => format!("dataset `{manifest}` ({})", dataset.meta.location),
+            };
             let why = format!(
-                "there is no column `{name}`, to which dataset `{}` ({}) gives tags; correct the manifest if it was \
-                 renamed or dropped",
-                dataset.meta.name, dataset.meta.location
+                "there is no column `{name}`, to which {giver} gives tags; correct the manifest or make the table anew if \
+                 the column was renamed or dropped"
             );
             (index, why)
         }));

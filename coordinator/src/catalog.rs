@@ -128,7 +128,10 @@ pub(crate) struct Place {
 /// A dataset that rows are written to or removed from, and what of it the user may see.
 #[derive(Debug)]
 pub(crate) struct Target {
+    /// The columns that the user may know of.
     pub(crate) schema: SchemaRef,
+    /// All columns.
+    pub(crate) raw: SchemaRef,
     pub(crate) governance: Governance,
 }
 

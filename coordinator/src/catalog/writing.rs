@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use datafusion::{catalog::TableProvider, common::TableReference, error::DataFusionError};
+use datafusion::{arrow::datatypes::Schema, catalog::TableProvider, common::TableReference, error::DataFusionError};
 use minerva_policy::{Verdict, decide, protect_to_change};
 use minerva_resources::Address;
 
@@ -151,7 +151,14 @@ impl Catalog<'_> {
         match decide(&self.snapshot.rules, self.principal, address, &schema) {
             Verdict::Deny(_) => Err(unknown().await),
             Verdict::Closed(closed) => Err(self.closed(address, &closed)),
-            Verdict::Allow(governance) => Ok(Target { schema, governance }),
+            Verdict::Allow(governance) => {
+                let known = schema.fields().iter().filter(|field| !governance.hides(field.name()));
+                Ok(Target {
+                    schema: Arc::new(Schema::new(known.cloned().collect::<Vec<_>>())),
+                    raw: schema,
+                    governance,
+                })
+            }
         }
     }
 

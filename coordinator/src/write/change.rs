@@ -92,7 +92,7 @@ impl Writing<'_> {
         fit::expect_assignable(types.iter().skip(1), &written)?;
         let state = self.session.state(self.snapshot, false);
         let checked: Vec<Field> = (target.governance.filtered_columns().iter())
-            .filter_map(|name| target.schema.field_with_name(name).ok().cloned())
+            .filter_map(|name| target.raw.field_with_name(name).ok().cloned())
             .collect();
         let checked = Arc::new(Schema::new(checked));
         let check = Check::of(address, &target.governance, &checked, &state)?;
@@ -105,7 +105,7 @@ impl Writing<'_> {
     /// The target once nobody else changes it: it must be what it was when it was decided about.
     async fn same(&self, catalog: &Catalog<'_>, place: &Place, before: Target) -> Result<Target> {
         let now = catalog.target(place).await?;
-        match now.schema == before.schema {
+        match now.raw == before.raw {
             true => Ok(now),
             false => Err(QueryError::new(
                 Code::TableChanged,
@@ -199,9 +199,7 @@ pub(super) async fn parameters(
     let deed = if values.is_empty() { Deed::Delete } else { Deed::Update };
     let place = catalog.writable(&table.name, deed).await?;
     let target = catalog.target(&place).await?;
-    let empty = Arc::new(datafusion::datasource::empty::EmptyTable::new(Arc::clone(
-        &target.schema,
-    )));
+    let empty = Arc::new(datafusion::datasource::empty::EmptyTable::new(Arc::clone(&target.raw)));
     let changed = catalog.changed(TARGET, &place, &target, empty)?;
     let mut state = session.state(snapshot, false);
     let _names = catalog.changing(&changed).resolve(&query, &mut state).await?;

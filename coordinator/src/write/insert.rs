@@ -129,6 +129,13 @@ impl Writing<'_> {
             );
             return Err(QueryError::new(Code::PermissionDenied, message));
         }
+        let filtered = target.governance.filtered_columns();
+        if filtered.iter().any(|column| target.governance.hides(column)) {
+            let message = format!(
+                "rows of `{address}` are filtered for you by what you cannot write, so that it takes none of yours"
+            );
+            return Err(QueryError::new(Code::PermissionDenied, message));
+        }
         let (state, names, logical) = query::logical(self.session, self.snapshot, query).await?;
         let found = logical.schema().fields().len();
         if found != written.fields().len() {
@@ -150,7 +157,7 @@ impl Writing<'_> {
         let check = Check::of(address, &target.governance, &written, &state)?;
         let mut rows = self.rows(&planned, &place, Arc::clone(&written), check, writer).await?;
         if !writer.has_defaults() {
-            let all = Arc::clone(&target.schema);
+            let all = Arc::clone(&target.raw);
             let whole = Arc::clone(&all);
             let batches = rows.map(move |batch| batch.and_then(|batch| Ok(fit::complete(&batch, &all)?)));
             rows = Box::pin(RecordBatchStreamAdapter::new(whole, batches));

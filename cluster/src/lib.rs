@@ -21,6 +21,7 @@ mod paced;
 mod reading;
 mod server;
 mod session;
+mod single_row;
 mod tls;
 mod token;
 
@@ -38,6 +39,7 @@ pub use paced::PaceJoins;
 pub use reading::{Reading, Readings, Watch};
 pub use server::{ClusterPort, Membership};
 pub use session::{Wire, coordinator_session, worker_session};
+pub use single_row::only_row;
 pub use tls::{Tls, TlsFiles};
 pub use token::{CheckToken, TOKEN_FILE, Token};
 

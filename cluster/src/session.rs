@@ -21,6 +21,7 @@ use crate::grants::{QueryGrants, VerifyStage, take_options};
 use crate::leaves::{CountTasks, DealSplits};
 use crate::memory::Shares;
 use crate::reading::{NoteStage, Readings};
+use crate::single_row;
 use crate::{Channels, Error, Members, Resources};
 
 /// What plans need beyond themselves on either side of the wire. Clones share it, also when the resources change.
@@ -134,10 +135,12 @@ pub fn worker_session(context: WorkerQueryContext, wire: &Wire) -> Result<Sessio
         .with_distributed_worker_plan_rewrite_handler(VerifyStage)
         .with_distributed_worker_plan_rewrite_handler(NoteStage(wire.readings.clone()));
     // Only here, where plans are decoded: no SQL text is ever planned in this session.
-    builder
-        .scalar_functions()
-        .get_or_insert_default()
-        .extend(wire.functions().iter().chain(arithmetic::functions()).map(Arc::clone));
+    builder.scalar_functions().get_or_insert_default().extend(
+        (wire.functions().iter())
+            .chain(arithmetic::functions())
+            .chain(single_row::functions())
+            .map(Arc::clone),
+    );
     builder
         .aggregate_functions()
         .get_or_insert_default()

@@ -326,6 +326,7 @@ impl Templates {
                 .with_runtime_env(Arc::clone(runtime))
                 .with_default_features()
                 .with_aggregate_functions(aggregates())
+                .with_analyzer_rules(optimizer::analyzer_rules())
                 .with_optimizer_rules(optimizer::rules())
                 .with_physical_optimizer_rule(Arc::new(PaceJoins))
                 .with_query_planner(Arc::new(Planner))

@@ -5,14 +5,25 @@
 
 mod checked;
 mod in_lists;
+mod multisets;
+mod single_rows;
 
 use std::sync::Arc;
 
-use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use minerva_policy::PushLeakproofThroughBarrier;
 
 use checked::CheckArithmetic;
 use in_lists::GuardedSimplify;
+use multisets::CountMultisets;
+use single_rows::ExpectOneRow;
+
+/// Rules that see the plan as SQL means it, before any other has changed it.
+pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(CountMultisets), Arc::new(ExpectOneRow)];
+    rules.extend(Analyzer::new().rules);
+    rules
+}
 
 /// The logical optimizer's rules.
 pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {

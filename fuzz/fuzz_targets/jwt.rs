@@ -34,6 +34,11 @@ fuzz_target!(|parts: (&str, &str, &str, &[u8])| {
     let (text, head, claims, signature) = parts;
     refused(text);
     let part = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-    refused(&format!("{}.{}.{}", part(head.as_bytes()), part(claims.as_bytes()), part(signature)));
+    refused(&format!(
+        "{}.{}.{}",
+        part(head.as_bytes()),
+        part(claims.as_bytes()),
+        part(signature)
+    ));
     let _ = Jwks::read(text);
 });

@@ -11,7 +11,7 @@ mod writing;
 use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
-    arrow::datatypes::{Schema, SchemaRef},
+    arrow::datatypes::SchemaRef,
     catalog::{
         CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
         SchemaProvider, TableProvider, view::ViewTable,
@@ -128,20 +128,11 @@ pub(crate) struct Place {
 /// A dataset that rows are written to or removed from, and what of it the user may see.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The columns that the user may know of.
+    /// The columns that exist for the user; no other may be named, or told of in an error.
     pub(crate) schema: SchemaRef,
     /// All columns.
     pub(crate) raw: SchemaRef,
     pub(crate) governance: Governance,
-}
-
-impl Target {
-    /// The columns that exist for the user; no other may be named, or told of in an error.
-    pub(crate) fn visible(&self) -> SchemaRef {
-        let fields = self.schema.fields().iter();
-        let visible = fields.filter(|field| !self.governance.hides(field.name())).cloned();
-        Arc::new(Schema::new(visible.collect::<Vec<_>>()))
-    }
 }
 
 /// A view that a name means.

@@ -75,7 +75,7 @@ impl Writing<'_> {
             .await
             .map_err(from_depot)?;
         let target = self.same(&catalog, &place, target).await?;
-        let written = fit::named(&target.visible(), &columns)?;
+        let written = fit::named(&target.schema, &columns)?;
         let masked = target.governance.masked_columns();
         if let Some(column) = columns.iter().find(|column| masked.contains(*column)) {
             let message = format!("column `{column}` of `{address}` is masked for you, and takes no values of yours");

@@ -94,8 +94,7 @@ impl Writing<'_> {
         let place = catalog.writable(name, Deed::Insert).await?;
         let target = catalog.target(&place).await?;
         let address = &place.address;
-        let visible = target.visible();
-        let written = fit::named(&visible, &columns)?;
+        let written = fit::named(&target.schema, &columns)?;
         let masked = target.governance.masked_columns();
         if let Some(field) = written.fields().iter().find(|field| masked.contains(field.name())) {
             let message = format!(
@@ -113,26 +112,19 @@ impl Writing<'_> {
             filtered.contains(field.name()) || needs_default && !field.is_nullable()
         };
         let cannot_give =
-            (target.schema.fields().iter()).any(|field| target.governance.hides(field.name()) && needed(field));
+            (target.raw.fields().iter()).any(|field| target.governance.hides(field.name()) && needed(field));
         if cannot_give {
             let message = format!("a row of `{address}` needs more than you can give, so that it takes none of yours");
             return Err(QueryError::new(Code::PermissionDenied, message));
         }
-        if is_filtered && written.fields().len() < visible.fields().len() {
-            let hidden: Vec<_> = (visible.fields().iter())
+        if is_filtered && written.fields().len() < target.schema.fields().len() {
+            let hidden: Vec<_> = (target.schema.fields().iter())
                 .filter(|field| written.field_with_name(field.name()).is_err())
                 .map(|field| format!("`{}`", field.name()))
                 .collect();
             let message = format!(
                 "rows of `{address}` are filtered for you, so that an INSERT must give every column; {} is missing",
                 hidden.join(", ")
-            );
-            return Err(QueryError::new(Code::PermissionDenied, message));
-        }
-        let filtered = target.governance.filtered_columns();
-        if filtered.iter().any(|column| target.governance.hides(column)) {
-            let message = format!(
-                "rows of `{address}` are filtered for you by what you cannot write, so that it takes none of yours"
             );
             return Err(QueryError::new(Code::PermissionDenied, message));
         }

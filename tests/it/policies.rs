@@ -306,8 +306,8 @@ fn names_in_a_policy_cannot_be_captured() {
     let minerva = Minerva::start_in(shop(&[("policies.yaml", policies)]), 1);
     let key = minerva.key("analyst");
     let script = "\
-CREATE TEMPORARY VIEW people AS SELECT 1 AS id, 'x' AS region, 'y' AS value;
-CREATE TEMPORARY VIEW region AS SELECT 'eu' AS region, 'whole' AS value;
+CREATE VIEW people AS SELECT 1 AS id, 'x' AS region, 'y' AS value;
+CREATE VIEW region AS SELECT 'eu' AS region, 'whole' AS value;
 USE shop.none;
 WITH region AS (SELECT 'eu' AS lower, 'all' AS value), people AS (SELECT 'eu' AS region) \
 SELECT p.id, p.email FROM shop.none.people p, region value ORDER BY p.id;

@@ -599,8 +599,14 @@ fn a_kept_view_has_the_rights_of_who_asks() {
 #[test]
 fn columns_that_do_not_exist_for_somebody_take_nothing_of_theirs() {
     let minerva = on_sqlite(PEOPLE);
-    let inventory = "name: inventory\nversion: v1\ntype: dataset\ndataset: {address: 'dataos://crm:main/people', columns: [{name: id}, {name: name}, {name: region}, {name: email}]}\n";
-    fs::write(minerva.resources().join("inventory.yaml"), inventory).unwrap();
+    let (file, tags) = (
+        minerva.resources().join("policies.yaml"),
+        "columns: [{name: email, tags: [PII.Email]}]",
+    );
+    let text = fs::read_to_string(&file).unwrap();
+    let inventory = "columns: [{name: id}, {name: name}, {name: region}, {name: email, tags: [PII.Email]}]";
+    assert!(text.contains(tags));
+    fs::write(&file, text.replace(tags, inventory)).unwrap();
     let key = minerva.key("clerk");
     let clerk = Some(("clerk", key.as_str()));
     // The change of the manifests is in force once the column is gone.

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 
-import governed
 import twins
 
 LINES = ["CSV", "JSON", "TSV", "ALIGNED", "MARKDOWN"]
@@ -57,9 +56,9 @@ def main():
             return 1
         compared += 1
         failed += seen[0][-1][0] != 0
-        for _, lines, err in seen[0]:
-            assert not twins.HIDDEN.search(" ".join(lines)) or "kanari" in template.lower() or str(governed.FIRST)[:7] in template, (template, lines)
-            assert "kanari" not in err or "kanari" in template.lower(), (template, err)
+        if not twins.HIDDEN.search(template):
+            for _, lines, err in seen[0]:
+                assert not twins.HIDDEN.search(" ".join([*lines, err])), (template, lines, err)
     print(f"{compared} statements over minerva sql, {failed} of them errors")
     return 0 if compared > 50 and failed * 2 < compared else 1
 

@@ -166,8 +166,6 @@ fn what_writes_or_names_a_file_is_refused() {
     let file = governed.folder().join("sources/files/shop/people.csv");
     let file = file.display();
     for (sql, code) in [
-        ("DELETE FROM files.shop.people".to_owned(), "NOT_SUPPORTED"),
-        ("UPDATE files.shop.people SET name = 'x'".to_owned(), "NOT_SUPPORTED"),
         (
             "MERGE INTO files.shop.people p USING files.shop.notes n ON p.id = n.person_id WHEN MATCHED THEN DELETE"
                 .to_owned(),
@@ -184,6 +182,19 @@ fn what_writes_or_names_a_file_is_refused() {
         // Not even an operator has another way to the data.
         for user in [governed.analyst(), governed.outsider(), None] {
             let error = governed.minerva.error(user, &sql);
+            assert!(error.contains(code), "{sql}: {error}");
+        }
+    }
+    for sql in [
+        "DELETE FROM files.shop.people",
+        "UPDATE files.shop.people SET city = 'x'",
+    ] {
+        for (user, code) in [
+            (governed.analyst(), "PERMISSION_DENIED"),
+            (governed.outsider(), "CATALOG_NOT_FOUND"),
+            (None, "NOT_SUPPORTED"),
+        ] {
+            let error = governed.minerva.error(user, sql);
             assert!(error.contains(code), "{sql}: {error}");
         }
     }

@@ -602,8 +602,8 @@ mod tests {
             "SET SESSION AUTHORIZATION root",
             "SET SESSION AUTHORIZATION DEFAULT",
             "RESET ROLE",
-            "GRANT operator TO jane",
-            "REVOKE operator FROM jane",
+            "GRANT SELECT ON t TO jane",
+            "REVOKE SELECT ON t FROM jane",
             "CREATE USER eve",
         ] {
             assert_eq!(code_of(sql), Code::NotSupported, "{sql}");

@@ -126,3 +126,44 @@ fn columns_may_share_a_name_and_are_called_by_their_text() {
         ["1,1", "2,2"]
     );
 }
+
+#[test]
+fn all_in_a_set_operation_counts_rows() {
+    let minerva = minerva();
+    let left = "SELECT x FROM (VALUES (1), (1), (2), (3), (3), (3), (NULL), (NULL)) AS a(x)";
+    let right = "SELECT y FROM (VALUES (1), (3), (NULL), (NULL), (NULL), (9)) AS b(y)";
+    let rows = |operation: &str| {
+        let mut rows = minerva.rows(None, &format!("{left} {operation} {right}"));
+        rows.sort();
+        rows
+    };
+    assert_eq!(rows("EXCEPT ALL"), ["1", "2", "3", "3"]);
+    assert_eq!(rows("INTERSECT ALL"), ["", "", "1", "3"]);
+    assert_eq!(rows("EXCEPT"), ["2"]);
+    assert_eq!(rows("INTERSECT"), ["", "1", "3"]);
+}
+
+#[test]
+fn a_subquery_as_a_value_has_one_row() {
+    let minerva = minerva();
+    let several = "SELECT x FROM (VALUES (1), (2)) AS t(x)";
+    for sql in [
+        format!("SELECT ({several})"),
+        format!("SELECT 1 FROM (VALUES (1)) AS a(y) WHERE y = ({several})"),
+    ] {
+        let error = minerva.error(None, &sql);
+        assert!(error.contains("more than one row"), "{sql}: {error}");
+    }
+    assert_eq!(
+        minerva.rows(None, &format!("SELECT ({several} WHERE x = 2) + 1")),
+        ["3"]
+    );
+    assert_eq!(
+        minerva.rows(None, &format!("SELECT ({several} WHERE x = 9) IS NULL")),
+        ["true"]
+    );
+    assert_eq!(
+        minerva.rows(None, &format!("SELECT ({several} LIMIT 1) IS NULL")),
+        ["false"]
+    );
+}

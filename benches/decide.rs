@@ -166,8 +166,8 @@ fn large() {
             declared.attributes.clone().into_iter().collect(),
         );
         let table = round * 5;
-        let address = Address::new("d", &format!("c{}", table % 40), &format!("t{table}"));
-        let mut took = || {
+        let address = Address::new("d", format!("c{}", table % 40), format!("t{table}"));
+        let took = || {
             let begin = Instant::now();
             let verdict = decide(&rules, &principal, &address, &schema);
             let taken = begin.elapsed().as_secs_f64() * 1e6;

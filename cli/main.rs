@@ -53,7 +53,7 @@ enum Command {
 
 #[derive(Subcommand, Debug)]
 enum PolicyCommand {
-    Explain(explain_policy::ExplainArgs),
+    Explain(Box<explain_policy::ExplainArgs>),
     Test(test_policy::TestArgs),
 }
 

@@ -265,7 +265,7 @@ impl Audit {
     /// # Errors
     /// When the file cannot be read.
     pub(crate) async fn attempts(&self) -> Result<Vec<(Attempt, i64)>> {
-        self.read(|path| file::attempts(path)).await
+        self.read(file::attempts).await
     }
 
     async fn read<T: Send + 'static>(

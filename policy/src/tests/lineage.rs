@@ -1,4 +1,5 @@
 //! Which tags a query's columns bring along: one line for each shape that a query may have.
+#![allow(clippy::disallowed_methods, reason = "the test makes sessions and tables of its own")]
 
 use std::sync::Arc;
 

@@ -98,6 +98,27 @@ fn twins_cannot_be_told_apart_over_the_command_line() {
     }
 }
 
+/// Statements that change rows are taken alike, count alike, and leave hidden rows as they were.
+#[test]
+fn changes_of_twins_cannot_be_told_apart_and_leave_hidden_rows() {
+    let postgres = Postgres::start();
+    let twins = ["a", "b"].map(|twin| Governed::start_with(twin, 1, &postgres));
+    for depot in ["lite", "pg"] {
+        let mut command = script("twins_writes.py");
+        command.args(["--depot", depot, "--seed", "6", "--statements", "150"]);
+        command.arg("--postgres").arg(postgres.port().to_string()).arg("--");
+        for governed in &twins {
+            command.arg(governed.folder());
+        }
+        for governed in &twins {
+            command
+                .arg(governed.minerva.flight())
+                .arg(governed.analyst().unwrap().1);
+        }
+        run(&mut command);
+    }
+}
+
 /// Another system under the same policies, written in its own words.
 #[test]
 fn postgresql_answers_the_same_under_its_own_row_security() {

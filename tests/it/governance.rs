@@ -4,7 +4,7 @@
 //! The two scripts are the strong tests: `canary.py` looks at every byte that leaves the server, `twins.py` compares servers whose data
 //! differ only in what the user must not know. The rest says in a few lines each what a person expects.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use crate::{
     governed_data::{Governed, run, script},
@@ -46,6 +46,15 @@ fn no_canary_leaves_a_server_with_two_worker_processes() {
     canaries(0, 2);
 }
 
+/// The addresses of servers, each with the analyst's key.
+fn as_analyst(command: &mut Command, servers: &[Governed]) {
+    for governed in servers {
+        command
+            .arg(governed.minerva.flight())
+            .arg(governed.analyst().unwrap().1);
+    }
+}
+
 /// Compares twin `a` with another, on each kind of depot.
 fn twins(other: &str, workers: usize, options: &[&str]) {
     let postgres = Postgres::start();
@@ -55,11 +64,7 @@ fn twins(other: &str, workers: usize, options: &[&str]) {
         command.args(["--depot", depot]).args(options);
         // A key may begin with a hyphen.
         command.arg("--");
-        for governed in &twins {
-            command
-                .arg(governed.minerva.flight())
-                .arg(governed.analyst().unwrap().1);
-        }
+        as_analyst(&mut command, &twins);
         run(&mut command);
     }
 }
@@ -89,11 +94,7 @@ fn twins_cannot_be_told_apart_over_the_command_line() {
             .arg(twins[0].minerva.data())
             .args(["--depot", depot, "--seed", "4", "--statements", "60"]);
         command.arg("--");
-        for governed in &twins {
-            command
-                .arg(governed.minerva.flight())
-                .arg(governed.analyst().unwrap().1);
-        }
+        as_analyst(&mut command, &twins);
         run(&mut command);
     }
 }
@@ -110,11 +111,7 @@ fn changes_of_twins_cannot_be_told_apart_and_leave_hidden_rows() {
         for governed in &twins {
             command.arg(governed.folder());
         }
-        for governed in &twins {
-            command
-                .arg(governed.minerva.flight())
-                .arg(governed.analyst().unwrap().1);
-        }
+        as_analyst(&mut command, &twins);
         run(&mut command);
     }
 }
@@ -126,10 +123,8 @@ fn postgresql_answers_the_same_under_its_own_row_security() {
     let governed = Governed::start_with("a", 1, &postgres);
     let mut command = script("rls_oracle.py");
     command.args(["--seed", "5", "--statements", "400"]).arg("--");
-    command
-        .arg(governed.minerva.flight())
-        .arg(governed.analyst().unwrap().1)
-        .arg(postgres.port().to_string());
+    as_analyst(&mut command, std::slice::from_ref(&governed));
+    command.arg(postgres.port().to_string());
     run(&mut command);
 }
 

@@ -65,9 +65,8 @@ def changes(node):
     if isinstance(node, (exp.Not, exp.Paren, exp.Unary, exp.Cast, exp.Alias)):
         yield put(lambda node: node.this)
     if isinstance(node, exp.Func) and not isinstance(node, exp.Cast):
-        for argument in [value for value in node.iter_expressions()]:
-            index = [value for value in node.iter_expressions()].index(argument)
-            yield put(lambda node, index=index: [value for value in node.iter_expressions()][index])
+        for index in range(len(list(node.iter_expressions()))):
+            yield put(lambda node, index=index: list(node.iter_expressions())[index])
     if isinstance(node, exp.In) and len(node.expressions) > 1:
         for index in range(len(node.expressions)):
             yield lambda node, index=index: node.set("expressions", node.expressions[:index] + node.expressions[index + 1:])

@@ -7,7 +7,6 @@ The folders are those that governed.py filled, of running servers; their manifes
 """
 
 import argparse
-import random
 import re
 import sqlite3
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import adbc_driver_manager
 import governed
+import psycopg
 import twins
 
 WRITERS = """\
@@ -52,16 +52,11 @@ def statement(grammar):
     if chance < 0.15:
         return grammar.pick(INSERTS)
     if chance < 0.40:
-        key = governed_key(name)
-        return f"DELETE FROM {{{name}}} AS a WHERE a.{key} = {grammar.random.randrange(1, 160)}" + where.replace(" WHERE ", " AND ", 1)
+        return f"DELETE FROM {{{name}}} AS a WHERE a.{twins.KEYS[name]} = {grammar.random.randrange(1, 160)}" + where.replace(" WHERE ", " AND ", 1)
     settable = [(column, value) for column, value in SETS[name] if not open_only or not masked & {column, value}]
     chosen = grammar.random.sample(settable, grammar.random.randrange(1, 3))
     sets = {column: value for column, value in chosen}
     return f"UPDATE {{{name}}} AS a SET {', '.join(f'{column} = {value}' for column, value in sets.items())}{where}"
-
-
-def governed_key(name):
-    return twins.KEYS[name]
 
 
 def let_write(folder):
@@ -87,27 +82,17 @@ def change(client, sql):
 
 
 def stored(depot, folder, twin, port, name):
-    """Every row of a table as its source has it."""
+    """Every row of a table as its source has it, in the order in which the rows lie there."""
     if depot == "lite":
         with sqlite3.connect(Path(folder) / "sources" / "lite.db") as database:
-            return Counter(map(repr, database.execute(f"SELECT * FROM {name}")))
-    import psycopg
-
+            return list(map(repr, database.execute(f"SELECT * FROM {name} ORDER BY rowid")))
     with psycopg.connect(host="127.0.0.1", port=port, user="reader", dbname=f"twin_{twin}") as database:
-        return Counter(map(repr, database.execute(f"SELECT * FROM public.{name}").fetchall()))
+        return list(map(repr, database.execute(f"SELECT * FROM public.{name} ORDER BY ctid").fetchall()))
 
 
-def hidden(depot, folder, twin, port, name):
-    """The rows among them that the analyst does not see: those that are left when the visible ones, in order, are taken out."""
+def hidden(rows, twin, name):
+    """Those of a table's rows, as they were written, that the analyst does not see."""
     flags = [visible for visible, _ in governed.TABLES[name](twin)]
-    if depot == "lite":
-        with sqlite3.connect(Path(folder) / "sources" / "lite.db") as database:
-            rows = list(map(repr, database.execute(f"SELECT * FROM {name} ORDER BY rowid")))
-    else:
-        import psycopg
-
-        with psycopg.connect(host="127.0.0.1", port=port, user="reader", dbname=f"twin_{twin}") as database:
-            rows = list(map(repr, database.execute(f"SELECT * FROM public.{name} ORDER BY ctid").fetchall()))
     assert len(rows) == len(flags), (name, len(rows), len(flags))
     return Counter(row for row, visible in zip(rows, flags) if not visible)
 
@@ -122,23 +107,25 @@ def main():
     arguments = parser.parse_args()
     folders, (address_a, key_a, address_b, key_b) = arguments.places[:2], arguments.places[2:]
     tables = list(SETS)
-    before = {(twin, name): hidden(arguments.depot, folder, twin, arguments.postgres, name) for twin, folder in zip("ab", folders) for name in tables}
+    places = [(folder, twin, name) for twin, folder in zip("ab", folders) for name in tables]
+    rows = lambda folder, twin, name: stored(arguments.depot, folder, twin, arguments.postgres, name)
+    before = {place: hidden(rows(*place), *place[1:]) for place in places}
     for folder in folders:
         let_write(folder)
     clients = [governed.Client(address_a, "analyst", key_a), governed.Client(address_b, "analyst", key_b)]
     catalog, schema = twins.governed_place(arguments.depot)
-    place = lambda text: re.sub(r"\{(\w+)\}", rf"{catalog}.{schema}.\1", text)
+    placed = lambda text: re.sub(r"\{(\w+)\}", rf"{catalog}.{schema}.\1", text)
     # The changed manifests are in force when both take a statement that changes nothing.
     deadline = time.monotonic() + 30
     for client in clients:
-        while change(client, place("UPDATE {notes} SET body = body WHERE person_id = -1"))[1] is not None:
-            assert time.monotonic() < deadline, change(client, place("UPDATE {notes} SET body = body WHERE person_id = -1"))
+        while change(client, placed("UPDATE {notes} SET body = body WHERE person_id = -1"))[1] is not None:
+            assert time.monotonic() < deadline, change(client, placed("UPDATE {notes} SET body = body WHERE person_id = -1"))
             time.sleep(0.05)
     grammar = twins.Grammar(arguments.seed)
     counts = Counter()
     for _ in range(arguments.statements):
         template = statement(grammar)
-        sql = place(template)
+        sql = placed(template)
         answers = [change(client, sql) for client in clients]
         same = answers[0] == answers[1]
         if not same and answers[0][1] and answers[1][1]:
@@ -152,13 +139,12 @@ def main():
             assert not twins.HIDDEN.search(answers[0][1][1] + answers[1][1][1]), (sql, answers)
         for name in tables:
             if "{%s}" % name in template:
-                seen = [twins.Answer(*client.run(place("SELECT * FROM {%s}" % name if name != "people" else "SELECT id, name, city, level, region, risk, active, salary FROM {people}")), False) for client in clients]
+                seen = [twins.Answer(*client.run(placed("SELECT * FROM {%s}" % name if name != "people" else "SELECT id, name, city, level, region, risk, active, salary FROM {people}")), False) for client in clients]
                 if seen[0].key() != seen[1].key():
                     print(f"DIVERGENCE in what is seen of {name} after\n{sql}\n{twins.first_difference(*seen)}", flush=True)
                     return 1
-    for (twin, name), rows in before.items():
-        folder = folders["ab".index(twin)]
-        lost = rows - stored(arguments.depot, folder, twin, arguments.postgres, name)
+    for (folder, twin, name), kept in before.items():
+        lost = kept - Counter(rows(folder, twin, name))
         if lost:
             print(f"HIDDEN ROWS of {name} in twin {twin} were changed:\n{list(lost)[:3]}", flush=True)
             return 1
@@ -167,5 +153,4 @@ def main():
 
 
 if __name__ == "__main__":
-    random.seed(0)
     sys.exit(main())

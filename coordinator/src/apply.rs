@@ -107,7 +107,7 @@ pub(crate) async fn apply(session: &Session, manifests: &BTreeMap<String, String
         Ok(loaded) => loaded,
         Err(problems) => return Ok(refused_json(&given.named(&problems))),
     };
-    let rules = match Rules::compile(&set) {
+    let rules = match Rules::compile_with(&set, &engine.snapshot().derived) {
         Ok(rules) => rules,
         Err(problems) => return Ok(refused_json(&given.named(&Problems(problems)))),
     };

@@ -268,6 +268,8 @@ impl<'a> Catalog<'a> {
         options.catalog.default_schema = view.schema.clone().unwrap_or_else(|| NOWHERE.to_owned());
         let inside = Self {
             current: (view.catalog.clone(), view.schema.clone()),
+            // The table that a statement changes is for its own text alone.
+            changed: None,
             ..self.clone()
         };
         let mut own = Names::new();

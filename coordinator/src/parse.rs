@@ -143,6 +143,10 @@ pub(crate) fn one_statement(sql: &str) -> Result<Request> {
         );
         return Err(QueryError::new(Code::SyntaxError, message));
     }
+    // Names of the engine's own begin with it, and nobody else's may.
+    if sql.contains('\0') {
+        return Err(QueryError::new(Code::SyntaxError, "the statement has a NUL character").with_hint("leave it out"));
+    }
     let dialect = MinervaDialect::default();
     let tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
@@ -621,6 +625,7 @@ mod tests {
         assert_eq!(code_of(""), Code::SyntaxError);
         assert_eq!(code_of("-- nothing"), Code::SyntaxError);
         assert_eq!(code_of("SELECT 'abc"), Code::SyntaxError);
+        assert_eq!(code_of("CREATE VIEW v AS SELECT 1 AS \"\0raw\""), Code::SyntaxError);
     }
 
     #[test]

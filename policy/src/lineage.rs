@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, internal_err};
 use datafusion::datasource::source_as_provider;
-use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, ExprSchemable, Join, JoinType, LogicalPlan};
 use minerva_resources::Address;
 
 use crate::barrier::PolicyBarrier;
@@ -377,9 +378,16 @@ fn unchanged(expr: &Expr, scope: &Scope<'_>) -> Option<Origin> {
         Expr::ScalarFunction(function) if function.func.name() == "get_field" => {
             let (whole, names) = function.args.split_first()?;
             let mut origin = unchanged(whole, scope)?;
+            let mut data_type = whole.get_type(scope.schema).ok()?;
             for name in names {
                 let Expr::Literal(value, _) = name else { return None };
-                origin.path.push(value.try_as_str()??.to_owned());
+                // It takes keys of maps as well, which are no fields.
+                let DataType::Struct(fields) = data_type else {
+                    return None;
+                };
+                let (_, field) = fields.find(value.try_as_str()??)?;
+                data_type = field.data_type().clone();
+                origin.path.push(field.name().clone());
             }
             Some(origin)
         }

@@ -242,10 +242,12 @@ async fn in_transaction<T: Send + 'static>(
     let (writing, object) = (Arc::clone(database), about.to_owned());
     blocking(database, about, move |stop| {
         let connection = writing.connect_to_write()?;
-        stop.start(&connection);
         let run = || {
+            expect(stop.start(&connection))?;
             connection.execute_batch("BEGIN IMMEDIATE").map_err(Failed::Sqlite)?;
             let done = work(&connection)?;
+            // An interruption between two statements reaches neither.
+            expect(!stop.is_over())?;
             connection.execute_batch("COMMIT").map_err(Failed::Sqlite)?;
             Ok(done)
         };
@@ -262,6 +264,15 @@ enum Failed {
     Value(String),
     /// The rows ended before their end.
     Stopped,
+}
+
+/// That nobody has stopped the writing.
+fn expect(goes_on: bool) -> Result<(), Failed> {
+    goes_on.then_some(()).ok_or(Failed::Stopped)
+}
+
+fn no_place(database: &Database) -> Failed {
+    Failed::Because(database.failure(ErrorKind::Internal, "a row that is to be changed has no place"))
 }
 
 impl Database {
@@ -378,18 +389,19 @@ impl SqliteChange {
         } = self;
         let (working, object) = (Arc::clone(&database), about.clone());
         blocking(&database, &about, move |stop| {
-            stop.start(&connection);
             let run = || {
+                expect(stop.start(&connection))?;
                 let mut changed = 0_u64;
                 let mut statement = connection.prepare(&sql).map_err(Failed::Sqlite)?;
                 for batch in &rows {
-                    let id = batch.column_by_name(ROW_ID).ok_or(Failed::Stopped)?;
+                    let id = batch.column_by_name(ROW_ID).ok_or_else(|| no_place(&working))?;
                     let schema = batch.schema();
                     let columns: Vec<_> = (schema.fields().iter().zip(batch.columns()))
                         .filter(|(field, _)| field.name() != ROW_ID)
                         .collect();
                     for row in 0..batch.num_rows() {
-                        let id = value(id.as_ref(), row).ok_or(Failed::Stopped)?;
+                        expect(!stop.is_over())?;
+                        let id = value(id.as_ref(), row).ok_or_else(|| no_place(&working))?;
                         let mut values = vec![id];
                         for (field, column) in &columns {
                             let value = value(column.as_ref(), row);
@@ -404,6 +416,7 @@ impl SqliteChange {
                     return Err(Failed::Because(working.failure(ErrorKind::Changed, message)));
                 }
                 drop(statement);
+                expect(!stop.is_over())?;
                 connection.execute_batch("COMMIT").map_err(Failed::Sqlite)?;
                 Ok(changed)
             };

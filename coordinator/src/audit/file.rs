@@ -158,7 +158,10 @@ pub(super) fn forget(connection: &Connection, before: i64) -> rusqlite::Result<b
          (SELECT rowid FROM authentication_audit ORDER BY minute DESC LIMIT -1 OFFSET ?1)",
         params![MOST_ATTEMPTS],
     )?;
-    connection.execute_batch("PRAGMA incremental_vacuum(1000)")?;
+    // Each step gives one page back.
+    let mut pages = connection.prepare("PRAGMA incremental_vacuum(1000)")?;
+    let mut pages = pages.query([])?;
+    while pages.next()?.is_some() {}
     Ok(forgotten < 10_000)
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::Engine;
 use crate::{
     error::QueryError,
-    gateway::auth::{Credentials, Presented},
+    gateway::auth::{Credentials, Presented, UNGUESSABLE},
     queries::Client,
 };
 
@@ -16,7 +16,13 @@ impl Engine {
     /// Records that somebody could not prove who they are. Every door says so when [`Engine::admit`] refuses.
     pub(crate) fn attempted(&self, client: &Client, presented: &Presented, error: &QueryError) {
         let claimed = match &presented.credentials {
-            Some(Credentials::Basic { user, .. }) => Some(user.as_str()),
+            // A key that was typed in the wrong place is not kept.
+            Some(Credentials::Basic { user, .. })
+                if user.len() < UNGUESSABLE || self.snapshot().set.user(user).is_some() =>
+            {
+                Some(user.as_str())
+            }
+            Some(Credentials::Basic { .. }) => None,
             Some(Credentials::Bearer(_)) | None => None,
         };
         self.audit.attempt(client, claimed, error);

@@ -37,7 +37,7 @@ pub use token::{Claims, LONGEST_TOKEN, Refusal, Token, looks_like_token};
 /// How many checked tokens are remembered.
 const MOST_TOKENS: usize = 10_000;
 /// A key of so many characters is not found by trying, and is never locked out. Keys made here have 44.
-const UNGUESSABLE: usize = 32;
+pub(crate) const UNGUESSABLE: usize = 32;
 
 /// What a client shows.
 #[derive(Clone)]

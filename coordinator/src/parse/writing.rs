@@ -20,14 +20,6 @@ fn expect_whole(statement: &dyn std::fmt::Display, taken: &str, name: &str, hint
     }
 }
 
-/// No name and no text may have the character that names of the engine's own begin with.
-fn expect_no_nul(statement: &dyn std::fmt::Display) -> Result<()> {
-    match statement.to_string().contains('\0') {
-        false => Ok(()),
-        true => Err(QueryError::new(Code::SyntaxError, "the statement has a NUL character")),
-    }
-}
-
 pub(super) fn create_view(view: CreateView) -> Result<Request> {
     if view.materialized {
         return Err(not_supported("CREATE MATERIALIZED VIEW"));
@@ -159,7 +151,6 @@ pub(super) fn delete(delete: Delete) -> Result<Request> {
     let condition = (delete.selection.as_ref()).map(|selection| format!(" WHERE {selection}"));
     let taken = format!("DELETE FROM {table}{}", condition.unwrap_or_default());
     expect_whole(&delete, &taken, "DELETE", hint)?;
-    expect_no_nul(&delete)?;
     Ok(Request::Delete(Box::new(changed(
         table,
         delete.selection.clone(),
@@ -178,7 +169,6 @@ pub(super) fn update(update: Update) -> Result<Request> {
         condition.unwrap_or_default()
     );
     expect_whole(&update, &taken, "UPDATE", hint)?;
-    expect_no_nul(&update)?;
     let mut columns: Vec<String> = Vec::with_capacity(update.assignments.len());
     let mut values = Vec::with_capacity(update.assignments.len());
     for Assignment { target, value } in update.assignments {

@@ -65,22 +65,30 @@ impl Writing<'_> {
         if !tags.is_empty() {
             self.session.engine().store.add_tags(address, &tags, &origin)?;
         }
-        // Dropped before the end, it takes the tags back.
-        let brought = Brought {
-            statement: self,
-            place: &place,
-            origin,
-            is_kept: tags.is_empty(),
+        let made = self.make(&planned, &place, stored, writer).await;
+        let missing = match &made {
+            Ok(_) => false,
+            Err(error) if error.code == Code::TableAlreadyExists => true,
+            // Whoever lost the depot's answer does not know: tags too many are no harm, and a copy without its tags is.
+            Err(_) => (place.source.datasets(&address.collection).await)
+                .is_ok_and(|datasets| !datasets.contains(&address.dataset)),
         };
+        if missing && !tags.is_empty() {
+            self.session.engine().store.forget_tags(address, &origin)?;
+            self.take_tags().await?;
+        }
+        made.map_err(|error| match error.code {
+            Code::TableAlreadyExists => exists(),
+            _ => error,
+        })
+    }
+
+    /// Makes a table of the rows of a plan, once its tags are in force.
+    async fn make(&self, planned: &Planned, place: &Place, stored: SchemaRef, writer: &dyn Writer) -> Result<u64> {
         self.take_tags().await?;
-        let rows = self.rows(&planned, &place, Arc::clone(&stored), None, writer).await?;
-        let made = writer.create(&address.collection, &address.dataset, rows).await;
-        let count = made.map_err(|failure| match QueryError::from(failure) {
-            error if error.code == Code::TableAlreadyExists => exists(),
-            error => error,
-        })?;
-        brought.keep();
-        Ok(count)
+        let rows = self.rows(planned, place, stored, None, writer).await?;
+        let address = &place.address;
+        Ok(writer.create(&address.collection, &address.dataset, rows).await?)
     }
 
     pub(super) async fn insert(
@@ -225,32 +233,6 @@ impl Writing<'_> {
         let engine = Arc::clone(self.session.engine());
         let taken = tokio::task::spawn_blocking(move || engine.take_tags()).await;
         taken.map_err(|failure| QueryError::new(Code::GenericInternalError, failure.to_string()))?
-    }
-}
-
-/// The tags that a statement brought to a table which is not there yet.
-struct Brought<'a> {
-    statement: &'a Writing<'a>,
-    place: &'a Place,
-    origin: String,
-    is_kept: bool,
-}
-
-impl Brought<'_> {
-    fn keep(mut self) {
-        self.is_kept = true;
-    }
-}
-
-impl Drop for Brought<'_> {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            let engine = self.statement.session.engine();
-            // Tags too many are no harm, should this fail.
-            if let Err(error) = engine.store.forget_tags(&self.place.address, &self.origin) {
-                tracing::warn!(%error, address = %self.place.address, "tags of a table that was not made stay");
-            }
-        }
     }
 }
 

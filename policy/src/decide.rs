@@ -14,6 +14,7 @@ use minerva_resources::Address;
 
 use crate::access::AccessDecision;
 use crate::filter::Condition;
+use crate::opaque::Opaque;
 use crate::principal::Principal;
 use crate::row_filter::FilterFunction;
 use crate::rules::{DataRule, Effect, Person, PolicyRef, Rules};
@@ -277,14 +278,14 @@ impl<'a> Decider<'a> {
         candidate.compiled.get_or_init(compile).clone()
     }
 
-    fn predicate(&self, filter: &TableFilter, rule: &DataRule) -> Result<Expr, ClosedTable> {
+    fn predicate(&self, filter: &TableFilter, rule: &DataRule) -> Result<Opaque<Expr>, ClosedTable> {
         let Effect::Filter(conditions) = &rule.effect else {
             return Err(self.closed(
                 "a filter policy has no filters".to_owned(),
                 vec![Arc::clone(&rule.because)],
             ));
         };
-        let compile = || self.conjunction(conditions);
+        let compile = || self.conjunction(conditions).map(Opaque::new);
         let predicate = if conditions.iter().all(Condition::is_fixed) {
             filter.predicate.get_or_init(compile).clone()
         } else {

@@ -10,6 +10,7 @@ use minerva_resources::{Address, Unclassified, closest};
 
 use crate::column_access::ColumnDenial;
 use crate::mask::Nesting;
+use crate::opaque::Opaque;
 use crate::rules::Rules;
 use crate::tags::lies_below;
 use crate::verdict::{Compiled, HiddenColumn};
@@ -59,7 +60,7 @@ pub(crate) struct TableFilter {
     /// The number of the policy.
     pub(crate) rule: usize,
     /// The predicate, once somebody needs it; for filters that are the same for everyone.
-    pub(crate) predicate: OnceLock<Result<Expr, String>>,
+    pub(crate) predicate: OnceLock<Result<Opaque<Expr>, String>>,
 }
 
 impl TableRules {

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::access::AccessDecision;
 use crate::mask::Mask;
+use crate::opaque::Opaque;
 use crate::rules::PolicyRef;
 
 /// The answer to "may this principal read this table, and what of it".
@@ -98,7 +99,7 @@ impl ColumnMask {
 pub struct RowFilter {
     /// A boolean expression over the table's unqualified columns, typed, with the principal's attributes filled in.
     /// NULL hides the row; an error that evaluating it raises carries no value.
-    pub predicate: Expr,
+    pub predicate: Opaque<Expr>,
     /// The policy it comes from.
     pub because: Arc<PolicyRef>,
 }
@@ -175,7 +176,7 @@ impl Governance {
     pub fn predicate(&self) -> Option<Expr> {
         self.filters
             .iter()
-            .map(|filter| filter.predicate.clone())
+            .map(|filter| Expr::clone(&filter.predicate))
             .reduce(Expr::and)
     }
 }

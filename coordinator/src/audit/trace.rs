@@ -9,7 +9,7 @@ use std::{
 };
 
 use datafusion::logical_expr::LogicalPlan;
-use minerva_policy::{AccessDecision, PolicyRef, Verdict};
+use minerva_policy::{AccessDecision, Opaque, PolicyRef, Verdict};
 use minerva_resources::Address;
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ pub(crate) struct Traced {
     tables: Vec<TableDecision>,
     left_out: usize,
     /// The plans of its queries, before anything was moved in them.
-    plans: Vec<LogicalPlan>,
+    plans: Vec<Opaque<LogicalPlan>>,
 }
 
 /// What was decided about one table.
@@ -173,7 +173,7 @@ impl Traced {
 
     /// Notes the plan of a query, before any of it was moved.
     pub(crate) fn planned(&mut self, plan: &LogicalPlan) {
-        self.plans.push(plan.clone());
+        self.plans.push(Opaque::new(plan.clone()));
     }
 
     /// The tables as records have them. Finding the columns takes a while: it is done by the thread that writes.

@@ -19,14 +19,16 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, ident};
 use futures::StreamExt;
 use minerva_resources::Address;
 
 pub use sample::{Sample, samples};
 
-use crate::{Depots, Error, ErrorKind, LeafSource, ScanExec, Source, decode_scan, encode_scan, leaf_addresses, split};
+use crate::{
+    Depots, Error, ErrorKind, LeafSource, ScanExec, Source, decode_scan, encode_scan, leaf_addresses, split, unpushed,
+};
 
 /// A depot under test and what its connector declares.
 #[derive(Debug)]
@@ -74,6 +76,10 @@ pub async fn check(subject: &Subject) -> Vec<Failure> {
         note(&about("projections"), projections(subject, sample).await);
         note(&about("limits"), limits(subject, sample).await);
         note(&about("filters"), filters(subject, sample).await);
+        note(
+            &about("rows without push-down"),
+            without_push_down(subject, sample).await,
+        );
         note(&about("statistics"), statistics(subject, sample).await);
         note(&about("leaf"), leaves_are_traced(subject, sample).await);
         note(&about("splits"), splits(subject, sample).await);
@@ -286,6 +292,35 @@ async fn filters(subject: &Subject, sample: &Sample) -> Check {
     Ok(())
 }
 
+/// With push-down switched off the rows are the same, and the source is asked for all of them.
+async fn without_push_down(subject: &Subject, sample: &Sample) -> Check {
+    let reference: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(
+        sample.rows.schema(),
+        vec![vec![sample.rows.clone()]],
+    )?);
+    for filter in predicates(&sample.rows.schema(), &sample.key) {
+        let filters = std::slice::from_ref(&filter);
+        let expected = subject.run(Arc::clone(&reference), None, filters, None).await?;
+        let table = unpushed(subject.table(&sample.name).await?);
+        let plan = subject.plan(table, None, filters, Some(1 << 40)).await?;
+        for leaf in leaves(&plan) {
+            let shown = displayable(leaf.as_ref()).one_line().to_string();
+            let asked = ["filters=", "predicate="].iter().any(|part| shown.contains(part));
+            expect(!asked, &format!("{filter} is pushed down all the same: {shown}"))?;
+            let limited = leaf.is::<ScanExec>() && leaf.fetch().is_some();
+            expect(!limited, &format!("a limit is pushed down all the same: {shown}"))?;
+        }
+        let found = subject.collect(plan).await?;
+        same_rows(
+            &sample.key,
+            &expected,
+            &found,
+            &format!("rows with {filter} without push-down"),
+        )?;
+    }
+    Ok(())
+}
+
 async fn statistics(subject: &Subject, sample: &Sample) -> Check {
     let rows = subject
         .table(&sample.name)
@@ -449,6 +484,17 @@ impl Subject {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<RecordBatch, Failure> {
+        let plan = self.plan(table, projection, filters, limit).await?;
+        self.collect(plan).await
+    }
+
+    async fn plan(
+        &self,
+        table: Arc<dyn TableProvider>,
+        projection: Option<Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, Failure> {
         let mut plan = LogicalPlanBuilder::scan("t", provider_as_source(table), projection)?;
         for filter in filters {
             plan = plan.filter(filter.clone())?;
@@ -457,8 +503,7 @@ impl Subject {
             plan = plan.limit(0, limit)?;
         }
         let session = self.session();
-        let plan = datafusion::catalog::Session::create_physical_plan(&session, &plan.build()?).await?;
-        self.collect(plan).await
+        Ok(datafusion::catalog::Session::create_physical_plan(&session, &plan.build()?).await?)
     }
 
     async fn collect(&self, plan: Arc<dyn ExecutionPlan>) -> Result<RecordBatch, Failure> {

@@ -22,6 +22,7 @@ mod scan_exec;
 mod sqlite;
 mod stores;
 mod tpch;
+mod unpushed;
 mod writer;
 
 pub mod conformance;
@@ -52,6 +53,7 @@ pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};
 pub use scan_exec::{ScanExec, split, splits_of};
 pub use stores::Stores;
+pub use unpushed::unpushed;
 pub use writer::{Change, ROW_ID, Writer};
 
 /// What a function of this crate returns when nothing else is said.

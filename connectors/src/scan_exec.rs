@@ -31,6 +31,8 @@ pub struct ScanExec {
     scan: Arc<Scan>,
     partitions: Vec<Vec<Split>>,
     rows: Precision<usize>,
+    /// Whether a limit that is found later may be given to the source.
+    takes_limits: bool,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -51,8 +53,17 @@ impl ScanExec {
             scan: Arc::new(scan),
             partitions,
             rows,
+            takes_limits: true,
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// The same leaf, whose source is asked for all rows even if the plan needs only some.
+    pub(crate) fn without_limits(self) -> ScanExec {
+        ScanExec {
+            takes_limits: false,
+            ..self
         }
     }
 
@@ -229,6 +240,9 @@ impl ExecutionPlan for ScanExec {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        if !self.takes_limits {
+            return None;
+        }
         let scan = Scan {
             limit,
             ..Scan::clone(&self.scan)

@@ -64,7 +64,7 @@ impl Admission {
         }
     }
 
-    /// Waits for a slot of the cluster.
+    /// Waits for a slot of the cluster, for a query under these limits.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` when the user may not use the cluster; `QUERY_QUEUE_FULL` when too many wait already.
@@ -74,6 +74,7 @@ impl Admission {
         rules: &Rules,
         principal: &Principal,
         cluster: &str,
+        limits: Limits,
     ) -> Result<Permit> {
         let declared = set.cluster(cluster);
         if declared.is_some() && !rules.may_use_cluster(principal, cluster).allowed {
@@ -82,7 +83,6 @@ impl Admission {
                 "an access policy must allow `read` on `dataos:resource:cluster:{cluster}`"
             )));
         }
-        let limits = declared.map(|cluster| cluster.limits.clone()).unwrap_or_default();
         let slot = match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(slot) => slot,
             Err(_) => self.wait().await?,

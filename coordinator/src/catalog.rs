@@ -424,6 +424,10 @@ impl<'a> Catalog<'a> {
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
         let Some(raw) = found else { return Ok(None) };
+        let raw = match self.session.pushes_down(&address.depot) {
+            true => raw,
+            false => minerva_connectors::unpushed(raw),
+        };
         self.expect_same_tags(address)?;
         let verdict = decide(&self.snapshot.rules, self.principal, address, &raw.schema());
         trace::decided(address, &access, Some(&verdict));

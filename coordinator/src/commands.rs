@@ -67,6 +67,19 @@ pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request
             names.dedup();
             column("Function", matching(names, pattern.as_deref()))
         }
+        Request::ShowSession { like: pattern } => {
+            let mut shown = session.properties(snapshot);
+            shown.retain(|[name, ..]| pattern.as_deref().is_none_or(|pattern| like(pattern, name)));
+            texts(&PROPERTY, shown)
+        }
+        Request::SetSession { name, value } => {
+            session.set_property(&name, Some(&value)).await?;
+            Ok(Answer::Count(0))
+        }
+        Request::ResetSession { name } => {
+            session.set_property(&name, None).await?;
+            Ok(Answer::Count(0))
+        }
         Request::Use { catalog: name, schema } => {
             let name = current_catalog(session, name)?;
             catalog.expect_schema(Some(&name), &schema).await?;
@@ -117,6 +130,7 @@ pub(crate) fn describe(request: &Request) -> Description {
         Request::ShowTables { .. } => text(&["Table"]),
         Request::ShowFunctions { .. } => text(&["Function"]),
         Request::ShowColumns { .. } => text(&COLUMNS),
+        Request::ShowSession { .. } => text(&PROPERTY),
         _ => Arc::new(Schema::empty()),
     };
     Description {
@@ -128,6 +142,30 @@ pub(crate) fn describe(request: &Request) -> Description {
 
 /// The columns of SHOW COLUMNS.
 const COLUMNS: [&str; 4] = ["Column", "Type", "Extra", "Comment"];
+
+/// The columns of SHOW SESSION.
+const PROPERTY: [&str; 5] = ["Name", "Value", "Default", "Type", "Description"];
+
+/// A table of texts.
+fn texts<const N: usize>(names: &[&str; N], rows: Vec<[String; N]>) -> Result<Answer> {
+    let fields: Vec<Field> = names
+        .iter()
+        .map(|name| Field::new(*name, DataType::Utf8, false))
+        .collect();
+    let mut columns: [Vec<String>; N] = std::array::from_fn(|_| Vec::with_capacity(rows.len()));
+    for row in rows {
+        for (values, value) in columns.iter_mut().zip(row) {
+            values.push(value);
+        }
+    }
+    let arrays = columns
+        .into_iter()
+        .map(|values| Arc::new(StringArray::from(values)) as ArrayRef);
+    Ok(Answer::Table(RecordBatch::try_new(
+        Arc::new(Schema::new(fields)),
+        arrays.collect(),
+    )?))
+}
 
 fn matching(names: Vec<String>, pattern: Option<&str>) -> Vec<String> {
     names
@@ -176,28 +214,17 @@ async fn show_columns(session: &Session, snapshot: &Snapshot, table: Vec<String>
         .iter()
         .next()
         .and_then(|address| snapshot.set.dataset(address));
-    let mut columns: [Vec<String>; 4] = Default::default();
-    for field in plan.schema().fields() {
+    let row = |field: &Field| {
         let comment = declared.and_then(|dataset| dataset.columns.iter().find(|column| column.name == *field.name()));
-        let row = [
+        [
             field.name().clone(),
             sql_type(field.data_type()),
             String::new(),
             comment.map(|column| column.description.clone()).unwrap_or_default(),
-        ];
-        for (values, value) in columns.iter_mut().zip(row) {
-            values.push(value);
-        }
-    }
-    let schema = Arc::new(Schema::new(
-        COLUMNS
-            .iter()
-            .map(|name| Field::new(*name, DataType::Utf8, false))
-            .collect::<Vec<_>>(),
-    ));
-    let arrays = columns
-        .into_iter()
-        .map(|values| Arc::new(StringArray::from(values)) as ArrayRef)
-        .collect();
-    Ok(Answer::Table(RecordBatch::try_new(schema, arrays)?))
+        ]
+    };
+    texts(
+        &COLUMNS,
+        plan.schema().fields().iter().map(|field| row(field)).collect(),
+    )
 }

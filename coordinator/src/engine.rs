@@ -18,7 +18,7 @@ use datafusion::{execution::runtime_env::RuntimeEnv, prelude::SessionConfig};
 use minerva_cluster::{Members, ResourcesVersion, Wire};
 use minerva_connectors::Depots;
 use minerva_policy::{DerivedTags, Principal, Rules};
-use minerva_resources::{Problems, Reload, ResourceSet, Resources};
+use minerva_resources::{Limits, Problems, Reload, ResourceSet, Resources};
 
 use crate::{
     admission::Admission,
@@ -29,7 +29,7 @@ use crate::{
     gateway::auth::{self, Authenticator, Credentials, Identities, KeyHash, Known, Presented},
     progress::Progress,
     queries::{Client, Queries},
-    session::{Session, Templates},
+    session::{Session, States, Templates},
     store::{Store, StoredKey},
     views::Views,
 };
@@ -45,7 +45,7 @@ pub(crate) struct Snapshot {
     pub(crate) set: Arc<ResourceSet>,
     pub(crate) rules: Rules,
     pub(crate) identities: Identities,
-    pub(crate) templates: Templates,
+    pub(crate) templates: Arc<dyn States>,
     /// The tags that followed columns into tables.
     pub(crate) derived: DerivedTags,
     /// What workers are given of it.
@@ -326,6 +326,12 @@ impl Engine {
         Arc::new(Session::new(Arc::clone(self), principal, client))
     }
 
+    /// The limits of the cluster that is served; without a manifest it has none.
+    pub(crate) fn limits(&self, snapshot: &Snapshot) -> Limits {
+        let declared = snapshot.set.cluster(&self.config.cluster);
+        declared.map(|cluster| cluster.limits.clone()).unwrap_or_default()
+    }
+
     /// Stops a query of this user; an operator may stop anybody's. False when it is not running.
     ///
     /// # Errors
@@ -522,7 +528,7 @@ fn make_snapshot(
         identities: Identities::of(&set),
         set,
         rules,
-        templates,
+        templates: Arc::new(templates),
         derived,
         for_workers,
     })

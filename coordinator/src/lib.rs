@@ -20,6 +20,7 @@ mod optimizer;
 mod parameters;
 mod parse;
 mod progress;
+mod properties;
 mod queries;
 mod query;
 mod session;

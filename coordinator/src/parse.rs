@@ -4,6 +4,7 @@
 //! Deliberately absent: names and types (the planner's), and every statement that is not in [`Request`]: what is not allowed is refused here.
 
 mod kind;
+mod session;
 pub(crate) mod writing;
 
 use datafusion::sql::{
@@ -81,6 +82,12 @@ pub(crate) enum Request {
     ShowColumns { table: Vec<String> },
     /// `SHOW FUNCTIONS`.
     ShowFunctions { like: Option<String> },
+    /// `SHOW SESSION`.
+    ShowSession { like: Option<String> },
+    /// `SET SESSION [catalog.]property = value`.
+    SetSession { name: Vec<String>, value: String },
+    /// `RESET SESSION [catalog.]property`.
+    ResetSession { name: Vec<String> },
     /// `CALL system.runtime.kill_query(query_id => .., message => ..)`.
     KillQuery { query_id: String, message: Option<String> },
 }
@@ -174,6 +181,7 @@ fn request(tokens: Vec<TokenWithSpan>) -> Result<Request> {
         Some("EXPLAIN") => explain(tokens),
         Some("SHOW") => show(&words),
         Some("CALL") => call(tokens),
+        Some(verb @ ("SET" | "RESET")) => session::change(verb, tokens),
         Some(verb) => from_statement(verb, parse(tokens)?),
     }
 }
@@ -423,8 +431,9 @@ fn show(words: &[String]) -> Result<Request> {
             Ok(Request::ShowColumns { table })
         }
         Some("FUNCTIONS") => Ok(Request::ShowFunctions { like }),
+        Some("SESSION") => Ok(Request::ShowSession { like }),
         other => Err(not_supported(&format!("SHOW {}", other.unwrap_or_default()))
-            .with_hint("use SHOW CATALOGS, SCHEMAS, TABLES, COLUMNS or FUNCTIONS")),
+            .with_hint("use SHOW CATALOGS, SCHEMAS, TABLES, COLUMNS, FUNCTIONS or SESSION")),
     }
 }
 

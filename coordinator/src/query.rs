@@ -163,6 +163,7 @@ async fn run(
             &snapshot.rules,
             session.principal(),
             &session.engine().config.cluster,
+            session.limits(&snapshot),
         )
         .await?;
     tracked.planning();
@@ -250,7 +251,7 @@ impl Planned {
 
 /// How many bytes a query may have in this process.
 fn max_memory(snapshot: &Snapshot, session: &Session) -> Option<u64> {
-    let limits = &snapshot.set.cluster(&session.engine().config.cluster)?.limits;
+    let limits = session.limits(snapshot);
     limits.max_memory.into_iter().chain(limits.max_memory_per_node).min()
 }
 
@@ -486,7 +487,7 @@ impl Running {
                 Code::ExceededRowLimit,
                 format!("the query returned more than {limit} rows"),
             )
-            .with_hint("add a LIMIT, or raise `query.max-rows` of the cluster")),
+            .with_hint("add a LIMIT, or raise `query.max-rows` of the cluster and `query_max_rows` of the session")),
             _ => Ok(()),
         }
     }

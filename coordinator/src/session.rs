@@ -22,9 +22,10 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use datafusion_distributed::DistributedExt;
+use futures::FutureExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
 use minerva_policy::{BarrierPlanner, Explanation, Principal};
-use minerva_resources::Address;
+use minerva_resources::{Address, Limits};
 
 use crate::{
     catalog::{Catalog, TableEntry, TableRequest},
@@ -33,6 +34,7 @@ use crate::{
     gateway::auth,
     optimizer, parse,
     parse::Request,
+    properties::{Properties, Shown},
     queries::Client,
     query::{self, Query},
 };
@@ -45,6 +47,8 @@ pub(crate) const NOWHERE: &str = "";
 pub(crate) const MAX_VIEWS: usize = 1_000;
 
 /// A user's session. Cheap to make; everything heavy is shared.
+///
+/// What waits inside is boxed: else each caller's future holds the whole of it, which takes minutes to compile.
 #[derive(Debug)]
 pub struct Session {
     engine: Arc<Engine>,
@@ -58,6 +62,7 @@ struct Current {
     catalog: Option<String>,
     schema: Option<String>,
     views: BTreeMap<String, View>,
+    properties: Properties,
 }
 
 /// A temporary view: its text, which is planned anew for whoever uses it.
@@ -166,6 +171,48 @@ impl Session {
         Ok(())
     }
 
+    /// Sets a session property, or with no value gives it its default again.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` and `CATALOG_NOT_FOUND` for names that there are not, `INVALID_ARGUMENT` for a value that does not fit.
+    pub async fn set_property(&self, name: &[String], value: Option<&str>) -> Result<()> {
+        let snapshot = self.engine.snapshot();
+        if let [catalog, _] = name {
+            Catalog::of(self, &snapshot).expect_catalog(catalog).await?;
+        }
+        let cluster = self.engine.limits(&snapshot);
+        let properties = &mut self.current().properties;
+        match value {
+            Some(value) => properties.set(name, value, &cluster),
+            None => properties.reset(name),
+        }
+    }
+
+    /// Every session property, with those of the depots that the user may see.
+    pub(crate) fn properties(&self, snapshot: &Snapshot) -> Vec<Shown> {
+        let mut catalogs = Catalog::of(self, snapshot).catalogs();
+        catalogs.retain(|catalog| snapshot.set.depot(catalog).is_some());
+        self.current()
+            .properties
+            .shown(&self.engine.limits(snapshot), &catalogs)
+    }
+
+    /// The limits of a statement of this session.
+    pub(crate) fn limits(&self, snapshot: &Snapshot) -> Limits {
+        self.current().properties.lower(self.engine.limits(snapshot))
+    }
+
+    /// Whether a depot may be asked to filter and to limit for this session.
+    pub(crate) fn pushes_down(&self, depot: &str) -> bool {
+        self.current().properties.pushes_down(depot)
+    }
+
+    /// Takes over the properties of a session of the same user.
+    pub(crate) fn take_over_properties(&self, of: &Session) {
+        let properties = of.current().properties.clone();
+        self.current().properties = properties;
+    }
+
     pub(crate) fn view(&self, name: &str) -> Option<View> {
         self.current().views.get(name).cloned()
     }
@@ -189,7 +236,7 @@ impl Session {
     /// # Errors
     /// Whatever planning finds.
     pub async fn describe(&self, sql: &str) -> Result<Description> {
-        query::describe(self, sql).await
+        query::describe(self, sql).boxed().await
     }
 
     /// Plans and admits a statement; it runs when its rows are asked for.
@@ -197,7 +244,7 @@ impl Session {
     /// # Errors
     /// Whatever parsing, admission, planning and policies find.
     pub async fn start(&self, sql: &str, parameters: Vec<ScalarValue>) -> Result<Query> {
-        query::start(self, sql, parameters).await
+        query::start(self, sql, parameters).boxed().await
     }
 
     /// The catalogs that the user may see.
@@ -213,7 +260,10 @@ impl Session {
     /// # Errors
     /// When a depot that is named cannot be reached.
     pub async fn schemas(&self, catalog: Option<&str>) -> Result<Vec<(String, String)>> {
-        Catalog::of(self, &self.engine.snapshot()).schemas(catalog).await
+        Catalog::of(self, &self.engine.snapshot())
+            .schemas(catalog)
+            .boxed()
+            .await
     }
 
     /// The tables that the user may see.
@@ -221,7 +271,8 @@ impl Session {
     /// # Errors
     /// When a depot that is named cannot be reached.
     pub async fn tables(&self, request: &TableRequest) -> Result<Vec<TableEntry>> {
-        Catalog::of(self, &self.engine.snapshot()).tables(request).await
+        let snapshot = self.engine.snapshot();
+        Catalog::of(self, &snapshot).tables(request).boxed().await
     }
 
     /// Explains to an operator who sees what of the named tables and why, as text.
@@ -278,19 +329,19 @@ impl Session {
     /// # Errors
     /// `PERMISSION_DENIED` for all but operators; `GENERIC_INTERNAL_ERROR` when the files cannot be written.
     pub async fn apply(&self, manifests: &BTreeMap<String, String>, dry_run: bool) -> Result<serde_json::Value> {
-        crate::apply::apply(self, manifests, dry_run).await
+        crate::apply::apply(self, manifests, dry_run).boxed().await
     }
 
     /// What the user sees of a table and why; what they may not select does not exist.
     pub(crate) async fn own_decision(&self, address: &Address) -> Result<Explanation> {
         let snapshot = self.engine.snapshot();
-        Catalog::of(self, &snapshot).own_decision(address).await
+        Catalog::of(self, &snapshot).own_decision(address).boxed().await
     }
 
     /// The tables that are closed to some declared user, as far as they are found within a while. For operators.
     pub(crate) async fn closed_tables(&self, within: Duration) -> ClosedTables {
         let snapshot = self.engine.snapshot();
-        Catalog::of(self, &snapshot).closed_tables(within).await
+        Catalog::of(self, &snapshot).closed_tables(within).boxed().await
     }
 
     /// The state that one statement of this session is planned with: no table is in it yet.
@@ -303,6 +354,13 @@ impl Session {
         options.catalog.default_schema = self.schema_name().unwrap_or_else(|| NOWHERE.to_owned());
         state
     }
+}
+
+/// Where sessions' states come from. It is a trait so that the compiler need not look through DataFusion's state each time that something with an
+/// engine in it is sent to another thread.
+pub(crate) trait States: std::fmt::Debug + Send + Sync {
+    /// A state to plan one statement with.
+    fn state(&self, distributed: bool) -> SessionState;
 }
 
 /// The states that sessions' states are copies of, made once for each set of resources.
@@ -339,7 +397,9 @@ impl Templates {
             distributed,
         })
     }
+}
 
+impl States for Templates {
     fn state(&self, distributed: bool) -> SessionState {
         match distributed {
             true => self.distributed.clone(),

@@ -105,6 +105,32 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     (bytes < 9e15).then_some(bytes as u64)
 }
 
+/// The text of a duration, in the largest unit that it is a whole number of.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    let units = [
+        (86_400_000_000_000, "d"),
+        (3_600_000_000_000, "h"),
+        (60_000_000_000, "m"),
+        (1_000_000_000, "s"),
+        (1_000_000, "ms"),
+        (1_000, "us"),
+    ];
+    let fitting = units.into_iter().find(|(unit, _)| nanos > 0 && nanos % unit == 0);
+    let (unit, name) = fitting.unwrap_or((1, "ns"));
+    format!("{}{name}", nanos / unit)
+}
+
+/// The text of a size in bytes, in the largest unit that it is a whole number of.
+pub(crate) fn size_text(bytes: u64) -> String {
+    let units = ["PB", "TB", "GB", "MB", "KB"].into_iter().zip((1..=5).rev());
+    let fitting = units
+        .map(|(name, power)| (1024_u64.pow(power), name))
+        .find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    let (unit, name) = fitting.unwrap_or((1, "B"));
+    format!("{}{name}", bytes / unit)
+}
+
 fn quantity(text: &str) -> Option<(f64, &str)> {
     let (number, unit) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit() && c != '.')?)?;
     if !number.starts_with(|c: char| c.is_ascii_digit()) {
@@ -136,6 +162,31 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(instant(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_of_durations_and_sizes_are_read_again() {
+        for (text, written) in [
+            ("90m", "90m"),
+            ("1.5h", "90m"),
+            ("0s", "0ns"),
+            ("1500us", "1500us"),
+            ("48h", "2d"),
+        ] {
+            let read = duration(text).unwrap();
+            assert_eq!(duration_text(read), written);
+            assert_eq!(duration(written), Some(read));
+        }
+        for (text, written) in [
+            ("2048MB", "2GB"),
+            ("1.5KB", "1536B"),
+            ("0B", "0B"),
+            ("8000PB", "8000PB"),
+        ] {
+            let read = size(text).unwrap();
+            assert_eq!(size_text(read), written);
+            assert_eq!(size(written), Some(read));
         }
     }
 

@@ -80,6 +80,15 @@ fn twins_cannot_be_told_apart_with_two_workers() {
 }
 
 #[test]
+fn twins_cannot_be_told_apart_without_push_down() {
+    twins(
+        "b",
+        2,
+        &["--seed", "7", "--statements", "150", "--no-pushdown", "--no-plans"],
+    );
+}
+
+#[test]
 fn twins_with_many_hidden_rows_answer_the_same() {
     twins("c", 2, &["--seed", "3", "--statements", "250", "--no-plans"]);
 }

@@ -1,7 +1,8 @@
 """Runs the same statements as the same user on two servers whose data differ only in what that user must not know.
 
-Usage: python twins.py [--depot files|lite|pg|mixed] [--seed N] [--statements N] [--no-plans] [--go-on] -- ADDRESS_A KEY_A ADDRESS_B KEY_B
+Usage: python twins.py [--depot files|lite|pg|mixed] [--seed N] [--statements N] [--no-pushdown] [--no-plans] [--go-on] -- ADDRESS_A KEY_A ADDRESS_B KEY_B
 
+With `--no-pushdown` the governed depots filter and limit nothing by themselves; the open tables that their answers are compared with still do.
 `mixed` is `pg` with the table of orders, the one that is worth several tasks, in `files`: then workers read PostgreSQL too.
 
 The servers serve the twins that governed.py wrote; the keys are those of `analyst`. Rows, schemas, errors, plans and the history of
@@ -556,6 +557,15 @@ def governed_place(depot):
     return {"files": ("files", "shop"), "lite": ("lite", "main"), "pg": ("pg", "public"), "mixed": ("pg", "public")}[depot]
 
 
+def switch_off(client, depots):
+    """Switches push-down off for some depots of a session."""
+    for depot in depots:
+        _, error = client.run(f"SET SESSION {depot}.pushdown = false")
+        assert error is None, error
+        table, error = client.run(f"SHOW SESSION LIKE '{depot}.pushdown'")
+        assert error is None and table.column("Value").to_pylist() == ["false"], (error, table)
+
+
 PLANS = [
     "EXPLAIN", "EXPLAIN (TYPE LOGICAL)", "EXPLAIN (FORMAT JSON)", "EXPLAIN (FORMAT GRAPHVIZ)", "EXPLAIN (TYPE LOGICAL, FORMAT JSON)", "EXPLAIN ANALYZE",
     "EXPLAIN (TYPE LOGICAL, FORMAT GRAPHVIZ)", "EXPLAIN (TYPE VALIDATE)", "EXPLAIN VERBOSE",
@@ -574,6 +584,7 @@ def main():
     parser.add_argument("--depot", choices=["files", "lite", "pg", "mixed"], default="files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--statements", type=int, default=300)
+    parser.add_argument("--no-pushdown", action="store_true")
     parser.add_argument("--no-plans", action="store_true", help="for twins whose numbers of rows differ so much that plans may be others")
     parser.add_argument("--go-on", action="store_true")
     arguments = parser.parse_args()
@@ -581,6 +592,9 @@ def main():
     twins = Twins(Client(address_a, "analyst", key_a), Client(address_b, "analyst", key_b), arguments.depot, arguments.go_on)
 
     catalog, schema = governed_place(arguments.depot)
+    if arguments.no_pushdown:
+        for client in twins.clients:
+            switch_off(client, {catalog, "files"})
     for statement in METADATA:
         twins.same(statement.format(catalog=catalog, schema=schema))
     for template in BY_HAND + (NESTED if arguments.depot == "files" else []):
@@ -593,7 +607,7 @@ def main():
         print(f"DIVERGENCE in the history of queries\n{sql}\n---- one\n{one}\n---- other\n{other}\n", flush=True)
         if not arguments.go_on:
             sys.exit(1)
-    print(f"depot {arguments.depot}, seed {arguments.seed}: {twins.counts}, errors {dict(sorted(twins.codes.items()))}", flush=True)
+    print(f"depot {arguments.depot}, push-down {'off' if arguments.no_pushdown else 'on'}, seed {arguments.seed}: {twins.counts}, errors {dict(sorted(twins.codes.items()))}", flush=True)
     if twins.counts["other plans"] * 20 > twins.counts["plans"]:
         print("hidden rows decide too many plans", flush=True)
         return 1

@@ -253,6 +253,44 @@ def adbc_reads_and_erases_session_options():
 
 
 @check
+def adbc_sets_session_properties():
+    with connect() as connection, connect() as other, connection.cursor() as cursor, other.cursor() as elsewhere:
+        def shown(cursor, name):
+            cursor.execute(f"SHOW SESSION LIKE '{name}'")
+            [(found, value, default, kind, description)] = cursor.fetchall()
+            assert found == name and description and kind
+            return value, default
+
+        catalog, _, _, _ = some_table(connection)
+        cursor.execute("SHOW SESSION")
+        names = [row[0] for row in cursor.fetchall()]
+        assert {f"{catalog}.pushdown", "query_max_rows", "query_max_run_time"} <= set(names), names
+        assert shown(cursor, "query_max_rows") == ("", "")
+        cursor.execute("SET SESSION query_max_rows = 5")
+        cursor.execute(f"SET SESSION {catalog}.pushdown = false")
+        assert shown(cursor, "query_max_rows") == ("5", "")
+        assert shown(cursor, f"{catalog}.pushdown") == ("false", "true")
+        assert shown(elsewhere, "query_max_rows") == ("", ""), "sessions are apart"
+        statement = "SELECT x FROM " + TEN + " AS t(x)"
+        raises(adbc_driver_manager.Error, lambda: (cursor.execute(statement), cursor.fetchall()), "more than 5 rows")
+        elsewhere.execute(statement)
+        assert len(elsewhere.fetchall()) == 10
+        cursor.execute("RESET SESSION query_max_rows")
+        cursor.execute(statement)
+        assert len(cursor.fetchall()) == 10
+        assert shown(cursor, f"{catalog}.pushdown") == ("false", "true"), "the others stay"
+        for wrong, *texts in [
+            ("SET SESSION query_max_row = 1", "query_max_row", "did you mean `query_max_rows`"),
+            ("SET SESSION query_max_rows = 'many'", "query_max_rows", "a whole number"),
+            ("SET SESSION no_such_catalog.pushdown = false", "no_such_catalog"),
+            (f"SET SESSION {catalog}.pushdown = 7", "`true` or `false`"),
+            ("SET SESSION query_max_rows = (SELECT 1)", "no literal"),
+            ("SET datafusion.execution.batch_size = 1", "SHOW SESSION"),
+        ]:
+            raises(adbc_driver_manager.Error, lambda: cursor.execute(wrong), *texts)
+
+
+@check
 def adbc_tells_what_is_wrong_with_a_statement():
     with connect() as connection, connection.cursor() as cursor:
         raises(adbc_driver_manager.Error, lambda: cursor.execute("SELECT * FROM no_such_table"), "no_such_table")

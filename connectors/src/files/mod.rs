@@ -45,6 +45,7 @@ use self::settings::{FileSettings, PARAMETERS, TextSettings};
 use self::table::FileTable;
 use crate::{Connector, Error, ErrorKind, LOOKS_AT_ONCE, Result, Source, Stores, Writer};
 
+pub(crate) use self::named::without_filters;
 pub use self::remote::DepotStore;
 pub(crate) use self::remote::abfss::ABFSS;
 pub(crate) use self::remote::gcs::GCS;

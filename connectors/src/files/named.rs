@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::catalog::memory::DataSourceExec;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
@@ -22,6 +23,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr};
 use datafusion::physical_expr_common::sort_expr::PhysicalSortExpr;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
@@ -40,15 +42,35 @@ use crate::ErrorKind;
 pub(super) struct NamedSource {
     pub(super) inner: Arc<dyn FileSource>,
     pub(super) origin: Arc<Origin>,
+    /// Whether filters are offered to the inner source.
+    pub(super) takes_filters: bool,
 }
 
 impl NamedSource {
-    fn around(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
-        Arc::new(NamedSource {
+    pub(super) fn new(inner: Arc<dyn FileSource>, origin: Arc<Origin>) -> NamedSource {
+        NamedSource {
             inner,
-            origin: Arc::clone(&self.origin),
-        })
+            origin,
+            takes_filters: true,
+        }
     }
+
+    fn around(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
+        Arc::new(NamedSource { inner, ..self.clone() })
+    }
+}
+
+/// The same leaf, if it scans files of a depot, which prunes by no filter and applies none. `None` for any other node.
+pub(crate) fn without_filters(node: &dyn ExecutionPlan) -> Option<Arc<dyn ExecutionPlan>> {
+    let leaf = node.downcast_ref::<DataSourceExec>()?;
+    let scan = leaf.data_source().downcast_ref::<FileScanConfig>()?;
+    let named = scan.file_source().downcast_ref::<NamedSource>()?;
+    let mut scan = scan.clone();
+    scan.file_source = Arc::new(NamedSource {
+        takes_filters: false,
+        ..named.clone()
+    });
+    Some(DataSourceExec::from_data_source(scan))
 }
 
 impl FileSource for NamedSource {
@@ -123,7 +145,7 @@ impl FileSource for NamedSource {
         let schema = self.table_schema().table_schema();
         let kept_back: Vec<bool> = filters
             .iter()
-            .map(|filter| may_be_true_of_nan(filter, schema))
+            .map(|filter| !self.takes_filters || may_be_true_of_nan(filter, schema))
             .collect();
         let offered = filters
             .into_iter()

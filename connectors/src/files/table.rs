@@ -87,10 +87,7 @@ impl FileTable {
                 self.table_schema.clone(),
             )),
         };
-        Ok(Arc::new(NamedSource {
-            inner,
-            origin: Arc::clone(&self.origin),
-        }))
+        Ok(Arc::new(NamedSource::new(inner, Arc::clone(&self.origin))))
     }
 
     /// The files that a query has to read, in groups, and their statistics.

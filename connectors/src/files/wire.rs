@@ -106,6 +106,6 @@ pub fn decode_file_scan(
         }
     };
     let inner = Arc::clone(scan.file_source());
-    scan.file_source = Arc::new(NamedSource { inner, origin });
+    scan.file_source = Arc::new(NamedSource::new(inner, origin));
     Ok(DataSourceExec::from_data_source(scan))
 }

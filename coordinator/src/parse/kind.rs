@@ -22,6 +22,9 @@ impl Request {
             Request::ShowTables { .. } => "SHOW TABLES",
             Request::ShowColumns { .. } => "SHOW COLUMNS",
             Request::ShowFunctions { .. } => "SHOW FUNCTIONS",
+            Request::ShowSession { .. } => "SHOW SESSION",
+            Request::SetSession { .. } => "SET SESSION",
+            Request::ResetSession { .. } => "RESET SESSION",
             Request::KillQuery { .. } => "CALL",
         }
     }

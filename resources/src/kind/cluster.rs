@@ -81,7 +81,11 @@ const LEAST_PREFERRED: u32 = 5000;
 
 impl Limits {
     /// Sets a limit by name; the error says what was expected.
-    fn set(&mut self, name: &str, text: &str) -> Result<(), &'static str> {
+    /// Sets a limit by its name (`query.max-run-time`).
+    ///
+    /// # Errors
+    /// What was expected, when the text does not fit or the name is unknown.
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), &'static str> {
         const DURATION: &str = "a duration such as `10m` or `1.5h`";
         const SIZE: &str = "a size such as `2GB`";
         const COUNT: &str = "a whole number";
@@ -103,6 +107,36 @@ impl Limits {
             _ => return Err("a known limit"),
         }
         Ok(())
+    }
+
+    /// The text of a limit by its name, as [`Limits::set`] reads it; `None` when it is not set.
+    pub fn text(&self, name: &str) -> Option<String> {
+        match name {
+            "query.max-run-time" => self.max_run_time.map(time::duration_text),
+            "query.max-execution-time" => self.max_execution_time.map(time::duration_text),
+            "query.max-memory" => self.max_memory.map(time::size_text),
+            "query.max-memory-per-node" => self.max_memory_per_node.map(time::size_text),
+            "query.max-concurrent" => self.max_concurrent.map(|count| count.to_string()),
+            "query.max-queued" => self.max_queued.map(|count| count.to_string()),
+            "query.max-rows" => self.max_rows.map(|count| count.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Of each limit the lower one; a limit that is not set is above all.
+    pub fn lowest(&self, other: &Limits) -> Limits {
+        fn lower<T: Ord + Copy>(one: Option<T>, other: Option<T>) -> Option<T> {
+            one.into_iter().chain(other).min()
+        }
+        Limits {
+            max_run_time: lower(self.max_run_time, other.max_run_time),
+            max_execution_time: lower(self.max_execution_time, other.max_execution_time),
+            max_memory: lower(self.max_memory, other.max_memory),
+            max_memory_per_node: lower(self.max_memory_per_node, other.max_memory_per_node),
+            max_concurrent: lower(self.max_concurrent, other.max_concurrent),
+            max_queued: lower(self.max_queued, other.max_queued),
+            max_rows: lower(self.max_rows, other.max_rows),
+        }
     }
 }
 

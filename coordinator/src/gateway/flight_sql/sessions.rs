@@ -86,7 +86,7 @@ impl ClientSession {
     }
 
     /// The engine's session for the principal as it is now. When its tags or attributes have changed, the session is made anew with the
-    /// same current catalog and schema.
+    /// same current catalog, schema and properties.
     pub(super) async fn session(
         &self,
         engine: &Arc<Engine>,
@@ -103,6 +103,7 @@ impl ClientSession {
         if let Some(schema) = known.schema_name() {
             renewed.set_schema(Some(&schema)).await.map_err(status_of)?;
         }
+        renewed.take_over_properties(&known);
         *locked(&self.session) = Arc::clone(&renewed);
         Ok(renewed)
     }

@@ -12,6 +12,7 @@ mod kind;
 mod listing;
 mod read;
 mod settings;
+mod snapshot;
 mod sql;
 mod tls;
 mod value;
@@ -32,6 +33,9 @@ use self::settings::Settings;
 use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores, Writer};
 
 pub use self::decode::CopyDecoder;
+
+/// A reader of its own is worth it from so many pages on, 16 MiB as PostgreSQL is usually built.
+const FEWEST_PAGES: u64 = 2048;
 
 /// Opens depots of type `postgresql`.
 #[derive(Debug)]
@@ -88,6 +92,26 @@ instance-secret:
     }
 }
 
+/// Ranges of pages that together are the whole table, however it has grown meanwhile.
+fn splits(pages: Option<u64>, readers: usize) -> Vec<Split> {
+    let pages = pages.unwrap_or_default();
+    let ranges = (pages / FEWEST_PAGES).min(readers as u64);
+    if ranges < 2 {
+        return vec![Split::Whole];
+    }
+    let from = |range: u64| u64::try_from(u128::from(pages) * u128::from(range) / u128::from(ranges)).unwrap_or(pages);
+    (0..ranges)
+        .map(|range| Split::Range {
+            from: from(range),
+            to: if range + 1 == ranges {
+                sql::LAST_PAGE
+            } else {
+                from(range + 1)
+            },
+        })
+        .collect()
+}
+
 fn database(depot: &Depot) -> Result<Arc<Database>> {
     let settings = Settings::of(depot).map_err(|problems| {
         let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
@@ -131,12 +155,22 @@ impl Source for PostgresSource {
             return Ok(None);
         };
         let address = Address::new(self.depot(), collection, dataset);
+        let splits = splits(table.pages, self.database.readers());
+        let exporter = snapshot::Exporter::new(&self.database, collection, dataset);
+        let indexed = Arc::clone(&table);
         let provider = RemoteTable::new(address, Arc::clone(&table.schema))
             .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
             .with_table_type(if table.is_view {
                 TableType::View
             } else {
                 TableType::Base
+            })
+            .with_splits(splits)
+            .with_snapshots(exporter.map(|exporter| Arc::new(exporter) as Arc<_>))
+            .with_indexes(move |filter| {
+                let mut found = false;
+                filter.columns(&mut |name| found |= indexed.columns.get(name).is_some_and(|column| column.leads_index));
+                found
             })
             .with_filters(move |filter| sql::accepts(filter, &table));
         Ok(Some(Arc::new(provider)))
@@ -158,11 +192,43 @@ impl Source for PostgresSource {
 
     fn read(&self, scan: &Scan, split: &Split, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         match split {
-            Split::Whole => Ok(read::read(&self.database, scan, context.session_config().batch_size())),
-            Split::Part { .. } | Split::Range { .. } => {
-                Err(Error::new(self.depot(), ErrorKind::Internal, "it is read whole only")
-                    .about_dataset(&scan.address.collection, &scan.address.dataset))
+            Split::Whole | Split::Range { .. } => {
+                let batch_rows = context.session_config().batch_size();
+                Ok(read::read(&self.database, scan, *split, batch_rows))
             }
+            Split::Part { .. } => Err(
+                Error::new(self.depot(), ErrorKind::Internal, "it is read by ranges of pages")
+                    .about_dataset(&scan.address.collection, &scan.address.dataset),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_pages_cover_a_table_once() {
+        for pages in [None, Some(0), Some(FEWEST_PAGES), Some(2 * FEWEST_PAGES - 1)] {
+            assert_eq!(splits(pages, 6), [Split::Whole]);
+        }
+        assert_eq!(splits(Some(1 << 30), 1), [Split::Whole]);
+        for (pages, readers, expected) in [(2 * FEWEST_PAGES, 6, 2), (1 << 30, 6, 6), (u64::MAX - 1, 7, 7)] {
+            let found = splits(Some(pages), readers);
+            assert_eq!(found.len(), expected);
+            assert_eq!(
+                crate::scan::joined(&found),
+                [Split::Range {
+                    from: 0,
+                    to: sql::LAST_PAGE
+                }]
+            );
+            assert!(
+                found
+                    .iter()
+                    .all(|split| matches!(split, Split::Range { from, to } if from < to))
+            );
         }
     }
 }

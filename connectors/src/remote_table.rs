@@ -16,10 +16,25 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use minerva_resources::Address;
 
-use crate::scan_exec::deal;
+use crate::scan_exec::{Held, deal};
 use crate::{Scan, ScanExec, ScanFilter, Split};
 
 type Accepts = Box<dyn Fn(&ScanFilter) -> bool + Send + Sync>;
+
+/// Makes states of a source that several readers can read at the same time, although others write meanwhile.
+#[async_trait]
+pub(crate) trait Snapshots: Send + Sync {
+    /// A snapshot of now; `None` when the source cannot make one.
+    async fn take(&self) -> crate::Result<Option<Snapshot>>;
+}
+
+/// A state of a source.
+pub(crate) struct Snapshot {
+    /// How the source calls it.
+    pub(crate) name: String,
+    /// What keeps it alive.
+    pub(crate) held: Arc<dyn Held>,
+}
 
 /// A dataset that is read through [`ScanExec`].
 pub struct RemoteTable {
@@ -29,6 +44,9 @@ pub struct RemoteTable {
     rows: Precision<usize>,
     table_type: TableType,
     accepts: Accepts,
+    /// Whether a source finds the rows of a filter without reading all of them.
+    finds: Accepts,
+    snapshots: Option<Arc<dyn Snapshots>>,
 }
 
 impl RemoteTable {
@@ -41,12 +59,27 @@ impl RemoteTable {
             rows: Precision::Absent,
             table_type: TableType::Base,
             accepts: Box::new(|_| false),
+            finds: Box::new(|_| false),
+            snapshots: None,
         }
     }
 
     /// The pieces it can be read in.
     pub fn with_splits(self, splits: Vec<Split>) -> RemoteTable {
         RemoteTable { splits, ..self }
+    }
+
+    /// Where the pieces get the same state of the source from, if it can be had.
+    pub(crate) fn with_snapshots(self, snapshots: Option<Arc<dyn Snapshots>>) -> RemoteTable {
+        RemoteTable { snapshots, ..self }
+    }
+
+    /// Which filters the source answers from an index: with one of them it is not read in pieces.
+    pub(crate) fn with_indexes(self, finds: impl Fn(&ScanFilter) -> bool + Send + Sync + 'static) -> RemoteTable {
+        RemoteTable {
+            finds: Box::new(finds),
+            ..self
+        }
     }
 
     /// How many rows it has.
@@ -116,13 +149,28 @@ impl TableProvider for RemoteTable {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),
         };
-        let scan = Scan {
+        let mut scan = Scan {
             address: self.address.clone(),
             schema,
             filters: accepted,
             limit,
+            snapshot: None,
         };
-        let partitions = session.config().target_partitions().min(self.splits.len()).max(1);
-        Ok(Arc::new(ScanExec::new(scan, deal(&self.splits, partitions), self.rows)))
+        let mut splits = self.splits.clone();
+        let mut held = None;
+        if let Some(snapshots) = self.snapshots.as_ref().filter(|_| splits.len() > 1) {
+            // What an index or a limit makes short is not worth several readers.
+            let is_short = limit.is_some() || scan.filters.iter().any(|filter| (self.finds)(filter));
+            match if is_short { None } else { snapshots.take().await? } {
+                Some(snapshot) => {
+                    scan.snapshot = Some(snapshot.name);
+                    held = Some(snapshot.held);
+                }
+                None => splits = vec![Split::Whole],
+            }
+        }
+        let partitions = session.config().target_partitions().min(splits.len()).max(1);
+        let leaf = ScanExec::new(scan, deal(&splits, partitions), self.rows);
+        Ok(Arc::new(leaf.holding(held)))
     }
 }

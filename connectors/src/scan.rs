@@ -25,6 +25,9 @@ pub struct Scan {
     pub filters: Vec<ScanFilter>,
     /// No more rows than this are needed.
     pub limit: Option<usize>,
+    /// The state of the source that every piece is read from, by the name that the source gave it; without one each piece is read as it is
+    /// when its reading begins.
+    pub snapshot: Option<String>,
 }
 
 /// One piece of a dataset, which can be read apart from the others. The source that makes the splits gives them their
@@ -47,6 +50,18 @@ pub enum Split {
         /// The unit after the last.
         to: u64,
     },
+}
+
+/// Neighbouring ranges as one: fewer statements for one reader. Other splits stay as they are.
+pub(crate) fn joined(splits: &[Split]) -> Vec<Split> {
+    let mut joined: Vec<Split> = Vec::with_capacity(splits.len());
+    for split in splits {
+        match (joined.last_mut(), split) {
+            (Some(Split::Range { to: end, .. }), Split::Range { from, to }) if end == from => *end = *to,
+            _ => joined.push(*split),
+        }
+    }
+    joined
 }
 
 /// A comparison that a [`ScanFilter`] makes.
@@ -112,6 +127,17 @@ impl ScanFilter {
             | ScanFilter::OneOf { .. }
             | ScanFilter::IsNull(_)
             | ScanFilter::IsNotNull(_) => accepts(self),
+        }
+    }
+
+    /// Calls `visit` with each column in it.
+    pub fn columns<'a>(&'a self, visit: &mut impl FnMut(&'a str)) {
+        match self {
+            ScanFilter::Compare { column, .. } | ScanFilter::OneOf { column, .. } => visit(column),
+            ScanFilter::IsNull(column) | ScanFilter::IsNotNull(column) => visit(column),
+            ScanFilter::All(filters) | ScanFilter::Any(filters) => {
+                filters.iter().for_each(|filter| filter.columns(visit));
+            }
         }
     }
 
@@ -317,6 +343,19 @@ mod tests {
         ]);
         let found = ScanFilter::from_expr(&expr, &schema).map(|filter| filter.to_string());
         assert_eq!(found.as_deref(), expected, "{expr}");
+    }
+
+    #[test]
+    fn neighbouring_ranges_are_read_as_one() {
+        let range = |from, to| Split::Range { from, to };
+        let part = Split::Part { index: 0, of: 2 };
+        assert_eq!(joined(&[range(0, 5), range(5, 9), range(9, 12)]), [range(0, 12)]);
+        assert_eq!(joined(&[range(0, 5), range(6, 9)]), [range(0, 5), range(6, 9)]);
+        assert_eq!(
+            joined(&[range(0, 5), part, part, range(5, 9)]),
+            [range(0, 5), part, part, range(5, 9)]
+        );
+        assert_eq!(joined(&[]), []);
     }
 
     #[test]

@@ -33,6 +33,8 @@ struct ScanMessage {
     rows: Option<u64>,
     #[prost(bool, tag = "9")]
     rows_are_exact: bool,
+    #[prost(string, optional, tag = "10")]
+    snapshot: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -114,6 +116,7 @@ pub fn encode_scan(exec: &ScanExec) -> Result<Vec<u8>> {
             .collect(),
         rows,
         rows_are_exact,
+        snapshot: scan.snapshot.clone(),
     };
     Ok(message.encode_to_vec())
 }
@@ -135,6 +138,7 @@ pub fn decode_scan(bytes: &[u8]) -> Result<ScanExec> {
         schema: Arc::new(schema),
         filters: message.filters.iter().map(decode_filter).collect::<Result<_>>()?,
         limit: message.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        snapshot: message.snapshot,
     };
     let partitions = message.partitions.iter().map(decode_partition).collect::<Result<_>>()?;
     let rows = match message.rows.map(|rows| usize::try_from(rows).unwrap_or(usize::MAX)) {
@@ -306,6 +310,7 @@ mod tests {
             schema,
             filters,
             limit: Some(7),
+            snapshot: Some("00000003-0000001B-1".to_owned()),
         };
         ScanExec::new(
             scan,

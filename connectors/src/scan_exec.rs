@@ -23,7 +23,11 @@ use datafusion::physical_plan::{
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
+use crate::scan::joined;
 use crate::{Depots, Scan, Split, depots_of};
+
+/// Something that is given back when it is dropped.
+pub(crate) trait Held: fmt::Debug + Send + Sync {}
 
 /// Reads one dataset. Each partition reads its splits one after another.
 #[derive(Debug, Clone)]
@@ -33,6 +37,8 @@ pub struct ScanExec {
     rows: Precision<usize>,
     /// Whether a limit that is found later may be given to the source.
     takes_limits: bool,
+    /// What keeps the scan's snapshot alive in its source. It does not travel: whoever planned the query keeps the plan until the query ends.
+    held: Option<Arc<dyn Held>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -54,6 +60,7 @@ impl ScanExec {
             partitions,
             rows,
             takes_limits: true,
+            held: None,
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -65,6 +72,11 @@ impl ScanExec {
             takes_limits: false,
             ..self
         }
+    }
+
+    /// The same leaf, which holds something until nobody needs the leaf any more.
+    pub(crate) fn holding(self, held: Option<Arc<dyn Held>>) -> ScanExec {
+        ScanExec { held, ..self }
     }
 
     /// What is read.
@@ -113,7 +125,7 @@ pub fn split(scan: &ScanExec, tasks: usize) -> Vec<ScanExec> {
         .into_iter()
         .map(|share| {
             let rows = portion(scan.rows, share.len(), splits.len());
-            ScanExec::new(Scan::clone(&scan.scan), deal(&share, partitions), rows)
+            ScanExec::new(Scan::clone(&scan.scan), deal(&share, partitions), rows).holding(scan.held.clone())
         })
         .collect()
 }
@@ -217,7 +229,13 @@ impl ExecutionPlan for ScanExec {
         };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let depots = depots_of(&context)?;
-        let batches = read(depots, Arc::clone(&self.scan), splits.clone(), context);
+        let batches = read(
+            depots,
+            Arc::clone(&self.scan),
+            joined(splits),
+            context,
+            self.held.clone(),
+        );
         let batches = batches.inspect_ok(move |batch| {
             batch.record_output(&metrics);
         });
@@ -247,7 +265,8 @@ impl ExecutionPlan for ScanExec {
             limit,
             ..Scan::clone(&self.scan)
         };
-        Some(Arc::new(ScanExec::new(scan, self.partitions.clone(), self.rows)))
+        let limited = ScanExec::new(scan, self.partitions.clone(), self.rows);
+        Some(Arc::new(limited.holding(self.held.clone())))
     }
 
     fn fetch(&self) -> Option<usize> {
@@ -261,6 +280,7 @@ fn read(
     scan: Arc<Scan>,
     splits: Vec<Split>,
     context: Arc<TaskContext>,
+    held: Option<Arc<dyn Held>>,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
     let rows_left = scan.limit.unwrap_or(usize::MAX);
     let reading = Reading {
@@ -270,6 +290,7 @@ fn read(
         splits: splits.into_iter(),
         current: None,
         rows_left,
+        _held: held,
     };
     stream::try_unfold(reading, |mut reading| async move {
         Ok(reading.next().await?.map(|batch| (batch, reading)))
@@ -283,6 +304,7 @@ struct Reading {
     splits: std::vec::IntoIter<Split>,
     current: Option<SendableRecordBatchStream>,
     rows_left: usize,
+    _held: Option<Arc<dyn Held>>,
 }
 
 impl Reading {

@@ -21,6 +21,8 @@ pub(super) struct Table {
     pub(super) columns: HashMap<String, Column>,
     pub(super) is_view: bool,
     pub(super) rows: Option<usize>,
+    /// How many pages its rows lie in, where a range of pages can be read by itself.
+    pub(super) pages: Option<u64>,
     /// Whether its rows lie in this database and in nothing else, so that they have a place.
     pub(super) has_rows_of_its_own: bool,
 }
@@ -33,6 +35,8 @@ pub(super) struct Column {
     pub(super) compared: Compared,
     /// Whether the depot's user may read it.
     pub(super) readable: bool,
+    /// Whether an index begins with it.
+    pub(super) leads_index: bool,
 }
 
 /// Which comparisons PostgreSQL decides exactly as they are decided here.
@@ -65,8 +69,12 @@ const TABLES: &str = "\
 const TABLE: &str = "\
     WITH RECURSIVE relation AS ( \
         SELECT c.oid, c.relkind, c.reltuples, \
+            CASE WHEN c.relkind IN ('r', 'm') AND m.amname = 'heap' AND NOT c.relhassubclass \
+                AND pg_catalog.current_setting('server_version_num')::int4 >= 140000 \
+            THEN pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8 END AS pages, \
             pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS reachable \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam \
         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
         AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
     ), attribute AS ( \
@@ -86,11 +94,12 @@ const TABLE: &str = "\
     ), last AS ( \
         SELECT DISTINCT ON (attnum) * FROM step ORDER BY attnum, depth DESC \
     ) \
-    SELECT r.relkind::text, r.reltuples::float8, r.reachable, \
+    SELECT r.relkind::text, r.reltuples::float8, r.pages, r.reachable, \
         pg_catalog.current_setting('server_encoding') = 'UTF8' AS utf8, \
         a.attname::text, a.attnotnull, l.type, l.modifier, l.arrays, l.inside, t.typtype::text, \
         coalesce(o.collisdeterministic, true) AS deterministic, \
-        pg_catalog.has_column_privilege(r.oid, a.attnum, 'SELECT') AS readable \
+        pg_catalog.has_column_privilege(r.oid, a.attnum, 'SELECT') AS readable, \
+        EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = r.oid AND i.indisvalid AND i.indkey[0] = a.attnum) AS leads_index \
     FROM relation r \
     LEFT JOIN attribute a ON true \
     LEFT JOIN last l ON l.attnum = a.attnum \
@@ -178,6 +187,7 @@ fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_post
             written,
             compared: compared(kind, utf8, row.try_get("deterministic")?, foreign),
             readable: row.try_get("readable")?,
+            leads_index: row.try_get("leads_index")?,
         };
         columns.insert(name, column);
     }
@@ -186,6 +196,7 @@ fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_post
         written: Written::Place,
         compared: Compared::Not,
         readable: true,
+        leads_index: false,
     };
     columns.insert(ROW_ID.to_owned(), place);
     // What was never analysed counts as -1, and what was analysed when it was empty says nothing about today.
@@ -195,6 +206,9 @@ fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_post
         columns,
         is_view: relation == "v",
         rows,
+        pages: first
+            .try_get::<_, Option<i64>>("pages")?
+            .and_then(|pages| u64::try_from(pages).ok()),
         has_rows_of_its_own: matches!(relation.as_str(), "r" | "p"),
     })
 }

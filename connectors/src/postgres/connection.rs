@@ -14,7 +14,7 @@ use datafusion::common::runtime::SpawnedTask;
 use futures::FutureExt;
 use futures::future::{Either, select};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
@@ -49,6 +49,12 @@ const SESSION: &str = "SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres
      SET extra_float_digits = 1; SET bytea_output = 'hex'; SET standard_conforming_strings = on; \
      SET default_transaction_read_only = on; SET lock_timeout = '60s'";
 
+/// How long somebody waits for a connection that others use.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// With fewer connections none is kept for snapshots.
+const FEWEST_FOR_SNAPSHOTS: usize = 5;
+
 /// Tables that are remembered.
 const MOST_TABLES: usize = 4096;
 
@@ -58,7 +64,37 @@ pub(super) struct Database {
     config: Config,
     tls: Tls,
     idle: Mutex<Idle>,
+    allowed: Allowed,
+    readers: usize,
     tables: Mutex<std::collections::HashMap<(String, String), Arc<Table>>>,
+}
+
+/// How many connections may be open for what. A connection is only made when none is idle, so that there are never more than all of these.
+struct Allowed {
+    /// Readers and writers of rows.
+    readers: Arc<Semaphore>,
+    /// Transactions that keep a snapshot for readers. They are a few and apart, so that they never wait for readers that wait for them.
+    snapshots: Arc<Semaphore>,
+    /// Questions to the catalogue, which are answered while all readers read.
+    catalog: Arc<Semaphore>,
+}
+
+impl Allowed {
+    /// Deals connections out. Fewer than [`FEWEST_FOR_SNAPSHOTS`] are enough for one reader at a time of each table.
+    fn new(connections: usize) -> Allowed {
+        let snapshots = if connections < FEWEST_FOR_SNAPSHOTS {
+            0
+        } else {
+            connections / 5
+        };
+        let catalog = (connections / 5).max(1);
+        let readers = connections.saturating_sub(snapshots + catalog).max(1);
+        Allowed {
+            readers: Arc::new(Semaphore::new(readers)),
+            snapshots: Arc::new(Semaphore::new(snapshots)),
+            catalog: Arc::new(Semaphore::new(catalog)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -74,6 +110,8 @@ pub(super) struct Connection {
     pub(super) driver: Driver,
     /// Whether it was used before, so that the server may have closed it since.
     pub(super) is_used: bool,
+    /// The right to use one.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Moves bytes between a socket and its client, whenever somebody waits for the client. It runs in the task of who waits:
@@ -142,6 +180,7 @@ impl Parked {
             client: self.client,
             driver,
             is_used: true,
+            permit: None,
         })
     }
 }
@@ -152,6 +191,8 @@ impl Database {
             .map_err(|message| Error::new(&settings.depot, ErrorKind::Settings, message))?;
         Ok(Database {
             config: config(&settings),
+            allowed: Allowed::new(settings.max_connections),
+            readers: Allowed::new(settings.max_connections).readers.available_permits(),
             settings,
             tls,
             idle: Mutex::default(),
@@ -175,8 +216,47 @@ impl Database {
         Ok(())
     }
 
-    /// A connection: one that was kept, or a new one.
+    /// How many connections may read rows at the same time.
+    pub(super) fn readers(&self) -> usize {
+        self.readers
+    }
+
+    /// A connection to read or write rows with: one that was kept, or a new one.
     pub(super) async fn connection(&self) -> Result<Connection> {
+        self.allowed(&self.allowed.readers).await
+    }
+
+    /// A connection to keep a snapshot with; `None` when all that are for this are in use.
+    pub(super) async fn spare_connection(&self) -> Result<Option<Connection>> {
+        match Arc::clone(&self.allowed.snapshots).try_acquire_owned() {
+            Ok(permit) => Ok(Some(self.with_permit(permit).await?)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn allowed(&self, by: &Arc<Semaphore>) -> Result<Connection> {
+        match timeout(PERMIT_TIMEOUT, Arc::clone(by).acquire_owned()).await {
+            Ok(Ok(permit)) => self.with_permit(permit).await,
+            Ok(Err(_)) | Err(_) => {
+                let message = format!(
+                    "all connections that `maxConnections: {}` allows were in use for {} seconds; try again later or raise it",
+                    self.settings.max_connections,
+                    PERMIT_TIMEOUT.as_secs()
+                );
+                Err(self.failure(ErrorKind::Unreachable, message))
+            }
+        }
+    }
+
+    async fn with_permit(&self, permit: OwnedSemaphorePermit) -> Result<Connection> {
+        let connection = self.kept_or_new().await?;
+        Ok(Connection {
+            permit: Some(permit),
+            ..connection
+        })
+    }
+
+    async fn kept_or_new(&self) -> Result<Connection> {
         while let Some(parked) = self.take_idle() {
             if let Some(connection) = parked.wake().await {
                 return Ok(connection);
@@ -207,6 +287,7 @@ impl Database {
                 client: Arc::new(client),
                 driver,
                 is_used: false,
+                permit: None,
             }),
             Ok(Err(failure)) => Err(self.connect_error(&failure).about(self.settings.address())),
             Err(_) => {
@@ -222,14 +303,14 @@ impl Database {
     pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
         // The message is on its way before anybody else's; nobody needs to wait for the answer.
         let _ = connection.client.batch_execute("ROLLBACK").now_or_never();
+        // Where nothing runs, nobody waits with it.
+        let Ok(runtime) = Handle::try_current() else { return };
         let mut idle = self.idle();
         if idle.connections.len() >= MOST_IDLE || connection.client.is_closed() {
             return;
         }
         idle.connections.push(Parked::new(connection));
-        if !idle.is_watched
-            && let Ok(runtime) = Handle::try_current()
-        {
+        if !idle.is_watched {
             idle.is_watched = true;
             runtime.spawn(close_old_connections(Arc::downgrade(self)));
         }
@@ -259,13 +340,15 @@ impl Database {
                 client,
                 mut driver,
                 is_used,
-            } = self.connection().await?;
+                permit,
+            } = self.allowed(&self.allowed.catalog).await?;
             match timeout(CATALOG_TIMEOUT, driver.drive(client.query_typed(sql, values))).await {
                 Ok(Ok(rows)) => {
                     self.keep(Connection {
                         client,
                         driver,
                         is_used,
+                        permit,
                     });
                     return Ok(rows);
                 }

@@ -1,6 +1,6 @@
 //! Rows of one `COPY` as a stream of batches.
 //!
-//! In: a scan. Out: batches, made by a task that stays at most two batches ahead of who reads them, while the server
+//! In: a piece of a scan. Out: batches, made by a task that stays at most two batches ahead of who reads them, while the server
 //! stays at most some socket buffers ahead of the task. Dropping the stream cancels the statement.
 //!
 //! A binary `COPY` does not say what types it sends. So the statement is described first, in the same transaction: that locks
@@ -18,14 +18,16 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use futures::TryStreamExt;
 use minerva_resources::Address;
 use tokio::sync::mpsc::Sender;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, CopyOutStream, Statement};
 
 use super::catalog::Table;
 use super::connection::{Connection, Database, is_lost};
 use super::decode::{Decoder, Fault};
 use super::kind::Kind;
+use super::snapshot::begin_with;
 use super::sql;
-use crate::{Error, ErrorKind, ROW_ID, Result, Scan};
+use crate::{Error, ErrorKind, ROW_ID, Result, Scan, Split};
 
 /// Batches that wait for their reader.
 const BATCHES_AHEAD: usize = 2;
@@ -34,10 +36,16 @@ const BATCHES_AHEAD: usize = 2;
 const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY";
 
 /// Starts reading a scan.
-pub(super) fn read(database: &Arc<Database>, scan: &Scan, batch_rows: usize) -> SendableRecordBatchStream {
+pub(super) fn read(
+    database: &Arc<Database>,
+    scan: &Scan,
+    split: Split,
+    batch_rows: usize,
+) -> SendableRecordBatchStream {
     let reader = Reader {
         database: Arc::clone(database),
         scan: scan.clone(),
+        split,
         batch_rows,
     };
     let mut batches = RecordBatchReceiverStreamBuilder::new(SchemaRef::clone(&scan.schema), BATCHES_AHEAD);
@@ -54,6 +62,7 @@ pub(super) fn read(database: &Arc<Database>, scan: &Scan, batch_rows: usize) -> 
 struct Reader {
     database: Arc<Database>,
     scan: Scan,
+    split: Split,
     batch_rows: usize,
 }
 
@@ -180,7 +189,7 @@ impl Reader {
                     found.data_type() == field.data_type() && (field.is_nullable() || !found.is_nullable())
                 })
         });
-        let select = sql::select(&self.scan, table)
+        let select = sql::select(&self.scan, table, &self.split)
             .filter(|_| fits)
             .ok_or(Refusal::Outdated)?;
         for column in sql::columns(&self.scan) {
@@ -190,18 +199,23 @@ impl Reader {
             }
         }
         let copy = sql::copy(&select);
+        let begin = match &self.scan.snapshot {
+            None => BEGIN.to_owned(),
+            Some(name) => begin_with(name)
+                .ok_or_else(|| Refusal::Failed(self.error(ErrorKind::Internal, "its snapshot has no name")))?,
+        };
         loop {
             let connection = self.database.connection().await.map_err(Refusal::Failed)?;
             let is_used = connection.is_used;
             let mut running = Running::new(&self.database, connection);
-            match self.execute(&mut running, &select, &copy, table).await {
+            match self.execute(&mut running, &begin, &select, &copy, table).await {
                 Ok(rows) => return Ok((running, rows)),
                 Err(Start::Failed(failure)) if is_used && is_lost(&failure) => {
                     // Nothing was read yet, and the next one may be alive.
                 }
                 Err(Start::Failed(failure)) => {
                     let error = self.about(self.database.error(&failure));
-                    let is_outdated = error.kind == ErrorKind::Changed;
+                    let is_outdated = error.kind == ErrorKind::Changed || self.has_lost_snapshot(&failure);
                     if !is_lost(&failure) {
                         running.end();
                     }
@@ -222,6 +236,7 @@ impl Reader {
     async fn execute(
         &self,
         running: &mut Running,
+        begin: &str,
         select: &str,
         copy: &str,
         table: &Table,
@@ -232,7 +247,7 @@ impl Reader {
         // All three are on their way before the first is answered.
         let sending = async {
             futures::join!(
-                client.batch_execute(BEGIN),
+                client.batch_execute(begin),
                 client.prepare(select),
                 client.prepare(copy)
             )
@@ -251,6 +266,11 @@ impl Reader {
             return Err(Start::OtherTypes);
         }
         Ok(Box::pin(driver.drive(client.copy_out(&prepared)).await?))
+    }
+
+    /// Whether the transaction that kept the snapshot is over: nothing else in the statements that begin has a parameter.
+    fn has_lost_snapshot(&self, failure: &tokio_postgres::Error) -> bool {
+        self.scan.snapshot.is_some() && failure.code() == Some(&SqlState::INVALID_PARAMETER_VALUE)
     }
 
     fn kinds(&self, table: &Table) -> Result<Vec<Kind>> {

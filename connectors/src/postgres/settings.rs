@@ -43,6 +43,15 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         description: "How many digits after the point a column declared as plain `numeric` is read with, from 0 to 38.",
     },
     Parameter {
+        name: "maxConnections",
+        kind: ParameterKind::Integer,
+        required: false,
+        default: Some("10"),
+        secret: false,
+        description: "How many connections each process opens at most, from 1 to 1000. From 5 on a large table is read by several at the same \
+                      time, all of which see the same state of it.",
+    },
+    Parameter {
         name: "params",
         kind: ParameterKind::Map,
         required: false,
@@ -116,6 +125,7 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     pub(super) application_name: String,
     pub(super) decimals: u8,
+    pub(super) max_connections: usize,
 }
 
 impl Settings {
@@ -139,6 +149,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(10),
             application_name: "minerva".to_owned(),
             decimals: 10,
+            max_connections: 10,
         };
         for (key, value) in [("host", &settings.host), ("database", &settings.database)] {
             if value.is_empty() || value.contains('\0') {
@@ -158,6 +169,16 @@ impl Settings {
                     "decimals",
                     format!("`decimals` is {decimals}"),
                     "expected a number from 0 to 38",
+                ),
+            }
+        }
+        if let Some(most) = depot.settings.integer("maxConnections") {
+            match usize::try_from(most).ok().filter(|most| (1..=1000).contains(most)) {
+                Some(most) => settings.max_connections = most,
+                None => problem(
+                    "maxConnections",
+                    format!("`maxConnections` is {most}"),
+                    "expected a number from 1 to 1000",
                 ),
             }
         }

@@ -12,10 +12,13 @@ use datafusion::common::ScalarValue;
 
 use super::catalog::{Column, Compared, Table};
 use super::kind::{Kind, Scalar, Written};
-use crate::{Comparison, Scan, ScanFilter};
+use crate::{Comparison, Scan, ScanFilter, Split};
 
 /// The name that the table has inside the statement.
 const ALIAS: &str = "t";
+
+/// The end of the range that has no end: a table may have grown since its pages were counted.
+pub(super) const LAST_PAGE: u64 = u64::MAX;
 
 /// Days from 0001-01-01 to 1970-01-01, in chrono's count from the common era.
 const EPOCH_DAYS: i32 = 719_163;
@@ -29,8 +32,8 @@ pub(super) fn accepts(filter: &ScanFilter, table: &Table) -> bool {
     }
 }
 
-/// The `SELECT` for a scan; `None` when the table has not got what is asked for, or not any more.
-pub(super) fn select(scan: &Scan, table: &Table) -> Option<String> {
+/// The `SELECT` for one piece of a scan; `None` when the table has not got what is asked for, or not any more.
+pub(super) fn select(scan: &Scan, table: &Table, split: &Split) -> Option<String> {
     let mut sql = "SELECT ".to_owned();
     for (position, field) in scan.schema.fields().iter().enumerate() {
         sql.push_str(if position == 0 { "" } else { ", " });
@@ -42,9 +45,19 @@ pub(super) fn select(scan: &Scan, table: &Table) -> Option<String> {
         identifier(&scan.address.dataset)?,
     );
     push(&mut sql, format_args!(" FROM {schema}.{name} AS {ALIAS}"));
-    for (position, filter) in scan.filters.iter().enumerate() {
-        sql.push_str(if position == 0 { " WHERE " } else { " AND " });
+    let mut between = " WHERE ";
+    if let Split::Range { from, to } = split {
+        let page = |page: u64| format!("{ALIAS}.ctid OPERATOR(pg_catalog.{{}}) '({page},0)'::pg_catalog.tid");
+        push(&mut sql, format_args!(" WHERE {}", page(*from).replace("{}", ">=")));
+        if *to != LAST_PAGE {
+            push(&mut sql, format_args!(" AND {}", page(*to).replace("{}", "<")));
+        }
+        between = " AND ";
+    }
+    for filter in &scan.filters {
+        sql.push_str(between);
         condition(&mut sql, filter, table)?;
+        between = " AND ";
     }
     if let Some(limit) = scan.limit {
         // PostgreSQL counts in 64 bits with a sign.
@@ -60,17 +73,10 @@ pub(super) fn copy(select: &str) -> String {
 
 /// The columns that a scan reads or compares.
 pub(super) fn columns(scan: &Scan) -> Vec<&str> {
-    fn of_filter<'a>(filter: &'a ScanFilter, found: &mut Vec<&'a str>) {
-        match filter {
-            ScanFilter::Compare { column, .. } | ScanFilter::OneOf { column, .. } => found.push(column),
-            ScanFilter::IsNull(column) | ScanFilter::IsNotNull(column) => found.push(column),
-            ScanFilter::All(filters) | ScanFilter::Any(filters) => {
-                filters.iter().for_each(|filter| of_filter(filter, found));
-            }
-        }
-    }
     let mut found: Vec<&str> = scan.schema.fields().iter().map(|field| field.name().as_str()).collect();
-    scan.filters.iter().for_each(|filter| of_filter(filter, &mut found));
+    scan.filters
+        .iter()
+        .for_each(|filter| filter.columns(&mut |column| found.push(column)));
     found
 }
 
@@ -288,6 +294,7 @@ mod tests {
                     Compared::AsItIs
                 },
                 readable: true,
+                leads_index: false,
             }
         };
         Table {
@@ -298,6 +305,7 @@ mod tests {
                 .collect::<HashMap<_, _>>(),
             is_view: false,
             rows: None,
+            pages: None,
             has_rows_of_its_own: true,
         }
     }
@@ -316,6 +324,7 @@ mod tests {
             schema: Arc::new(Schema::new(fields)),
             filters,
             limit: Some(3),
+            snapshot: None,
         }
     }
 
@@ -352,7 +361,7 @@ mod tests {
         ];
         let scan = scan(&table, &["id", "n\"; DROP TABLE x", "e"], filters);
         assert_eq!(
-            select(&scan, &table).unwrap(),
+            select(&scan, &table, &Split::Whole).unwrap(),
             "SELECT t.\"id\", t.\"n\"\"; DROP TABLE x\", t.\"e\"::pg_catalog.text \
              FROM \"Sche\"\"ma\".\"a \"\"b\"\"; --\" AS t \
              WHERE t.\"n\"\"; DROP TABLE x\" OPERATOR(pg_catalog.<>) E'\\\\'' OR 1=1 --'::pg_catalog.text \
@@ -369,7 +378,7 @@ mod tests {
         let table = table(&[]);
         let scan = scan(&table, &[], Vec::new());
         assert_eq!(
-            copy(&select(&scan, &table).unwrap()),
+            copy(&select(&scan, &table, &Split::Whole).unwrap()),
             "COPY (SELECT  FROM \"Sche\"\"ma\".\"a \"\"b\"\"; --\" AS t LIMIT 3) TO STDOUT (FORMAT BINARY)"
         );
     }

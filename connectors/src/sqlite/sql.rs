@@ -216,6 +216,7 @@ mod tests {
             schema: Arc::new(Schema::new(fields)),
             filters,
             limit: Some(3),
+            snapshot: None,
         }
     }
 

@@ -1,0 +1,268 @@
+//! One table read by several connections: all of it, once, and as it was at one moment.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type};
+use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream_partitioned};
+use datafusion::prelude::{col, lit};
+use futures::{StreamExt, TryStreamExt};
+use minerva_connectors::{Error, ErrorKind, ScanExec, Split};
+
+use crate::server::{PASSWORD, Place, Server, context, depots, row_count, shared};
+
+/// About 70 MiB, so that it is worth four readers; some pages have holes.
+const LARGE: &str = "CREATE TABLE large AS SELECT i::int4 AS id, (i % 1000)::int8 AS amount, repeat('x', 200) AS filler FROM generate_series(1, 300000) i;
+     DELETE FROM large WHERE id % 7 = 0; ANALYZE large;";
+const ROWS: usize = 300_000 - 300_000 / 7;
+
+async fn large(server: &Server, name: &str) -> Place {
+    server.database(name, LARGE).await
+}
+
+fn scan_of(plan: &Arc<dyn ExecutionPlan>) -> ScanExec {
+    match plan.downcast_ref::<ScanExec>() {
+        Some(scan) => scan.clone(),
+        None => scan_of(plan.children()[0]),
+    }
+}
+
+/// How many connections of the depot keep a transaction open.
+const KEPT: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE usename = 'reader' AND state LIKE 'idle in transaction%'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_is_read_once_by_several_readers() {
+    let place = large(shared(), "par_once").await;
+    let frame = place.frame("large").await.select_columns(&["id"]).unwrap();
+    let plan = frame.create_physical_plan().await.unwrap();
+    let scan = scan_of(&plan);
+    assert_eq!(scan.partitions().len(), 3, "one for each core");
+    assert!(scan.partitions().iter().flatten().count() >= 3);
+    drop(scan);
+    let partitions = execute_stream_partitioned(plan, context(&place.depots).task_ctx()).unwrap();
+    let read = partitions
+        .into_iter()
+        .map(|partition| tokio::spawn(async move { partition.try_collect::<Vec<_>>().await.unwrap() }));
+    let batches = futures::future::join_all(read).await;
+    let mut seen = BTreeSet::new();
+    let mut rows = 0;
+    for partition in batches {
+        let partition = partition.unwrap();
+        assert!(row_count(&partition) > 0, "each partition has a share");
+        for batch in partition {
+            rows += batch.num_rows();
+            seen.extend(batch.column(0).as_primitive::<Int32Type>().values().iter().copied());
+        }
+    }
+    assert_eq!((rows, seen.len()), (ROWS, ROWS));
+    place
+        .until(&format!("SELECT ({KEPT} AND datname = 'par_once') = 0"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_tables_limits_indexes_views_and_few_connections_have_one_reader() {
+    let server = shared();
+    let place = large(server, "par_one").await;
+    let more = "CREATE TABLE small AS SELECT 1 AS id; CREATE VIEW seen AS SELECT * FROM large;
+         CREATE TABLE parent (id int4, filler text); CREATE TABLE child () INHERITS (parent);
+         INSERT INTO child SELECT id, filler FROM large; INSERT INTO parent SELECT id, filler FROM large; ANALYZE;
+         GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader";
+    place.admin.batch_execute(more).await.unwrap();
+    let splits = async |frame: datafusion::prelude::DataFrame| {
+        let plan = frame.create_physical_plan().await.unwrap();
+        scan_of(&plan).partitions().iter().flatten().count()
+    };
+    let frame = || place.frame("large");
+    assert!(splits(frame().await).await > 1);
+    assert_eq!(splits(frame().await.limit(0, Some(10)).unwrap()).await, 1);
+    let wanted = || col("id").eq(lit(77_i32));
+    assert!(
+        splits(frame().await.filter(wanted()).unwrap()).await > 1,
+        "all pages are read without an index"
+    );
+    place.admin.batch_execute("CREATE INDEX ON large (id)").await.unwrap();
+    assert_eq!(
+        splits(frame().await.filter(wanted()).unwrap()).await,
+        1,
+        "an index finds the row"
+    );
+    for table in ["small", "seen", "parent"] {
+        assert_eq!(splits(place.frame(table).await).await, 1, "{table}");
+    }
+    assert_eq!(row_count(&place.rows("parent").await.unwrap()), 2 * ROWS);
+    let settings = format!(
+        "host: 127.0.0.1, port: {}, database: par_one, maxConnections: 4, params: {{sslmode: disable}}",
+        server.port
+    );
+    let few = Place {
+        depots: depots(&settings, "reader", PASSWORD),
+        admin: server.admin("par_one").await,
+    };
+    assert_eq!(splits(few.frame("large").await).await, 1);
+    assert_eq!(row_count(&few.rows("large").await.unwrap()), ROWS);
+}
+
+/// Somebody moves amounts from rows at one end of the table to rows at the other, and rows to other pages, all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_readers_see_the_same_moment() {
+    let place = large(shared(), "par_moment").await;
+    place.admin.batch_execute("CREATE INDEX ON large (id)").await.unwrap();
+    let total: i64 = place.ask("SELECT sum(amount)::int8 FROM large").await;
+    let writer = shared().admin("par_moment").await;
+    let ends = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&ends);
+    let moving = tokio::spawn(async move {
+        let mut moved = 0_u32;
+        while !stop.load(Ordering::Relaxed) {
+            // Short transactions: many of them end between the beginnings of two readers.
+            let by = 7 * (moved % 1_000);
+            writer
+                .batch_execute(&format!(
+                    "BEGIN; UPDATE large SET amount = amount - 5 WHERE id = {};
+                     UPDATE large SET amount = amount + 5 WHERE id = {}; COMMIT;",
+                    1 + by,
+                    280_001 + by
+                ))
+                .await
+                .unwrap();
+            moved += 1;
+        }
+        moved
+    });
+    for _ in 0..8 {
+        let batches = place.rows("large").await.unwrap();
+        let sum: i64 = batches
+            .iter()
+            .flat_map(|batch| batch.column(1).as_primitive::<Int64Type>().values().iter().copied())
+            .sum();
+        assert_eq!((row_count(&batches), sum), (ROWS, total));
+    }
+    ends.store(true, Ordering::Relaxed);
+    assert!(moving.await.unwrap() > 0, "rows moved meanwhile");
+}
+
+/// A reader that is killed makes an error of the whole, or the whole is right: never a part.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_killed_is_an_error_and_no_shorter_answer() {
+    let place = large(shared(), "par_killed").await;
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity
+         WHERE datname = 'par_killed' AND usename = 'reader' AND query LIKE 'COPY%' LIMIT 1) AS one";
+    let mut errors = 0;
+    for after in 0..6 {
+        let plan = place.frame("large").await.create_physical_plan().await.unwrap();
+        let partitions = execute_stream_partitioned(plan, context(&place.depots).task_ctx()).unwrap();
+        let mut merged = futures::stream::select_all(partitions);
+        let (mut rows, mut failed, mut batches, mut killed) = (0, None, 0, 0_i64);
+        while let Some(batch) = merged.next().await {
+            match batch {
+                Ok(batch) => rows += batch.num_rows(),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+            batches += 1;
+            if batches == 1 + after {
+                killed = place.ask(kill).await;
+            }
+        }
+        match failed {
+            Some(error) => {
+                let error = Error::find(&error).unwrap_or_else(|| panic!("{error}")).clone();
+                assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+                assert!(error.to_string().contains("`public.large`"), "{error}");
+                errors += 1;
+            }
+            None => assert_eq!(rows, ROWS, "{killed} readers were killed"),
+        }
+        drop(merged);
+    }
+    assert!(errors > 0, "no reader was ever killed while it read");
+    place.until("SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'par_killed' AND query LIKE 'COPY%' AND state = 'active'").await;
+    assert_eq!(
+        row_count(&place.rows("large").await.unwrap()),
+        ROWS,
+        "the next query is not concerned"
+    );
+}
+
+/// The transaction that keeps the snapshot ends with the plan, whether it ran or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_kept_as_long_as_their_plan() {
+    let place = large(shared(), "par_kept").await;
+    let open = format!("{KEPT} AND datname = 'par_kept'");
+    let plan = place.frame("large").await.create_physical_plan().await.unwrap();
+    assert_eq!(place.ask::<i64>(&open).await, 1);
+    drop(plan);
+    place.until(&format!("SELECT ({open}) = 0")).await;
+
+    // What is dropped in the middle is cancelled, every reader of it.
+    let plan = place.frame("large").await.create_physical_plan().await.unwrap();
+    let partitions = execute_stream_partitioned(plan, context(&place.depots).task_ctx()).unwrap();
+    let mut merged = futures::stream::select_all(partitions);
+    merged.next().await.unwrap().unwrap();
+    drop(merged);
+    place
+        .until(&format!(
+            "SELECT ({open}) = 0 AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'par_kept' AND usename = 'reader' AND state = 'active')"
+        ))
+        .await;
+
+    // Without its snapshot a plan cannot be run by halves.
+    let scan = scan_of(&place.frame("large").await.create_physical_plan().await.unwrap());
+    let bytes = minerva_connectors::encode_scan(&scan).unwrap();
+    drop(scan);
+    place.until(&format!("SELECT ({open}) = 0")).await;
+    let stale = minerva_connectors::decode_scan(&bytes).unwrap();
+    assert!(
+        stale
+            .partitions()
+            .iter()
+            .flatten()
+            .all(|split| matches!(split, Split::Range { .. }))
+    );
+    let failure = collect(Arc::new(stale), context(&place.depots).task_ctx())
+        .await
+        .unwrap_err();
+    let error = Error::find(&failure).unwrap_or_else(|| panic!("{failure}")).clone();
+    assert_eq!(error.kind, ErrorKind::Changed, "{error}");
+}
+
+/// More readers than there are connections wait for each other, and none of them waits for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_never_more_than_allowed() {
+    let server = shared();
+    large(server, "par_most").await;
+    let settings = format!(
+        "host: 127.0.0.1, port: {}, database: par_most, maxConnections: 6, params: {{sslmode: disable}}",
+        server.port
+    );
+    let place = Arc::new(Place {
+        depots: depots(&settings, "reader", PASSWORD),
+        admin: server.admin("par_most").await,
+    });
+    let ends = Arc::new(AtomicBool::new(false));
+    let (stop, watcher) = (Arc::clone(&ends), server.admin("par_most").await);
+    let watching = tokio::spawn(async move {
+        let mut most = 0_i64;
+        while !stop.load(Ordering::Relaxed) {
+            let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'par_most' AND usename = 'reader'";
+            most = most.max(watcher.query_one(count, &[]).await.unwrap().get(0));
+        }
+        most
+    });
+    let reading = (0..12).map(|_| {
+        let place = Arc::clone(&place);
+        tokio::spawn(async move { row_count(&place.rows("large").await.unwrap()) })
+    });
+    for read in futures::future::join_all(reading).await {
+        assert_eq!(read.unwrap(), ROWS);
+    }
+    ends.store(true, Ordering::Relaxed);
+    let most = watching.await.unwrap();
+    assert!((2..=6).contains(&most), "{most} connections");
+}

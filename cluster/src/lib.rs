@@ -33,7 +33,7 @@ pub use codec::Codec;
 pub use error::{Error, WorkerLost, reason_of};
 pub use grants::{QueryGrants, leaf_of, planned_under};
 pub use members::{HEARTBEAT, LOST_AFTER, Members, Node, NodeState};
-pub use memory::{default_memory_bytes, runtime};
+pub use memory::{SpillFolder, default_memory_bytes, runtime};
 pub use messages::{Heard, Join, Joined, Resources, ResourcesVersion};
 pub use paced::PaceJoins;
 pub use reading::{Reading, Readings, Watch};

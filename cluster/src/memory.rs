@@ -5,8 +5,9 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, fs,
     num::NonZeroUsize,
+    os::unix::fs::PermissionsExt,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -16,6 +17,7 @@ use std::{
 use datafusion::{
     common::{Result, resources_datafusion_err},
     execution::{
+        disk_manager::{DiskManager, DiskManagerMode},
         memory_pool::{
             GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool,
         },
@@ -32,10 +34,40 @@ const NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
 pub fn runtime(memory_bytes: Option<u64>, depots: &Depots) -> Result<Arc<RuntimeEnv>> {
     let bytes = memory_bytes.unwrap_or_else(default_memory_bytes);
     let pool = GreedyMemoryPool::new(usize::try_from(bytes).unwrap_or(usize::MAX));
-    RuntimeEnvBuilder::new()
+    let disk = DiskManager::builder().with_mode(DiskManagerMode::Directories(vec![std::env::temp_dir()]));
+    let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, NAMED)))
+        .with_disk_manager_builder(disk)
         .with_object_store_registry(Arc::clone(depots.stores()) as _)
-        .build_arc()
+        .build_arc()?;
+    // Spill files are their owner's alone from their beginning; what the folder is called into being with depends on the umask.
+    for folder in runtime.disk_manager.temp_dir_paths() {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(runtime)
+}
+
+/// The folder of spill files of a process. Dropping it at the process's end removes it: what runs on in the background may keep the runtime.
+#[derive(Debug)]
+pub struct SpillFolder(Arc<RuntimeEnv>);
+
+impl SpillFolder {
+    /// That of this runtime.
+    pub fn of(runtime: &Arc<RuntimeEnv>) -> Self {
+        Self(Arc::clone(runtime))
+    }
+}
+
+impl Drop for SpillFolder {
+    fn drop(&mut self) {
+        for folder in self.0.disk_manager.temp_dir_paths() {
+            if let Err(error) = fs::remove_dir_all(&folder)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, folder = %folder.display(), "temporary files were not removed");
+            }
+        }
+    }
 }
 
 /// Three quarters of this machine's memory; of 8 GiB where it cannot be told.
@@ -142,6 +174,18 @@ impl MemoryPool for Bounded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spilled_rows_are_their_owners_alone() {
+        let runtime = runtime(Some(1), &Depots::new(Arc::default())).unwrap();
+        let file = runtime.disk_manager.create_tmp_file("a test").unwrap();
+        let path = file.path().unwrap();
+        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let folder = path.parent().unwrap().to_owned();
+        drop((file, runtime));
+        assert!(!folder.exists());
+    }
 
     #[test]
     fn a_query_gets_its_share_and_gives_it_back() {

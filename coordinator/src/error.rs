@@ -444,7 +444,9 @@ fn from_plan(text: &str) -> QueryError {
 }
 
 fn from_exhausted(text: &str) -> QueryError {
-    if text.to_lowercase().contains("no space left") || text.to_lowercase().contains("disk") {
+    let lower = text.to_lowercase();
+    // Below a barrier there is no disk to spill to.
+    if lower.contains("no space left") || (lower.contains("disk") && !lower.contains("memory exhausted")) {
         return QueryError::new(Code::InsufficientDisk, clean(text));
     }
     QueryError::new(Code::ExceededMemoryLimit, clean(text))

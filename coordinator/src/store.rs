@@ -6,6 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
@@ -44,6 +46,18 @@ pub struct StoredKey {
 impl Store {
     /// Opens or creates the store's file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        // It holds hashes of keys. The journals beside it get the same rights.
+        let made = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path);
+        let private = made.and_then(|_| fs::set_permissions(path, fs::Permissions::from_mode(0o600)));
+        private.map_err(|error| {
+            let message = format!("the state file `{}` cannot be made: {error}", path.display());
+            QueryError::new(Code::GenericInternalError, message)
+        })?;
         let connection = Connection::open(path).map_err(|error| failed(&error))?;
         connection
             .busy_timeout(Duration::from_secs(5))

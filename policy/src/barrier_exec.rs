@@ -35,6 +35,8 @@ use minerva_resources::Address;
 
 use crate::barrier::{BarrierColumn, Seal};
 use crate::leakproof::is_leakproof_physical;
+use crate::no_disk::without_disk;
+use crate::scrub::without_leftovers;
 
 /// The physical barrier round one governed table.
 #[derive(Debug, Clone)]
@@ -207,9 +209,8 @@ impl ExecutionPlan for PolicyBarrierExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self
-            .input
-            .execute(partition, context)
+        let input = without_disk(&context)
+            .and_then(|context| self.input.execute(partition, context))
             .map_err(|error| GovernedError::hide(&self.seal.address, error))?;
         Ok(Box::pin(BarrierStream {
             input,
@@ -363,7 +364,9 @@ impl Stream for BarrierStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let polled = self.input.poll_next_unpin(context);
-        let polled = polled.map_err(|error| GovernedError::hide(&self.seal.address, error));
+        let polled = polled
+            .map_ok(without_leftovers)
+            .map_err(|error| GovernedError::hide(&self.seal.address, error));
         self.metrics.record_poll(polled)
     }
 }

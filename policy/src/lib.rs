@@ -24,6 +24,7 @@ mod keys;
 mod leakproof;
 mod lineage;
 mod mask;
+mod no_disk;
 mod opaque;
 mod principal;
 mod protect;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Scalar, UInt64Array, make_array, new_null_array};
+use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::compute::kernels::zip::zip;
 use datafusion::arrow::compute::{cast, is_not_null, take};
 use datafusion::arrow::datatypes::DataType;
@@ -19,6 +20,31 @@ pub fn scrub(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(scrub_array).collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(batch.schema(), columns, &options)
+}
+
+/// Buffers of views up to this size are spilled as they are; larger ones DataFusion compacts itself.
+const SMALL_BYTES: usize = 16 << 10;
+
+/// `batch` whose small columns of views have no bytes of hidden values: a spill file would keep them. It costs next to nothing.
+pub(crate) fn without_leftovers(batch: RecordBatch) -> RecordBatch {
+    let columns: Vec<ArrayRef> = batch.columns().iter().map(compact_views).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    // The types and lengths are the same.
+    RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or(batch)
+}
+
+fn compact_views(array: &ArrayRef) -> ArrayRef {
+    let is_small = |buffers: &[Buffer]| {
+        let bytes: usize = buffers.iter().map(Buffer::capacity).sum();
+        (1..=SMALL_BYTES).contains(&bytes)
+    };
+    match array.data_type() {
+        DataType::Utf8View if is_small(array.as_string_view().data_buffers()) => Arc::new(array.as_string_view().gc()),
+        DataType::BinaryView if is_small(array.as_binary_view().data_buffers()) => {
+            Arc::new(array.as_binary_view().gc())
+        }
+        _ => Arc::clone(array),
+    }
 }
 
 fn scrub_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {

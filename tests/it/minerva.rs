@@ -183,7 +183,11 @@ impl Minerva {
 
     /// Adds a worker process.
     pub(crate) fn add_worker(&mut self) {
-        let mut command = program();
+        self.add_worker_as(program());
+    }
+
+    /// Adds a worker process by a command that has an environment already.
+    pub(crate) fn add_worker_as(&mut self, mut command: Command) {
         command.args([
             "worker",
             "--coordinator",

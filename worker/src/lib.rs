@@ -20,7 +20,7 @@ use std::time::Duration;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion_distributed::Worker;
 use minerva_cluster::{
-    Channels, CheckToken, CoordinatorClient, Error, Join, Tls, Token, VERSION, Wire, reason_of, server,
+    Channels, CheckToken, CoordinatorClient, Error, Join, SpillFolder, Tls, Token, VERSION, Wire, reason_of, server,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -142,7 +142,9 @@ impl Bound {
     /// Joins the coordinator and runs what it sends, until `shutdown` is done; then takes nothing new, finishes what it
     /// has, and leaves. While the coordinator is away it goes on trying. An error means that it was refused.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let worker = session::worker(&self.state, &self.state.runtime(self.config.memory_bytes)?);
+        let runtime = self.state.runtime(self.config.memory_bytes)?;
+        let _spilled = SpillFolder::of(&runtime);
+        let worker = session::worker(&self.state, &runtime);
         let (stop, stopped) = oneshot::channel::<()>();
         let guarded = InterceptedService::new(
             worker.clone().into_worker_server(),

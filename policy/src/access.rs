@@ -297,9 +297,9 @@ fn could_match(pattern: &str, known: &[&str]) -> bool {
         let Some(segment) = segments.get(index) else {
             return false;
         };
-        // `**` and braces may reach over segments.
-        if segment.contains("**") || segment.contains('{') {
-            return true;
+        // `**`, and braces with a delimiter inside, may reach over segments.
+        if segment.contains("**") || (segment.contains('{') && segment.contains([':', '/'])) {
+            return Glob::new(pattern).is_ok_and(|glob| glob.may_begin_with(&beginning(known)));
         }
         let fits = match segment.as_str() {
             "" => part.is_empty(),
@@ -310,6 +310,15 @@ fn could_match(pattern: &str, known: &[&str]) -> bool {
         }
     }
     segments.len() > known.len() || segments.last().is_some_and(|last| last.contains("**"))
+}
+
+/// What a path or tag of these first segments begins with.
+fn beginning(known: &[&str]) -> String {
+    match known {
+        ["dataos", "", "", depot] => format!("dataos://{depot}:"),
+        ["dataos", "", "", depot, rest @ ..] => format!("dataos://{depot}:{}", rest.join("/")),
+        segments => segments.join(":"),
+    }
 }
 
 /// Cuts a pattern at `:` and `/` that stand outside brackets and braces.

@@ -151,6 +151,10 @@ fn a_listing_never_hides_a_table_that_may_be_read() {
         "dataos://c*:public/customer",
         "dataos://**/customer",
         "dataos://{crm,hr}:public/*",
+        "dataos://{crm:public,hr:x}/*",
+        "dataos://{crm:{secret,pub*},hr:x}/cust*",
+        "{dataos://crm:public/*,hr}",
+        "dataos://{crm**,x}",
         "dataos://c?m:*/*",
         "dataos://[a-d]rm:pub*/cust*",
         "**",
@@ -172,6 +176,30 @@ fn a_listing_never_hides_a_table_that_may_be_read() {
         assert!(rules.may_select(&tom, &address).allowed, "{glob}");
         assert!(
             rules.may_see_depot(&tom, "crm") && rules.may_see_collection(&tom, "crm", "public"),
+            "{glob}"
+        );
+    }
+}
+
+#[test]
+fn a_list_of_depots_shows_no_other_depot() {
+    let tom = person("tom", &[]);
+    for glob in [
+        "dataos://{crm,hr}:*/*",
+        "dataos://{crm:*,hr:x}/*",
+        "{dataos://crm:public/*,dataos://hr:x/*}",
+        "dataos://c**",
+    ] {
+        let yaml = policy(
+            "one",
+            "['users:id:tom']",
+            "[select]",
+            &format!("{{paths: ['{glob}']}}"),
+            true,
+        );
+        let rules = Rules::compile(&resources(&yaml)).unwrap();
+        assert!(
+            rules.may_see_depot(&tom, "crm") && !rules.may_see_depot(&tom, "shop"),
             "{glob}"
         );
     }

@@ -146,11 +146,16 @@ impl Queries {
         }
     }
 
+    /// A name that nothing else has that is recorded.
+    pub(crate) fn new_id(&self, now: DateTime<Utc>) -> String {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed) % 100_000;
+        format!("{}_{number:05}_{}", now.format("%Y%m%d_%H%M%S"), self.suffix)
+    }
+
     /// Begins a query, in state QUEUED.
     pub(crate) fn begin(&self, principal: &Principal, client: &Client, sql: &str) -> Tracked {
         let created = Utc::now();
-        let number = self.counter.fetch_add(1, Ordering::Relaxed) % 100_000;
-        let id = format!("{}_{number:05}_{}", created.format("%Y%m%d_%H%M%S"), self.suffix);
+        let id = self.new_id(created);
         let record = Arc::new(Mutex::new(Record {
             id: id.clone(),
             user: principal.id.clone(),

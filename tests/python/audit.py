@@ -3,14 +3,17 @@
 python audit.py PROGRAM FOLDER
 """
 
+import base64
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyarrow.flight
 from adbc_driver_flightsql import dbapi
 from minerva_server import Server
 
@@ -143,11 +146,79 @@ def failed_logins_are_counted(server):
         [server.program, "sql", "--server", server.addresses["flight"], "--user", "mallory", "-e", "SELECT 1"],
         capture_output=True, text=True, env={**os.environ, "MINERVA_APIKEY": "a-wrong-key-that-nobody-may-find"}, check=False)
     assert done.returncode != 0
+    # A key that was typed as the name of the user is not kept; a name that is as long and somebody's would be.
+    long = "k" + "q7Xz" * 11
+    pair = base64.b64encode(f"{long}:whatever".encode()).decode()
+    assert server.get("/gateway/api/v1/clusters", headers={"Authorization": "Basic " + pair})[0] == 401
+    assert server.rows("admin", "SELECT count(*) AS n FROM gateway.public.authentication_audit WHERE claimed_user IS NULL AND door = 'http'")[0]["n"] >= 1
+    files = b"".join(path.read_bytes() for path in Path(server.folder / "data").glob("audit.db*"))
+    assert long.encode() not in files, "a key that was typed as a user is in the audit"
     rows = server.rows("admin", "SELECT door, claimed_user, client_address, error_code, sum(attempts) AS n FROM gateway.public.authentication_audit "
                                 "GROUP BY door, claimed_user, client_address, error_code ORDER BY door")
     by_door = {(row["door"], row["claimed_user"]): row for row in rows}
     assert by_door["http", "jane"]["n"] >= 3 and by_door["http", "jane"]["client_address"] == "127.0.0.1", rows
     assert by_door["flight", "mallory"]["n"] >= 1, rows
+    # Who is locked out and goes on trying is told other seconds each time, and that is one row for each minute.
+    said = set()
+    for _ in range(16):
+        status, document = server.get("/gateway/api/v1/clusters", headers={"Authorization": "Basic " + base64.b64encode(b"lena:wrong").decode()})
+        assert status == 401
+        said.add(document["error"]["message"])
+        if "too many" in document["error"]["message"]:
+            assert re.match("try again in [0-9]+ s", document["error"]["hint"]), document
+    assert said == {"the user is unknown or the API key is wrong", "too many wrong keys came from this address"}, said
+    rows = server.rows("admin", "SELECT minute, error_message, attempts FROM gateway.public.authentication_audit WHERE claimed_user = 'lena'")
+    assert len({(row["minute"], row["error_message"]) for row in rows}) == len(rows) <= 2 * len({row["minute"] for row in rows}), rows
+    assert sum(row["attempts"] for row in rows) == 16, rows
+
+
+def refused_calls_are_recorded(server):
+    def calls(where):
+        return [(r["door"], r["user"], r["state"], r["error_code"], r["query"], r["tables"]) for r in records(server, "admin", f"statement_kind = 'API' AND {where}")]
+
+    assert calls("TRUE") == []
+    authorize = "/heimdall/api/v1/authorize"
+
+    def ask(**object_):
+        return server.post(authorize, {"token": server.key("jane"), "predicate": "select", "object": object_})[0]
+
+    assert ask(paths=["dataos://crm:public/customer"]) == 200 and ask(paths=["dataos://crm:public/payroll", "dataos://crm:secret/plan"]) == 403
+    assert ask(paths=[]) == 400 and server.post(authorize, {"token": "no key"})[0] == 401
+    decision = "/gateway/api/v1/datapolicy/decision/crm/public"
+    assert server.get(f"{decision}/customer", user="jane")[0] == 200
+    assert server.get(f"{decision}/payroll", user="jane")[0] == 404
+    assert server.get("/gateway/api/v1/query/not-a-query", user="jane")[0] == 404
+    assert server.get("/gateway/api/v1/clusters?nothing=1", user="jane")[0] == 400
+    assert server.get("/nowhere", user="jane")[0] == 404 and server.get("/health/ready", user="jane")[0] == 200
+    found = calls("door = 'http'")
+    assert [call[:5] for call in found] == [
+        ("http", "jane", "FAILED", "PERMISSION_DENIED", f"POST {authorize} select dataos://crm:public/payroll dataos://crm:secret/plan"),
+        ("http", "jane", "FAILED", "TABLE_NOT_FOUND", f"GET {decision}/payroll"),
+        ("http", "jane", "FAILED", "NOT_FOUND", "GET /gateway/api/v1/query/not-a-query"),
+        ("http", "jane", "FAILED", "INVALID_ARGUMENT", "GET /gateway/api/v1/clusters"),
+    ], found
+    [table] = json.loads(found[1][5])
+    assert (table["table"], table["decision"], table["access"]) == ("payroll", "DENIED", ["no-payroll"]), table
+    # A driver that asks after the keys of a table is answered alike for all, and a table that the caller may not see is recorded.
+    for table in ("customer", "payroll"):
+        primary_keys(server, "jane", "crm", "public", table)
+    [keys] = calls("door = 'flight'")
+    assert keys[:5] == ("flight", "jane", "FINISHED", None, "GetPrimaryKeys crm.public.payroll"), keys
+    assert json.loads(keys[5])[0]["decision"] == "DENIED", keys
+    own = server.rows("jane", f"SELECT tables FROM {AUDIT} WHERE statement_kind = 'API'")
+    assert len(own) == 5 and all(json.loads(row["tables"]) == [] for row in own), own
+
+
+def primary_keys(server, user, catalog, schema, table):
+    def field(number, payload):
+        return bytes([number << 3 | 2, len(payload)]) + payload
+
+    name = b"type.googleapis.com/arrow.flight.protocol.sql.CommandGetPrimaryKeys"
+    message = field(1, catalog.encode()) + field(2, schema.encode()) + field(3, table.encode())
+    with pyarrow.flight.FlightClient(f"grpc://{server.addresses['flight']}") as client:
+        options = pyarrow.flight.FlightCallOptions(headers=[client.authenticate_basic_token(user, server.key(user))])
+        info = client.get_flight_info(pyarrow.flight.FlightDescriptor.for_command(field(1, name) + field(2, message)), options)
+        assert client.do_get(info.endpoints[0].ticket, options).read_all().num_rows == 0
 
 
 def nothing_hidden_is_in_it(server):
@@ -164,7 +235,7 @@ def main():
     plain = Path(folder) / "plain"
     plain.mkdir()
     with Server(program, plain) as server:
-        for step in (every_kind_of_end_is_recorded, it_reads_as_a_table, one_sees_ones_own, sql_does_not_write_it, failed_logins_are_counted,
+        for step in (every_kind_of_end_is_recorded, it_reads_as_a_table, one_sees_ones_own, sql_does_not_write_it, failed_logins_are_counted, refused_calls_are_recorded,
                      nothing_hidden_is_in_it):
             step(server)
             print(f"ok {step.__name__}", flush=True)

@@ -3,14 +3,22 @@
 //! In: rows to write, or what is wanted. Out: rows, one after the other, never all at once. Only the thread of `audit.rs` writes; each reader has
 //! a connection of its own that cannot write.
 
-use std::{fs, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fs,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    time::Duration,
+};
 
-use rusqlite::{Connection, OpenFlags, Row, ToSql, params, types::Type};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Row, ToSql, Transaction, params, types::Type};
 
 use super::record::{Attempt, QueryRecord};
 
 /// How many attempts to log in are kept; somebody who tries for ever must not fill the disk.
 const MOST_ATTEMPTS: i64 = 100_000;
+/// How many different attempts of one minute are kept; more are counted together.
+const MOST_IN_A_MINUTE: i64 = 1_000;
 /// The layout of the file. A newer program may change it; an older one must not write it.
 const LAYOUT: i64 = 1;
 
@@ -126,24 +134,54 @@ pub(super) fn write(
                 query.bytes,
             ])?;
         }
-        let mut count = transaction.prepare_cached(
-            "INSERT INTO authentication_audit (minute, door, client_address, user, error_code, error_message, attempts)
-             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts",
-        )?;
-        for (attempt, times) in attempts {
+    }
+    count(&transaction, attempts)?;
+    transaction.commit()
+}
+
+/// Counts attempts to log in: one that is known already, or is new in a minute that has few. Others are counted together.
+fn count(transaction: &Transaction<'_>, attempts: &[(Attempt, i64)]) -> rusqlite::Result<()> {
+    let mut known = transaction.prepare_cached(
+        "UPDATE authentication_audit SET attempts = attempts + ?1
+         WHERE minute = ?2 AND door = ?3 AND client_address = ?4 AND user = ?5 AND error_code = ?6 AND error_message = ?7",
+    )?;
+    let mut add = transaction.prepare_cached(
+        "INSERT INTO authentication_audit (attempts, minute, door, client_address, user, error_code, error_message)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    let mut different = transaction.prepare_cached("SELECT count(*) FROM authentication_audit WHERE minute = ?1")?;
+    let mut minutes: HashMap<i64, i64> = HashMap::new();
+    for (attempt, times) in attempts {
+        let write = |statement: &mut CachedStatement<'_>, attempt: &Attempt| {
             let user = attempt.user.as_deref().unwrap_or_default();
-            count.execute(params![
+            statement.execute(params![
+                times,
                 attempt.minute,
                 attempt.door,
                 attempt.client_address,
                 user,
                 attempt.error_code,
                 attempt.error_message,
-                times,
-            ])?;
+            ])
+        };
+        if write(&mut known, attempt)? > 0 {
+            continue;
+        }
+        let there = match minutes.entry(attempt.minute) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(minute) => minute.insert(different.query_row(params![attempt.minute], |row| row.get(0))?),
+        };
+        if *there < MOST_IN_A_MINUTE {
+            *there += 1;
+            write(&mut add, attempt)?;
+            continue;
+        }
+        let several = attempt.clone().of_several();
+        if write(&mut known, &several)? == 0 {
+            write(&mut add, &several)?;
         }
     }
-    transaction.commit()
+    Ok(())
 }
 
 /// Forgets what is older than `before`, a little at a time; true when there was nothing left to forget.
@@ -400,7 +438,7 @@ mod tests {
         };
         write(&mut connection, &[], &[(attempt.clone(), 2)]).unwrap();
         write(&mut connection, &[], &[(attempt.clone(), 3)]).unwrap();
-        assert_eq!(attempts(&path).unwrap(), [(attempt, 5)]);
+        assert_eq!(attempts(&path).unwrap(), [(attempt.clone(), 5)]);
         assert!(
             reader(&path)
                 .unwrap()
@@ -411,5 +449,65 @@ mod tests {
             std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap()) & 0o777,
             0o600
         );
+    }
+
+    #[test]
+    fn a_flood_of_names_does_not_grow_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.db");
+        let mut connection = open(&path).unwrap();
+        let attempt = |minute: i64, number: i64| Attempt {
+            minute,
+            door: "flight".into(),
+            client_address: format!("10.0.0.{}", number % 100),
+            user: Some(format!("user{number}")),
+            error_code: "INVALID_CREDENTIALS".into(),
+            error_message: "wrong".into(),
+        };
+        let most = MOST_IN_A_MINUTE;
+        for batch in 0..30 {
+            let numbers = batch * 200..(batch + 1) * 200;
+            let some: Vec<_> = numbers.map(|number| (attempt(60_000, number), 1)).collect();
+            write(&mut connection, &[], &some).unwrap();
+        }
+        let kept = attempts(&path).unwrap();
+        assert_eq!(kept.len() as i64, most + 1);
+        assert_eq!(
+            kept.iter().map(|(_, times)| times).sum::<i64>(),
+            6_000,
+            "each is counted"
+        );
+        let several = attempt(60_000, 0).of_several();
+        assert!(kept.contains(&(several, 6_000 - most)));
+        // What is known goes on being counted by itself, and another minute begins anew.
+        write(
+            &mut connection,
+            &[],
+            &[(attempt(60_000, 3), 2), (attempt(120_000, 9_999), 1)],
+        )
+        .unwrap();
+        let kept = attempts(&path).unwrap();
+        assert!(kept.contains(&(attempt(60_000, 3), 3)) && kept.contains(&(attempt(120_000, 9_999), 1)));
+    }
+
+    #[test]
+    fn the_file_gives_back_what_was_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = open(&folder.path().join("audit.db")).unwrap();
+        let pages = |connection: &Connection| -> i64 {
+            connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
+        };
+        let empty = pages(&connection);
+        let many: Vec<_> = (0..2_000)
+            .map(|number| QueryRecord {
+                query: "x".repeat(1_000),
+                ..query(&number.to_string(), "jane", 1, Some(2))
+            })
+            .collect();
+        write(&mut connection, &many, &[]).unwrap();
+        let full = pages(&connection);
+        assert!(full > empty + 400, "{empty} {full}");
+        assert!(forget(&connection, 2).unwrap());
+        assert!(pages(&connection) < empty + 20, "{empty} {full} {}", pages(&connection));
     }
 }

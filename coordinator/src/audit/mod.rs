@@ -20,12 +20,13 @@ use std::{
 };
 
 use chrono::Utc;
+use minerva_policy::Principal;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
 use crate::{
     error::{Code, QueryError, Result},
-    queries::{Client, Record},
+    queries::{Client, Record, State},
 };
 
 pub(crate) use file::Wanted;
@@ -45,6 +46,10 @@ const FORGET_EVERY: Duration = Duration::from_secs(600);
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// The longest name of a user that is kept of an attempt to log in.
 const LONGEST_CLAIM: usize = 128;
+/// The longest text of an error that is kept of an attempt to log in.
+const LONGEST_REASON: usize = 500;
+/// What kind of statement a call of a door is that is none. Its text holds names and no values.
+const CALL: &str = "API";
 
 /// How records are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +85,31 @@ struct Waiting {
     handed: u64,
     failure: Option<String>,
     closing: bool,
+    /// Whether the thread has ended, and nothing is written any more.
+    ended: bool,
+}
+
+impl Waiting {
+    fn failure(&self) -> Option<&str> {
+        match self.ended {
+            true => Some("the thread that writes it has failed; restart the coordinator"),
+            false => self.failure.as_deref(),
+        }
+    }
+}
+
+/// A call of a door that is no statement, to be recorded because the caller was refused something.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) id: String,
+    pub(crate) principal: &'a Principal,
+    pub(crate) client: &'a Client,
+    pub(crate) cluster: &'a str,
+    /// What was called, with the names that it was about.
+    pub(crate) what: String,
+    /// How it ended, if it was not answered like any other.
+    pub(crate) error: Option<&'a QueryError>,
+    pub(crate) traced: Traced,
 }
 
 /// A record whose tables are not written out yet.
@@ -119,7 +149,10 @@ impl Audit {
             .name("audit".to_owned())
             // Plans may be deep.
             .stack_size(32 << 20)
-            .spawn(move || writer.run())
+            .spawn(move || {
+                let _end = End(Arc::clone(&writer.shared));
+                writer.run();
+            })
             .map_err(|error| format!("the audit's thread cannot be started: {error}"))?;
         Ok(Self {
             path,
@@ -137,7 +170,7 @@ impl Audit {
 
     /// Why nothing can be recorded at the moment.
     pub(crate) fn failure(&self) -> Option<String> {
-        locked(&self.shared.waiting).failure.clone()
+        locked(&self.shared.waiting).failure().map(str::to_owned)
     }
 
     /// Whether a statement may run: what cannot be recorded does not run.
@@ -150,7 +183,8 @@ impl Audit {
             QueryError::new(Code::InsufficientDisk, format!("the audit cannot be written: {why}"))
                 .with_hint("no statement runs without its record; an operator finds the reason in the server's log")
         };
-        match &waiting.failure {
+        match waiting.failure() {
+            Some(_) if waiting.ended => Err(refused("the thread that writes it has failed")),
             Some(_) => Err(refused("its file does not take records")),
             None if waiting.queries.len() >= MOST_WAITING => Err(refused("too many records wait for the disk")),
             None => Ok(()),
@@ -186,6 +220,37 @@ impl Audit {
         self.hand_over(|waiting| waiting.queries.push(Unwritten { record, traced }));
     }
 
+    /// Records a call that is no statement.
+    pub(crate) fn call(&self, call: Call<'_>) {
+        let now = Utc::now().timestamp_millis();
+        let record = QueryRecord {
+            query_id: call.id,
+            user: call.principal.id.clone(),
+            impersonator: call.principal.impersonator.clone(),
+            door: call.client.door.to_owned(),
+            client_address: call.client.address.clone(),
+            source: call.client.source.clone(),
+            cluster: call.cluster.to_owned(),
+            statement_kind: Some(CALL.to_owned()),
+            query: call.what,
+            resources_version: call.traced.resources.clone(),
+            state: if call.error.is_some() {
+                State::Failed
+            } else {
+                State::Finished
+            }
+            .as_str()
+            .to_owned(),
+            error_code: call.error.map(|error| error.code.as_str().to_owned()),
+            error_message: call.error.map(|error| error.message.clone()),
+            created: now,
+            ended: Some(now),
+            ..QueryRecord::default()
+        };
+        let traced = call.traced;
+        self.hand_over(|waiting| waiting.queries.push(Unwritten { record, traced }));
+    }
+
     /// Records that somebody could not prove who they are.
     pub(crate) fn attempt(&self, client: &Client, claimed: Option<&str>, error: &QueryError) {
         let minute = Utc::now().timestamp_millis().div_euclid(60_000) * 60_000;
@@ -196,17 +261,13 @@ impl Audit {
             client_address: host.map_or_else(|_| client.address.clone(), |address| address.ip().to_string()),
             user: claimed.map(|claimed| claimed.chars().take(LONGEST_CLAIM).collect()),
             error_code: error.code.as_str().to_owned(),
-            error_message: error.message.clone(),
+            error_message: error.message.chars().take(LONGEST_REASON).collect(),
         };
         self.hand_over(|waiting| {
             let known = waiting.attempts.contains_key(&attempt);
             let attempt = match known || waiting.attempts.len() < MOST_ATTEMPTS_WAITING {
                 true => attempt,
-                false => Attempt {
-                    user: None,
-                    client_address: "several".to_owned(),
-                    ..attempt
-                },
+                false => attempt.of_several(),
             };
             *waiting.attempts.entry(attempt).or_default() += 1;
         });
@@ -323,6 +384,19 @@ impl Reader {
     }
 }
 
+/// Says that the thread has ended, however it did.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut waiting = locked(&self.0.waiting);
+        waiting.ended = true;
+        if !waiting.closing {
+            tracing::error!("the audit's thread has failed; no statement runs until the coordinator is started again");
+        }
+    }
+}
+
 /// The thread that writes.
 struct Writer {
     connection: Connection,
@@ -384,7 +458,9 @@ impl Writer {
             }
             record.tables = traced.tables().to_string();
             if self.keeping.redact {
-                record.query = redacted(&record.query);
+                if record.statement_kind.as_deref() != Some(CALL) {
+                    record.query = redacted(&record.query);
+                }
                 // The text of an error may quote a value of the statement.
                 record.error_message = record.error_message.map(|_| "(redacted)".to_owned());
             }
@@ -428,3 +504,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

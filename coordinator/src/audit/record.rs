@@ -47,6 +47,18 @@ pub(crate) struct Attempt {
     pub(crate) error_message: String,
 }
 
+impl Attempt {
+    /// The same without what tells it from others, for when there are too many.
+    pub(crate) fn of_several(self) -> Self {
+        Self {
+            client_address: "several".to_owned(),
+            user: None,
+            error_message: "too many different attempts in one minute".to_owned(),
+            ..self
+        }
+    }
+}
+
 impl QueryRecord {
     /// The tables as this reader may know them. What a user was denied does not exist for them, and neither do the policies that denied it.
     pub(crate) fn tables_for(&self, sees_all: bool) -> String {

@@ -160,6 +160,15 @@ impl TableDecision {
 }
 
 impl Traced {
+    /// Notes that a table is named, and whether it may be selected.
+    pub(crate) fn named(&mut self, address: &Address, access: &AccessDecision) {
+        let mut table = TableDecision::new(address, "select", access);
+        if !access.allowed {
+            table.decision = "DENIED";
+        }
+        self.add(table);
+    }
+
     fn add(&mut self, table: TableDecision) {
         let same = |known: &TableDecision| known.address == table.address && known.predicate == table.predicate;
         if self.tables.iter().any(same) {

@@ -9,7 +9,10 @@ use minerva_policy::Explanation;
 use minerva_resources::Address;
 
 use super::{Catalog, TableRequest};
-use crate::error::{Code, QueryError, Result};
+use crate::{
+    audit::trace,
+    error::{Code, QueryError, Result},
+};
 
 /// A name that nobody gives to a dataset or collection.
 const NO_SUCH_NAME: &str = "no-such-name-90f1c4";
@@ -37,7 +40,9 @@ impl Catalog<'_> {
     /// What the principal sees of a table and why; what they may not select is answered as what does not exist.
     pub(crate) async fn own_decision(&self, address: &Address) -> Result<Explanation> {
         let is_there = self.snapshot.set.depot(&address.depot).is_some();
-        match is_there && self.snapshot.rules.may_select(self.principal, address).allowed {
+        let access = self.snapshot.rules.may_select(self.principal, address);
+        trace::note(|traced| traced.named(address, &access));
+        match is_there && access.allowed {
             true => match self.explain(self.principal, address).await {
                 Err(error) if error.code == Code::TableNotFound => {}
                 explained => return explained,

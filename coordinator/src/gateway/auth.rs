@@ -367,11 +367,10 @@ fn not_believed(refusal: Refusal) -> QueryError {
 
 fn locked_out(wait: Duration) -> QueryError {
     let seconds = wait.as_secs_f64().ceil();
-    QueryError::new(
-        Code::InvalidCredentials,
-        format!("too many wrong keys came from this address; try again in {seconds} s"),
-    )
-    .with_hint("keys of 32 characters and more, tokens and certificates are let in meanwhile")
+    // The seconds are no part of the message, by which the audit counts what is the same.
+    QueryError::new(Code::InvalidCredentials, "too many wrong keys came from this address").with_hint(format!(
+        "try again in {seconds} s; keys of 32 characters and more, tokens and certificates are let in meanwhile"
+    ))
 }
 
 /// The hash that is kept of a key: SHA-256 in lower-case hex.

@@ -206,7 +206,11 @@ identity-provider:
 fn refused_with(outcome: Result<Arc<Principal>>, why: &str) {
     let error = outcome.expect_err(why);
     assert_eq!(error.code, Code::InvalidCredentials, "{error}");
-    assert!(error.message.contains(why), "`{why}` is not in: {error}");
+    let (message, hint) = (&error.message, error.hint.as_deref().unwrap_or_default());
+    assert!(
+        message.contains(why) || hint.starts_with(why),
+        "`{why}` is not in: {message}; {hint}"
+    );
 }
 
 #[test]

@@ -18,13 +18,14 @@ use arrow_flight::{
     },
 };
 use bytes::Bytes;
+use minerva_resources::Address;
 use tonic::Status;
 
 use super::{
     status::{internal, status_of},
     table_schemas::TableSchemas,
 };
-use crate::{catalog::TableRequest, session::Session};
+use crate::{audit::trace::Traced, catalog::TableRequest, session::Session};
 
 /// The kinds of tables, as drivers call them (left) and as `information_schema` does (right).
 const KINDS: &[(&str, &str)] = &[
@@ -129,6 +130,41 @@ pub(super) fn table_types() -> Result<RecordBatch, Status> {
         builder.append(drivers);
     }
     builder.build().map_err(unbuildable)
+}
+
+/// A table that a command names.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) catalog: Option<String>,
+    pub(super) schema: Option<String>,
+    pub(super) table: String,
+}
+
+/// Records a command that names a table which the caller may not see. The answer is the same for every table: no source declares keys.
+pub(super) fn asked_after(session: &Session, command: &str, tables: &[Named]) -> Result<(), Status> {
+    let engine = session.engine();
+    let rules = &engine.snapshot().rules;
+    let (mut traced, mut denied, mut what) = (Traced::default(), false, command.to_owned());
+    for named in tables {
+        let catalog = named.catalog.clone().or_else(|| session.catalog_name());
+        let schema = named.schema.clone().or_else(|| session.schema_name());
+        let address = Address::new(
+            catalog.unwrap_or_default(),
+            schema.unwrap_or_default(),
+            named.table.clone(),
+        );
+        let access = rules.may_select(session.principal(), &address);
+        denied |= !access.allowed;
+        what.push_str(&format!(
+            " {}.{}.{}",
+            address.depot, address.collection, address.dataset
+        ));
+        traced.named(&address, &access);
+    }
+    match denied {
+        true => (engine.called(session.principal(), session.client(), what, None, traced)).map_err(status_of),
+        false => Ok(()),
+    }
 }
 
 /// The columns of the answer about primary keys.

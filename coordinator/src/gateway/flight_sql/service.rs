@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 use super::{
     connection::Peer,
     handles::{RESULT_TIME_OUT, Results, locked},
-    metadata,
+    metadata::{self, Named},
     parameters::read_rows,
     prepared::PreparedStatements,
     sessions::{Caller, Sessions, client, credentials_of, presented},
@@ -122,6 +122,10 @@ fn rows(batch: RecordBatch) -> Answer<Data> {
 
 fn nothing(schema: &SchemaRef) -> Answer<Data> {
     rows(RecordBatch::new_empty(Arc::clone(schema)))
+}
+
+fn named(catalog: Option<String>, schema: Option<String>, table: String) -> Named {
+    Named { catalog, schema, table }
 }
 
 /// The refusal of everything that wants a transaction.
@@ -366,7 +370,9 @@ impl FlightSqlService for Service {
         about(&metadata::PRIMARY_KEYS, request)
     }
 
-    async fn do_get_primary_keys(&self, _: CommandGetPrimaryKeys, _: Request<Ticket>) -> Answer<Data> {
+    async fn do_get_primary_keys(&self, command: CommandGetPrimaryKeys, request: Request<Ticket>) -> Answer<Data> {
+        let named = named(command.catalog, command.db_schema, command.table);
+        metadata::asked_after(&Caller::of(&request)?.session, "GetPrimaryKeys", &[named])?;
         nothing(&metadata::PRIMARY_KEYS)
     }
 
@@ -378,7 +384,9 @@ impl FlightSqlService for Service {
         about(&metadata::FOREIGN_KEYS, request)
     }
 
-    async fn do_get_exported_keys(&self, _: CommandGetExportedKeys, _: Request<Ticket>) -> Answer<Data> {
+    async fn do_get_exported_keys(&self, command: CommandGetExportedKeys, request: Request<Ticket>) -> Answer<Data> {
+        let named = named(command.catalog, command.db_schema, command.table);
+        metadata::asked_after(&Caller::of(&request)?.session, "GetExportedKeys", &[named])?;
         nothing(&metadata::FOREIGN_KEYS)
     }
 
@@ -390,7 +398,9 @@ impl FlightSqlService for Service {
         about(&metadata::FOREIGN_KEYS, request)
     }
 
-    async fn do_get_imported_keys(&self, _: CommandGetImportedKeys, _: Request<Ticket>) -> Answer<Data> {
+    async fn do_get_imported_keys(&self, command: CommandGetImportedKeys, request: Request<Ticket>) -> Answer<Data> {
+        let named = named(command.catalog, command.db_schema, command.table);
+        metadata::asked_after(&Caller::of(&request)?.session, "GetImportedKeys", &[named])?;
         nothing(&metadata::FOREIGN_KEYS)
     }
 
@@ -402,7 +412,16 @@ impl FlightSqlService for Service {
         about(&metadata::FOREIGN_KEYS, request)
     }
 
-    async fn do_get_cross_reference(&self, _: CommandGetCrossReference, _: Request<Ticket>) -> Answer<Data> {
+    async fn do_get_cross_reference(
+        &self,
+        command: CommandGetCrossReference,
+        request: Request<Ticket>,
+    ) -> Answer<Data> {
+        let both = [
+            named(command.pk_catalog, command.pk_db_schema, command.pk_table),
+            named(command.fk_catalog, command.fk_db_schema, command.fk_table),
+        ];
+        metadata::asked_after(&Caller::of(&request)?.session, "GetCrossReference", &both)?;
         nothing(&metadata::FOREIGN_KEYS)
     }
 

@@ -28,6 +28,14 @@ impl Refusal {
     }
 }
 
+/// What a response that refuses something says of it to the audit.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    pub(super) error: QueryError,
+    /// The names that it was about, beyond those in the path.
+    pub(super) about: String,
+}
+
 impl From<QueryError> for Refusal {
     fn from(error: QueryError) -> Self {
         Self(error)
@@ -38,14 +46,16 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self(error) = self;
         let mut said = json!({ "code": error.code.as_str(), "message": error.message });
-        if let (Some(said), Some(hint)) = (said.as_object_mut(), error.hint) {
-            said.insert("hint".to_owned(), Value::String(hint));
+        if let (Some(said), Some(hint)) = (said.as_object_mut(), &error.hint) {
+            said.insert("hint".to_owned(), Value::String(hint.clone()));
         }
         let mut response = json_with(status(error.code), &json!({ "error": said }));
         if error.code == Code::InvalidCredentials {
             let scheme = HeaderValue::from_static("Basic realm=\"Minerva\", charset=\"UTF-8\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
+        let about = String::new();
+        response.extensions_mut().insert(Refused { error, about });
         response
     }
 }

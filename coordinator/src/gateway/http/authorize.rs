@@ -13,10 +13,14 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    answer::{Answer, Refusal, json_of, json_with},
+    answer::{Answer, Refusal, Refused, json_of, json_with},
     caller::{body, client, holder_of, identify, presented},
+    record::made_by,
 };
-use crate::{engine::Engine, error::Code};
+use crate::{
+    engine::Engine,
+    error::{Code, QueryError},
+};
 
 /// How many names an object may have.
 const MOST_NAMES: usize = 1_000;
@@ -108,25 +112,34 @@ pub(super) async fn authorize(State(engine): State<Arc<Engine>>, request: Reques
         }
         Err(other) => return Err(other),
     };
-    let allowed = match asked {
-        Some((predicate, object)) => {
-            engine
-                .snapshot()
-                .rules
-                .decide_access(&principal, &predicate, &object)
-                .allowed
-        }
-        None => true,
-    };
-    Ok(match allowed {
-        true => json_of(&json!({
+    made_by(&parts.extensions, &principal);
+    let rules = &engine.snapshot().rules;
+    let denied = asked.filter(|(predicate, object)| !rules.decide_access(&principal, predicate, object).allowed);
+    Ok(match denied {
+        None => json_of(&json!({
             "allow": true,
             "result": { "id": principal.id, "tags": principal.tags },
             "valid": true,
         })),
-        false => json_with(
-            StatusCode::FORBIDDEN,
-            &json!({ "allow": false, "result": { "id": principal.id }, "valid": true }),
-        ),
+        Some((predicate, object)) => {
+            let mut response = json_with(
+                StatusCode::FORBIDDEN,
+                &json!({ "allow": false, "result": { "id": principal.id }, "valid": true }),
+            );
+            response
+                .extensions_mut()
+                .insert(refused(&principal.id, &predicate, &object));
+            response
+        }
     })
+}
+
+/// What the audit keeps of a denial.
+fn refused(user: &str, predicate: &str, object: &Object) -> Refused {
+    let names: Vec<&str> = object.paths.iter().chain(&object.tags).map(String::as_str).collect();
+    let message = format!("user `{user}` may not do what was asked about");
+    Refused {
+        error: QueryError::new(Code::PermissionDenied, message),
+        about: format!("{predicate} {}", names.join(" ")),
+    }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use minerva_policy::Principal;
 
-use super::{answer::Refusal, connections::Peer};
+use super::{answer::Refusal, connections::Peer, record::made_by};
 use crate::{
     engine::Engine,
     error::Code,
@@ -45,6 +45,7 @@ impl FromRequestParts<Arc<Engine>> for Caller {
             )
         })?;
         let principal = identify(engine, &shown, &client).await?;
+        made_by(&parts.extensions, &principal);
         if let Some(wanted) = parts.headers.get("cluster-name") {
             engine.serves(&String::from_utf8_lossy(wanted.as_bytes()))?;
         }

@@ -2,7 +2,7 @@
 //!
 //! In: a bound listener and the engine. Out: HTTP/1.1 until shutdown.
 //! The path of a call: `connections` (limits of size and time, TLS) -> `routes` (which path is whose) -> `caller` (who asks; never anonymous but
-//! for health) -> one file for each group of paths -> `answer` (JSON, and each error code as a status).
+//! for health) -> one file for each group of paths -> `answer` (JSON, and each error code as a status) -> `record` (refusals go to the audit).
 //! Every HTTP type stays inside this folder. Deliberately absent: statements; Trino's protocol is not served yet, and says so.
 
 mod answer;
@@ -14,6 +14,7 @@ mod decision;
 mod health;
 mod patient;
 mod queries;
+mod record;
 mod routes;
 
 use std::sync::Arc;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::Request,
+    middleware::from_fn_with_state,
     routing::{any, get, post},
 };
 
 use super::{
     answer::{Answer, Refusal},
-    authorize, clusters, decision, health, queries,
+    authorize, clusters, decision, health, queries, record,
 };
 use crate::{engine::Engine, error::Code};
 
@@ -27,6 +28,8 @@ pub(super) fn all(engine: Arc<Engine>) -> Router {
             "/gateway/api/v1/datapolicy/decision/{depot}/{collection}/{dataset}",
             get(decision::decide),
         )
+        // Of those above, refusals are recorded.
+        .route_layer(from_fn_with_state(Arc::clone(&engine), record::refusals))
         .route("/v1/statement", any(statement))
         .route("/v1/statement/{*rest}", any(statement))
         .fallback(unknown)

@@ -26,6 +26,8 @@ mod postgres;
 mod private_postgres;
 mod prompt;
 mod reload;
+mod spill;
+mod stopped_writes;
 mod tidy;
 mod tpch;
 mod tpch_data;

@@ -146,6 +146,13 @@ impl Postgres {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
+    /// A session that goes on with a statement until it is killed.
+    pub(crate) fn session(&self, sql: &str) -> Child {
+        let mut command = self.psql("postgres", sql);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
     /// The rows of a query in the database `postgres`, their values joined by `|`.
     pub(crate) fn ask(&self, sql: &str) -> Vec<String> {
         let answer = self.psql("postgres", sql).args(["-A", "-t"]).output().unwrap();

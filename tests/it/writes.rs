@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::{minerva::Minerva, private_postgres::Postgres};
 
-const PEOPLE: &str = "CREATE TABLE people (id int PRIMARY KEY, name text, region text, email text, pay int CHECK (pay >= 0)); \
+pub(crate) const PEOPLE: &str = "CREATE TABLE people (id int PRIMARY KEY, name text, region text, email text, pay int CHECK (pay >= 0)); \
     INSERT INTO people VALUES (1, 'Ada', 'EU', 'ada@x.org', 10), (2, 'Bo', 'US', 'canary@x.org', 20), (3, 'Cy', 'EU', 'cy@x.org', 30), \
     (4, 'Di', NULL, 'di@x.org', 40)";
 
@@ -85,7 +85,7 @@ type: dataset
 dataset: {address: 'dataos://ADDRESS/people', columns: [{name: email, tags: [PII.Email]}]}
 ";
 
-fn policies(depot: &str, collection: &str) -> String {
+pub(crate) fn policies(depot: &str, collection: &str) -> String {
     POLICIES
         .replace("DEPOT", &format!("{depot}.{collection}"))
         .replace("ADDRESS", &format!("{depot}:{collection}"))
@@ -104,7 +104,7 @@ fn depots(folder: &Path) -> String {
 }
 
 /// A server on a SQLite database that these statements make.
-fn on_sqlite(statements: &str) -> Minerva {
+pub(crate) fn on_sqlite(statements: &str) -> Minerva {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("lake")).unwrap();
     fs::create_dir_all(folder.path().join("resources")).unwrap();
@@ -118,7 +118,7 @@ fn on_sqlite(statements: &str) -> Minerva {
 }
 
 /// A table of the database itself, one line for each row.
-fn in_sqlite(minerva: &Minerva, sql: &str) -> Vec<String> {
+pub(crate) fn in_sqlite(minerva: &Minerva, sql: &str) -> Vec<String> {
     let connection = Connection::open(minerva.folder.path().join("crm.db")).unwrap();
     let mut statement = connection.prepare(sql).unwrap();
     let columns = statement.column_count();
@@ -136,7 +136,7 @@ fn in_sqlite(minerva: &Minerva, sql: &str) -> Vec<String> {
 }
 
 /// How many rows a statement says that it wrote.
-fn written(minerva: &Minerva, user: Option<(&str, &str)>, sql: &str) -> u64 {
+pub(crate) fn written(minerva: &Minerva, user: Option<(&str, &str)>, sql: &str) -> u64 {
     let output = minerva.run(user, sql, "CSV");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{sql}\n{said}");
@@ -146,7 +146,7 @@ fn written(minerva: &Minerva, user: Option<(&str, &str)>, sql: &str) -> u64 {
         .unwrap_or_else(|| panic!("{sql}: {said}"))
 }
 
-fn refused(minerva: &Minerva, user: Option<(&str, &str)>, sql: &str, expected: &[&str]) {
+pub(crate) fn refused(minerva: &Minerva, user: Option<(&str, &str)>, sql: &str, expected: &[&str]) {
     let error = minerva.error(user, sql);
     for part in expected {
         assert!(error.contains(part), "{sql}: `{part}` is not in: {error}");
@@ -293,7 +293,7 @@ fn hidden_rows_of_sqlite_are_neither_changed_nor_counted() {
     );
 }
 
-fn on_postgres(postgres: &Postgres) -> Minerva {
+pub(crate) fn on_postgres(postgres: &Postgres) -> Minerva {
     let depot = postgres
         .manifest()
         .replace("type: POSTGRESQL\n", "type: POSTGRESQL\n  acl: rw\n");

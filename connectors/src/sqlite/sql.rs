@@ -16,7 +16,7 @@ use crate::{Error, ErrorKind, ROW_ID, Scan, ScanFilter};
 
 /// The name that the dataset has inside the statement. Every column is written with it, because SQLite takes a quoted
 /// name that it does not find for a text.
-const ALIAS: &str = "t";
+pub(super) const ALIAS: &str = "t";
 
 /// A statement and the values of its parameters.
 #[derive(Debug, PartialEq)]
@@ -167,10 +167,10 @@ fn compared(scan: &Scan, column: &str, value: &ScalarValue) -> Result<String, Er
     })
 }
 
-/// A column that is read: one of the table, or the identity of its rows, whose name for SQLite comes with it.
+/// A column that is read: one of the table, or the identity of its rows, whose expression comes with it.
 fn selected(scan: &Scan, field: &Field) -> Result<String, Error> {
     match field.metadata().get(ROW_ID_NAME) {
-        Some(name) if field.name() == ROW_ID => Ok(format!("{ALIAS}.{name}")),
+        Some(expression) if field.name() == ROW_ID => Ok(expression.clone()),
         _ => column_name(scan, field.name()),
     }
 }

@@ -28,8 +28,16 @@ pub(super) struct TableInfo {
     pub(super) is_view: bool,
     pub(super) comparable: HashMap<String, Kind>,
     pub(super) rows: Option<u64>,
-    /// The name of the rowid, if the table has one that is not hidden behind columns of its names.
-    pub(super) row_id: Option<&'static str>,
+    pub(super) row_id: Option<RowId>,
+}
+
+/// What tells the rows of a table from each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RowId {
+    /// The rowid, by a name that no column has.
+    Rowid(&'static str),
+    /// The columns of the primary key of a table that has no rowid.
+    Key(Vec<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +72,11 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         return Ok(None);
     };
     let (schema, columns) = schema(connection, name, form)?;
-    let row_id = row_id(&columns).filter(|_| form == Form::Table);
+    let row_id = match form {
+        Form::Table => rowid(&columns).map(RowId::Rowid),
+        Form::WithoutRowid => Some(RowId::Key(key(connection, name)?)),
+        Form::View | Form::Virtual => None,
+    };
     let (comparable, rows) = match form {
         Form::Table => (
             comparable(connection, &columns)?,
@@ -217,7 +229,7 @@ fn rows(
     if let Some(rows) = analyzed_rows(connection, table)? {
         return Ok(Some(rows));
     }
-    let Some(rowid) = row_id(columns).filter(|_| has_rowid) else {
+    let Some(rowid) = rowid(columns).filter(|_| has_rowid) else {
         return Ok(None);
     };
     // Two statements, because SQLite walks to an end of the tree only when asked for one end at a time.
@@ -235,9 +247,17 @@ fn rows(
 }
 
 /// A name of the rowid that no column has.
-fn row_id(columns: &[ColumnInfo]) -> Option<&'static str> {
+fn rowid(columns: &[ColumnInfo]) -> Option<&'static str> {
     let is_column = |name: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
     ["rowid", "_rowid_", "oid"].into_iter().find(|name| !is_column(name))
+}
+
+/// The columns of the primary key, in its order.
+fn key(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement =
+        connection.prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE pk > 0 ORDER BY pk")?;
+    let names = statement.query_map([table], |row| row.get(0))?;
+    names.collect()
 }
 
 fn analyzed_rows(connection: &Connection, table: &str) -> rusqlite::Result<Option<u64>> {

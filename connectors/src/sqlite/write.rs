@@ -22,7 +22,8 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::connection::{Database, Stop};
 use super::kind::Kind;
-use super::table::{self, TableInfo};
+use super::sql::ALIAS;
+use super::table::{self, RowId, TableInfo};
 use super::{COLLECTION, SqliteSource, sql};
 use crate::writer::{Feed, Next, feed, named_twice, stored_as};
 use crate::{Change, Error, ErrorKind, ROW_ID, RemoteTable, Result, Source, Writer};
@@ -34,7 +35,7 @@ const EPOCH_DAYS: i32 = 719_163;
 const MOST_DIGITS: u8 = 15;
 const MOST_WHOLE_DIGITS: u8 = 18;
 
-/// Where in the metadata of the column [`ROW_ID`] the name stands by which SQLite knows it.
+/// Where in the metadata of the column [`ROW_ID`] stands what SQLite is asked for.
 pub(super) const ROW_ID_NAME: &str = "name";
 
 #[async_trait]
@@ -154,7 +155,8 @@ impl Writer for SqliteSource {
         let missing = error(ErrorKind::NotFound, "there is no table of this name");
         let no_identity = error(
             ErrorKind::Unsupported,
-            "its rows have no identity: views, virtual tables and tables WITHOUT ROWID are not changed",
+            "its rows have no identity: views, virtual tables, and tables with columns called rowid, _rowid_ and oid are not changed; \
+             change the table under a view, or rename one of the columns",
         );
         if collection != COLLECTION {
             return Err(missing);
@@ -172,10 +174,10 @@ impl Writer for SqliteSource {
         });
         let (connection, found) = begun.await?;
         let info = found.ok_or(missing)?;
-        let row_id = info.row_id.ok_or(no_identity)?;
+        let row_id = info.row_id.clone().ok_or(no_identity)?;
         let address = Address::new(self.depot(), collection, dataset);
         Ok(Box::new(SqliteChange {
-            table: Arc::new(provider(address, &info, row_id)),
+            table: Arc::new(provider(address, &info, &row_id)),
             database: Arc::clone(&self.database),
             dataset: dataset.to_owned(),
             about,
@@ -349,7 +351,7 @@ struct SqliteChange {
     table: Arc<RemoteTable>,
     dataset: String,
     about: String,
-    row_id: &'static str,
+    row_id: RowId,
     connection: Connection,
 }
 
@@ -360,7 +362,7 @@ impl Change for SqliteChange {
     }
 
     async fn delete(self: Box<Self>, rows: Vec<RecordBatch>) -> Result<u64> {
-        let sql = format!("DELETE FROM main.{} WHERE {} = ?1", quoted(&self.dataset), self.row_id);
+        let sql = format!("DELETE FROM main.{}", quoted(&self.dataset));
         self.apply(sql, rows).await
     }
 
@@ -373,18 +375,18 @@ impl Change for SqliteChange {
             .map(|(number, field)| format!("{} = ?{number}", quoted(field.name())))
             .collect();
         let (table, set) = (quoted(&self.dataset), set.join(", "));
-        let sql = format!("UPDATE main.{table} SET {set} WHERE {} = ?1", self.row_id);
-        self.apply(sql, rows).await
+        self.apply(format!("UPDATE main.{table} SET {set}"), rows).await
     }
 }
 
 impl SqliteChange {
-    /// Runs a statement for each row, with the row's identity as its first parameter. Every row is there: nobody else could remove it.
+    /// Runs a statement for each row, whose values are its parameters from the second on. Every row is there: nobody else could remove it.
     async fn apply(self, sql: String, rows: Vec<RecordBatch>) -> Result<u64> {
         let SqliteChange {
             database,
             about,
             connection,
+            row_id,
             ..
         } = self;
         let (working, object) = (Arc::clone(&database), about.clone());
@@ -392,7 +394,11 @@ impl SqliteChange {
             let run = || {
                 expect(stop.start(&connection))?;
                 let mut changed = 0_u64;
-                let mut statement = connection.prepare(&sql).map_err(Failed::Sqlite)?;
+                let mut statement = match &row_id {
+                    RowId::Rowid(name) => prepared(&connection, format!("{sql} WHERE {name} = ?1"))?,
+                    // Each row has a statement of its own.
+                    RowId::Key(_) => prepared(&connection, "SELECT 1".to_owned())?,
+                };
                 for batch in &rows {
                     let id = batch.column_by_name(ROW_ID).ok_or_else(|| no_place(&working))?;
                     let schema = batch.schema();
@@ -401,19 +407,21 @@ impl SqliteChange {
                         .collect();
                     for row in 0..batch.num_rows() {
                         expect(!stop.is_over())?;
-                        let id = value(id.as_ref(), row).ok_or_else(|| no_place(&working))?;
-                        let mut values = vec![id];
+                        let mut values = vec![value(id.as_ref(), row).ok_or_else(|| no_place(&working))?];
+                        if let (RowId::Key(columns), [Value::Text(key)]) = (&row_id, values.as_slice()) {
+                            statement = prepared(&connection, format!("{sql} WHERE {}", has_key(columns, key)))?;
+                        }
                         for (field, column) in &columns {
                             let value = value(column.as_ref(), row);
                             values.push(value.ok_or_else(|| Failed::Value(field.name().clone()))?);
                         }
-                        changed += statement.execute(params_from_iter(&values)).map_err(Failed::Sqlite)? as u64;
+                        if statement.execute(params_from_iter(&values)).map_err(Failed::Sqlite)? != 1 {
+                            let message =
+                                "a trigger or the collation of the table's key changed other rows than were to be changed; nothing was written";
+                            return Err(Failed::Because(working.failure(ErrorKind::Changed, message)));
+                        }
+                        changed += 1;
                     }
-                }
-                let wanted: usize = rows.iter().map(RecordBatch::num_rows).sum();
-                if changed != wanted as u64 {
-                    let message = "a trigger of the table changed rows that were to be changed; nothing was written";
-                    return Err(Failed::Because(working.failure(ErrorKind::Changed, message)));
                 }
                 drop(statement);
                 expect(!stop.is_over())?;
@@ -426,16 +434,36 @@ impl SqliteChange {
     }
 }
 
+fn prepared(connection: &Connection, sql: String) -> Result<rusqlite::Statement<'_>, Failed> {
+    connection.prepare(&sql).map_err(Failed::Sqlite)
+}
+
+/// The condition that a row has this key, which SQLite has written itself as literals. The first parameter stands there to keep its number.
+fn has_key(columns: &[String], key: &str) -> String {
+    let columns: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
+    format!("({}) = ({key}) AND ?1 IS NOT NULL", columns.join(", "))
+}
+
 /// The table with the identity of its rows.
-fn provider(address: Address, info: &TableInfo, row_id: &'static str) -> RemoteTable {
+fn provider(address: Address, info: &TableInfo, row_id: &RowId) -> RemoteTable {
     let mut fields: Vec<Field> = info
         .schema
         .fields()
         .iter()
         .map(|field| field.as_ref().clone())
         .collect();
-    let name = std::iter::once((ROW_ID_NAME.to_owned(), row_id.to_owned())).collect();
-    fields.push(Field::new(ROW_ID, DataType::Int64, false).with_metadata(name));
+    let (selected, data_type) = match row_id {
+        RowId::Rowid(name) => (format!("{ALIAS}.{name}"), DataType::Int64),
+        // `quote` writes every value as the literal that it is.
+        RowId::Key(columns) => {
+            let literals = columns
+                .iter()
+                .map(|column| format!("quote({ALIAS}.{})", quoted(column)));
+            (literals.collect::<Vec<_>>().join(" || ', ' || "), DataType::Utf8View)
+        }
+    };
+    let name = std::iter::once((ROW_ID_NAME.to_owned(), selected)).collect();
+    fields.push(Field::new(ROW_ID, data_type, false).with_metadata(name));
     let comparable = info.comparable.clone();
     RemoteTable::new(address, Arc::new(Schema::new(fields)))
         .with_filters(move |filter| sql::accepts(filter, &comparable))
@@ -547,4 +575,63 @@ fn is_plain_year(date: NaiveDate) -> bool {
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancel_between_two_statements_undoes_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crm.db");
+        let count = || -> i64 {
+            let connection = Connection::open(&path).unwrap();
+            connection
+                .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+                .unwrap()
+        };
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("CREATE TABLE t (x int)")
+            .unwrap();
+        let database = Arc::new(Database::new("crm", path.clone()));
+        let (inserted, has_inserted) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        let (ended, has_ended) = mpsc::channel::<()>();
+        let writing = Arc::clone(&database);
+        let task = tokio::spawn(async move {
+            in_transaction(&writing, "main.t", move |connection| {
+                // Gone when the transaction is.
+                let _ended = ended;
+                connection
+                    .execute_batch("INSERT INTO t VALUES (1)")
+                    .map_err(Failed::Sqlite)?;
+                inserted.send(()).unwrap();
+                // While it waits here no statement runs that could be interrupted.
+                goes_on.recv().unwrap();
+                Ok(())
+            })
+            .await
+        });
+        tokio::task::spawn_blocking(move || has_inserted.recv().unwrap())
+            .await
+            .unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        go_on.send(()).unwrap();
+        tokio::task::spawn_blocking(move || has_ended.recv().unwrap_err())
+            .await
+            .unwrap();
+        // The next transaction waits for the end of this one.
+        let next = in_transaction(&database, "main.t", |connection| {
+            connection
+                .execute_batch("INSERT INTO t VALUES (2)")
+                .map_err(Failed::Sqlite)
+        });
+        next.await.unwrap();
+        assert_eq!(count(), 1);
+    }
 }

@@ -15,6 +15,7 @@ use datafusion::{
         ScalarValue, TableReference,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
+    datasource::empty::EmptyTable,
     execution::{SessionState, memory_pool::MemoryConsumer},
     logical_expr::{Expr, LogicalPlan},
     sql::{
@@ -47,13 +48,15 @@ impl Writing<'_> {
         let catalog = Catalog::of(self.session, self.snapshot);
         let place = catalog.writable(&table.name, Deed::Delete).await?;
         let target = catalog.target(&place).await?;
+        self.expect_allowed(table, &[], &[], &place, &target, parameters.clone())
+            .await?;
         let address = &place.address;
         let change = writer(&place)?
             .change(&address.collection, &address.dataset)
             .await
             .map_err(from_depot)?;
         let target = self.same(&catalog, &place, target).await?;
-        let (rows, ..) = self
+        let rows = self
             .find(table, &[], &place, &target, change.table(), parameters)
             .await?;
         change.delete(rows).await.map_err(from_depot)
@@ -69,6 +72,8 @@ impl Writing<'_> {
         let catalog = Catalog::of(self.session, self.snapshot);
         let place = catalog.writable(&table.name, Deed::Update).await?;
         let target = catalog.target(&place).await?;
+        self.expect_allowed(table, &columns, &values, &place, &target, parameters.clone())
+            .await?;
         let address = &place.address;
         let change = writer(&place)?
             .change(&address.collection, &address.dataset)
@@ -76,20 +81,9 @@ impl Writing<'_> {
             .map_err(from_depot)?;
         let target = self.same(&catalog, &place, target).await?;
         let written = fit::named(&target.schema, &columns)?;
-        let masked = target.governance.masked_columns();
-        if let Some(column) = columns.iter().find(|column| masked.contains(*column)) {
-            let message = format!("column `{column}` of `{address}` is masked for you, and takes no values of yours");
-            return Err(QueryError::new(Code::PermissionDenied, message));
-        }
-        let (rows, plan, types) = self
+        let rows = self
             .find(table, &values, &place, &target, change.table(), parameters)
             .await?;
-        // The columns of the query are the identity of the row, the new values, and what is checked.
-        let names: Vec<String> = std::iter::once(String::new()).chain(columns.iter().cloned()).collect();
-        let tags = self.lacking(self.carried(&plan, &names)?, address);
-        tags::expect_accepted(&tags, &place.depot)?;
-        tags::expect_none_new(&tags, address)?;
-        fit::expect_assignable(types.iter().skip(1), &written)?;
         let state = self.session.state(self.snapshot, false);
         let checked: Vec<Field> = (target.governance.filtered_columns().iter())
             .filter_map(|name| target.raw.field_with_name(name).ok().cloned())
@@ -100,6 +94,48 @@ impl Writing<'_> {
             .map(|batch| new_rows(batch, &written, &checked, check.as_ref()))
             .collect();
         change.update(rows?).await.map_err(from_depot)
+    }
+
+    /// Everything that can be refused without looking at a row. It comes before the table is locked: who is refused keeps nobody waiting, and does
+    /// not wait for others. What it finds holds afterwards, since the table's columns are still the same then.
+    async fn expect_allowed(
+        &self,
+        table: &parse::Changed,
+        columns: &[String],
+        values: &[ExprAst],
+        place: &Place,
+        target: &Target,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<()> {
+        let address = &place.address;
+        let written = fit::named(&target.schema, columns)?;
+        let masked = target.governance.masked_columns();
+        if let Some(column) = columns.iter().find(|column| masked.contains(*column)) {
+            let message = format!("column `{column}` of `{address}` is masked for you, and takes no values of yours");
+            return Err(QueryError::new(Code::PermissionDenied, message));
+        }
+        let fields = target.raw.fields().iter().map(|field| field.as_ref().clone());
+        let identity = Field::new(ROW_ID, DataType::Null, true);
+        let schema = Arc::new(Schema::new(fields.chain([identity]).collect::<Vec<_>>()));
+        let changed = Catalog::of(self.session, self.snapshot).changed(
+            TARGET,
+            place,
+            target,
+            Arc::new(EmptyTable::new(schema)),
+        )?;
+        let (state, names, plan) = plan(self.session, self.snapshot, table, values, &[], &changed).await?;
+        expect_unmasked(&plan, &table.alias, target, place)?;
+        // The columns of the query are the identity of the row and the new values.
+        let carried: Vec<String> = std::iter::once(String::new()).chain(columns.iter().cloned()).collect();
+        let tags = self.lacking(self.carried(&plan, &carried)?, address);
+        tags::expect_accepted(&tags, &place.depot)?;
+        tags::expect_none_new(&tags, address)?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        let planned = query::verified(self.session, state, names, plan, parameters).await?;
+        let found = planned.physical.schema();
+        fit::expect_assignable(found.fields().iter().skip(1).map(|field| field.data_type()), &written)
     }
 
     /// The target once nobody else changes it: it must be what it was when it was decided about.
@@ -124,7 +160,7 @@ impl Writing<'_> {
         target: &Target,
         raw: Arc<dyn TableProvider>,
         parameters: Vec<ScalarValue>,
-    ) -> Result<(Vec<RecordBatch>, LogicalPlan, Vec<DataType>)> {
+    ) -> Result<Vec<RecordBatch>> {
         let catalog = Catalog::of(self.session, self.snapshot);
         let changed = catalog.changed(TARGET, place, target, raw)?;
         let checked: Vec<String> = match (target.governance.is_open(), values.is_empty()) {
@@ -133,7 +169,7 @@ impl Writing<'_> {
         };
         let (state, names, plan) = plan(self.session, self.snapshot, table, values, &checked, &changed).await?;
         expect_unmasked(&plan, &table.alias, target, place)?;
-        let planned = query::verified(self.session, state, names, plan.clone(), parameters).await?;
+        let planned = query::verified(self.session, state, names, plan, parameters).await?;
         let mut rows = planned.execute(self.session, self.snapshot, self.tracked)?;
         self.tracked.running();
         // They are in memory until the last of them is found: a query that reads what it changes would not find its end.
@@ -144,9 +180,7 @@ impl Writing<'_> {
             reservation.try_grow(batch.get_array_memory_size())?;
             found.push(batch);
         }
-        let schema = rows.schema();
-        let types = schema.fields().iter().map(|field| field.data_type().clone());
-        Ok((found, plan, types.collect()))
+        Ok(found)
     }
 }
 
@@ -199,7 +233,7 @@ pub(super) async fn parameters(
     let deed = if values.is_empty() { Deed::Delete } else { Deed::Update };
     let place = catalog.writable(&table.name, deed).await?;
     let target = catalog.target(&place).await?;
-    let empty = Arc::new(datafusion::datasource::empty::EmptyTable::new(Arc::clone(&target.raw)));
+    let empty = Arc::new(EmptyTable::new(Arc::clone(&target.raw)));
     let changed = catalog.changed(TARGET, &place, &target, empty)?;
     let mut state = session.state(snapshot, false);
     let _names = catalog.changing(&changed).resolve(&query, &mut state).await?;

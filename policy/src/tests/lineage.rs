@@ -27,6 +27,11 @@ dataset:
     - {name: phone, tags: [PII.Phone]}
     - {name: home.city, tags: [PII.City]}
 ---
+name: plain
+version: v1
+type: dataset
+dataset: {address: 'dataos://crm:public/plain', columns: [{name: labels.value, tags: [PII.Label]}]}
+---
 name: secret
 version: v1
 type: dataset
@@ -46,6 +51,8 @@ fn context(rules: &Rules) -> SessionContext {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
     let number = |name: &str| Field::new(name, DataType::Int64, true);
     let list = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
+    let entries = Fields::from(vec![Field::new("key", DataType::Utf8, false), text("value")]);
+    let labels = DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false);
     let customer = vec![
         number("id"),
         text("email"),
@@ -56,7 +63,12 @@ fn context(rules: &Rules) -> SessionContext {
         ("customer", customer),
         (
             "plain",
-            vec![number("id"), text("note"), Field::new("list", list, true)],
+            vec![
+                number("id"),
+                text("note"),
+                Field::new("list", list, true),
+                Field::new("labels", labels, true),
+            ],
         ),
         ("secret", vec![number("id"), text("what")]),
     ] {
@@ -160,6 +172,10 @@ async fn tags_follow_columns_through_every_shape_of_query() {
         ),
         ("SELECT CAST(home AS VARCHAR) FROM customer", "0: PII.City"),
         ("SELECT unnest(list) FROM plain", ""),
+        ("SELECT labels FROM plain", "0.value: PII.Label"),
+        // A key is no field of that name.
+        ("SELECT labels['city'] AS c, note FROM plain", "0: PII.Label"),
+        ("SELECT labels['value'] AS c FROM plain", "0: PII.Label"),
         ("SELECT unnest([email, note]) FROM customer, plain", "0: PII.Email"),
         ("SELECT * FROM secret", "0: Secret; 1: Secret"),
         ("SELECT id + 1 FROM secret", "0: Secret"),

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -221,6 +222,32 @@ def primary_keys(server, user, catalog, schema, table):
         assert client.do_get(info.endpoints[0].ticket, options).read_all().num_rows == 0
 
 
+def what_cannot_be_recorded_does_not_run(server):
+    def ready():
+        return server.get("/health/ready")
+
+    decision = "/gateway/api/v1/datapolicy/decision/crm/public/payroll"
+    assert ready()[0] == 200
+    other = sqlite3.connect(server.folder / "data/audit.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    server.client("sql", "-e", "SELECT 48151 AS it_is_recorded_later")
+    until = time.monotonic() + 60
+    while ready()[0] == 200:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert ready() == (503, {"status": "not ready", "resources": "in force", "workers": "alive", "audit": "not written"}), ready()
+    assert "INSUFFICIENT_DISK" in server.error("jane", "SELECT 48152 AS never")
+    status, said = server.get(decision, user="jane")
+    assert (status, said["error"]["code"]) == (503, "INSUFFICIENT_DISK"), said
+    other.execute("ROLLBACK")
+    other.close()
+    while ready()[0] != 200:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert server.get(decision, user="jane")[0] == 404
+    assert len(records(server, "admin", "query LIKE '%48151%' AND query NOT LIKE '%query_audit%'")) == 1
+
+
 def nothing_hidden_is_in_it(server):
     files = b"".join(path.read_bytes() for path in Path(server.folder / "data").glob("audit.db*"))
     # Hidden and masked values, keys of users, texts of policies.
@@ -236,6 +263,7 @@ def main():
     plain.mkdir()
     with Server(program, plain) as server:
         for step in (every_kind_of_end_is_recorded, it_reads_as_a_table, one_sees_ones_own, sql_does_not_write_it, failed_logins_are_counted, refused_calls_are_recorded,
+                     what_cannot_be_recorded_does_not_run,
                      nothing_hidden_is_in_it):
             step(server)
             print(f"ok {step.__name__}", flush=True)

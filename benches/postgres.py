@@ -1,11 +1,12 @@
-"""Reading TPC-H's lineitem from PostgreSQL into Arrow over one connection, against psql and connectorx in the same run.
+"""Reading TPC-H's lineitem from PostgreSQL into Arrow, against psql, DuckDB, connectorx and ADBC in the same run.
 
     cargo bench -p minerva-connectors --bench postgres --no-run
     python benches/postgres.py --bench PATH-OF-THE-PROGRAM [--scale 1] [--runs 5]
 
 Starts a PostgreSQL of its own in a temporary folder (initdb and postgres in MINERVA_TEST_POSTGRES, on the path, or
-where Debian puts them; not as root unless there is a user `postgres`). Needs connectorx==0.4.6 and pyarrow.
-psql throws away what it gets from COPY in the binary format, so it is the least that reading can take.
+where Debian puts them; not as root unless there is a user `postgres`). Needs duckdb==1.5.5, duckdb_extension_postgres_scanner==1.5.5,
+connectorx==0.4.6, adbc-driver-postgresql and pyarrow. psql throws away what it gets from COPY in the binary format, so it is the least
+that reading over one connection can take; `psql x 2` reads a half of the pages over each of two.
 """
 
 import argparse
@@ -21,10 +22,30 @@ import sys
 import tempfile
 import time
 
+DUCKDB = """
+import sys, time, resource, pathlib, duckdb, duckdb_extension_postgres_scanner
+extension, = pathlib.Path(duckdb_extension_postgres_scanner.__file__).parent.glob("extensions/*/*.duckdb_extension")
+connection = duckdb.connect()
+connection.execute("PRAGMA disable_progress_bar")
+connection.execute(f"LOAD '{extension}'")
+connection.execute(f"ATTACH '{sys.argv[1]}' AS pg (TYPE postgres, READ_ONLY)")
+begun = time.monotonic()
+rows = sum(batch.num_rows for batch in connection.execute(f"SELECT {sys.argv[2]} FROM pg.public.lineitem").to_arrow_reader(65536))
+print(f"{time.monotonic() - begun:.3f} {rows} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}")
+"""
+ADBC = """
+import sys, time, resource
+from adbc_driver_postgresql import dbapi
+begun = time.monotonic()
+with dbapi.connect(sys.argv[1]) as connection, connection.cursor() as cursor:
+    cursor.execute(f"SELECT {sys.argv[2]} FROM lineitem")
+    rows = sum(batch.num_rows for batch in cursor.fetch_record_batch())
+print(f"{time.monotonic() - begun:.3f} {rows} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}")
+"""
 CONNECTORX = """
 import sys, time, resource, connectorx
 begun = time.monotonic()
-rows = connectorx.read_sql(sys.argv[1], "SELECT * FROM lineitem", return_type="arrow").num_rows
+rows = connectorx.read_sql(sys.argv[1], f"SELECT {sys.argv[2]} FROM lineitem", return_type="arrow").num_rows
 print(f"{time.monotonic() - begun:.3f} {rows} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}")
 """
 
@@ -68,6 +89,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bench", required=True)
     parser.add_argument("--scale", default="1")
+    parser.add_argument("--columns", default="*", help="such as l_orderkey,l_quantity,l_shipdate")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="minerva-bench-"))
@@ -75,23 +97,32 @@ def main():
     try:
         port = str(server.port)
         subprocess.run([options.bench, "load", port, "postgres", options.scale], check=True)
+        columns = options.columns
         psql = [str(server.bin / "psql"), "-h", "127.0.0.1", "-p", port, "-U", "admin", "postgres", "-c"]
-        psql.append("COPY (SELECT * FROM lineitem) TO STDOUT (FORMAT BINARY)")
+        pages = int(subprocess.run([*psql, "SELECT pg_relation_size('lineitem') / 8192", "-At"], check=True, capture_output=True).stdout)
         url = f"postgresql://admin@127.0.0.1:{port}/postgres?sslmode=disable"
 
         def timed(command):
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             return tuple(map(float, output.split()))
 
-        def by_psql():
+        def by_psql(*conditions):
             begun = time.monotonic()
-            subprocess.run(psql, check=True, stdout=subprocess.DEVNULL)
+            copies = [[*psql, f"COPY (SELECT {columns} FROM lineitem WHERE {where}) TO STDOUT (FORMAT BINARY)"] for where in conditions]
+            readers = [subprocess.Popen(copy, stdout=subprocess.DEVNULL) for copy in copies]
+            assert [reader.wait() for reader in readers] == [0] * len(readers)
             return (time.monotonic() - begun, 0, 0)
 
+        def by_python(program, where):
+            return lambda: timed([sys.executable, "-c", program, where, columns])
+
         readers = {
-            "psql": by_psql,
-            "minerva": lambda: timed([options.bench, "read", port, "postgres"]),
-            "connectorx": lambda: timed([sys.executable, "-c", CONNECTORX, url]),
+            "psql": lambda: by_psql("true"),
+            "psql x 2": lambda: by_psql(f"ctid < '({pages // 2},0)'", f"ctid >= '({pages // 2},0)'"),
+            "minerva": lambda: timed([options.bench, "read", port, "postgres", columns]),
+            "duckdb": by_python(DUCKDB, f"host=127.0.0.1 port={port} user=admin dbname=postgres"),
+            "adbc": by_python(ADBC, url),
+            "connectorx": by_python(CONNECTORX, url),
         }
         results = {name: [] for name in readers}
         for run in range(options.runs + 1):

@@ -1,4 +1,4 @@
-//! Reads a table of PostgreSQL into Arrow, and loads TPC-H's `lineitem` to read: `postgres load|read PORT DATABASE [SCALE]`.
+//! Reads a table of PostgreSQL into Arrow, and loads TPC-H's `lineitem` to read: `postgres load PORT DATABASE SCALE`, `postgres read PORT DATABASE [COLUMNS]`.
 //! Run by `postgres.py`, which knows the server and asks others in turn.
 #![allow(
     clippy::unwrap_used,
@@ -36,8 +36,9 @@ fn main() {
         .unwrap();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         ["load", port, database, scale] => runtime.block_on(load(port, database, scale.parse().unwrap())),
-        ["read", port, database] => runtime.block_on(read(port, database)),
-        _ => println!("usage: postgres load PORT DATABASE SCALE | postgres read PORT DATABASE"),
+        ["read", port, database] => runtime.block_on(read(port, database, "*")),
+        ["read", port, database, columns] => runtime.block_on(read(port, database, columns)),
+        _ => println!("usage: postgres load PORT DATABASE SCALE | postgres read PORT DATABASE [COLUMNS]"),
     }
 }
 
@@ -73,7 +74,7 @@ async fn load(port: &str, database: &str, scale: f64) {
 }
 
 /// Prints seconds, rows, and the most memory that it took, in MiB.
-async fn read(port: &str, database: &str) {
+async fn read(port: &str, database: &str, columns: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db.yaml");
     let manifest = format!(
@@ -92,7 +93,11 @@ async fn read(port: &str, database: &str) {
     let begun = Instant::now();
     let source = depots.open("db").await.unwrap();
     let table = source.dataset("public", "lineitem", &session).await.unwrap().unwrap();
-    let plan = table.scan(&session, None, &[], None).await.unwrap();
+    let projection: Option<Vec<usize>> = (columns != "*").then(|| {
+        let columns = columns.split(',');
+        columns.map(|column| table.schema().index_of(column).unwrap()).collect()
+    });
+    let plan = table.scan(&session, projection.as_ref(), &[], None).await.unwrap();
     let mut batches = execute_stream(plan, session.task_ctx()).unwrap();
     let mut rows = 0;
     while let Some(batch) = batches.next().await {

@@ -423,7 +423,10 @@ impl<'a> Catalog<'a> {
             .dataset(&address.collection, &address.dataset, &state)
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
-        let Some(raw) = found else { return Ok(None) };
+        let Some(raw) = found else {
+            std::hint::black_box(self.sees_place(address));
+            return Ok(None);
+        };
         let raw = match self.session.pushes_down(&address.depot) {
             true => raw,
             false => minerva_connectors::unpushed(raw),

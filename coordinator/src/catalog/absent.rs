@@ -21,12 +21,11 @@ impl Catalog<'_> {
     /// Does for a table that may not be selected what is done for one that is not there: the same work, and the same failures. What a depot says
     /// of the table itself is never asked for.
     pub(super) async fn look_for_nothing(&self, address: &Address) -> Result<()> {
-        let rules = &self.snapshot.rules;
         let depot = &address.depot;
-        if self.snapshot.set.depot(depot).is_none() || !rules.may_see_depot(self.principal, depot) {
+        let Some(sees_collection) = self.sees_place(address) else {
             return Ok(());
-        }
-        let collection = match rules.may_see_collection(self.principal, depot, &address.collection) {
+        };
+        let collection = match sees_collection {
             true => address.collection.as_str(),
             false => NO_SUCH_NAME,
         };
@@ -35,6 +34,15 @@ impl Catalog<'_> {
         let state = self.session.state(self.snapshot, false);
         source.dataset(collection, NO_SUCH_NAME, &state).await.map_err(failed)?;
         Ok(())
+    }
+
+    /// Whether the user may know of the collection, if they may know of its depot. It is asked about what is denied to find where to look for nothing, and
+    /// about what is missing so that it takes as long.
+    pub(super) fn sees_place(&self, address: &Address) -> Option<bool> {
+        let rules = &self.snapshot.rules;
+        let depot = &address.depot;
+        let sees_depot = self.snapshot.set.depot(depot).is_some() && rules.may_see_depot(self.principal, depot);
+        sees_depot.then(|| rules.may_see_collection(self.principal, depot, &address.collection))
     }
 
     /// What the principal sees of a table and why; what they may not select is answered as what does not exist.

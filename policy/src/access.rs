@@ -194,7 +194,7 @@ impl Rules {
                     let decision = self.decide_object(principal, predicate, &self.named(path, &object.tags));
                     match path.parse::<Address>() {
                         Ok(address) if decision.allowed && address.is_dataset() && REMOVES.contains(&predicate) => {
-                            let columns = self.declared_columns(&address);
+                            let columns = self.declared_columns(&address).map(|name| (name, vec![]));
                             let denied = self.unwritable(principal, predicate, &address, columns);
                             denied.map_or(decision, |(_, denied)| denied)
                         }

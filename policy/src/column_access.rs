@@ -66,15 +66,15 @@ impl Rules {
     /// Which columns of a table policies deny, whoever asks.
     pub(crate) fn column_denials(&self, address: &Address, schema: &Schema) -> Vec<ColumnDenial> {
         let names = schema.fields().iter().map(|field| field.name().as_str());
-        self.denials(&[SELECT], address, names)
+        self.denials(&[SELECT], address, names.map(|name| (name, vec![])))
     }
 
-    /// Which of these columns policies deny, when any of these is to be done to them.
+    /// Which of these columns, with tags that they have besides their own, policies deny when any of these is to be done to them.
     fn denials<'a>(
         &self,
         predicates: &[&str],
         address: &Address,
-        columns: impl Iterator<Item = &'a str>,
+        columns: impl Iterator<Item = (&'a str, Vec<String>)>,
     ) -> Vec<ColumnDenial> {
         let below = format!("{address}/");
         let denying: Vec<(usize, &AccessRule)> = (self.access().iter().enumerate())
@@ -87,9 +87,9 @@ impl Rules {
         // Most columns have no tags of their own: what denies one of them by its tags denies all.
         let mut by_tags: HashMap<Vec<String>, Vec<usize>> = HashMap::new();
         let mut denials = vec![];
-        for name in columns {
+        for (name, tags) in columns {
             let mut found = vec![];
-            for object in self.column_objects(address, name, &[]) {
+            for object in self.column_objects(address, name, &tags) {
                 let by_path = denying.iter().filter(|(_, rule)| rule.names_column(&object));
                 found.extend(by_path.map(|(index, _)| *index));
                 let tagged = by_tags.entry(object.tags).or_insert_with_key(|tags| {
@@ -178,14 +178,14 @@ impl Rules {
         }
     }
 
-    /// Which of these columns of a table the principal may not write to although they may write to the table, and why. Who is denied `write` may
-    /// do none of what writes.
+    /// Which of these columns of a table, with the tags that they bring along, the principal may not write to although they may write to the
+    /// table, and why. Who is denied `write` may do none of what writes.
     pub fn unwritable<'a>(
         &self,
         principal: &Principal,
         predicate: &str,
         address: &Address,
-        columns: impl Iterator<Item = &'a str>,
+        columns: impl Iterator<Item = (&'a str, Vec<String>)>,
     ) -> Option<(String, AccessDecision)> {
         if principal.is_operator() {
             return None;
@@ -202,6 +202,15 @@ impl Rules {
                 };
                 (!decision.because.is_empty()).then_some((denial.name, decision))
             })
+    }
+
+    /// Whether some policy may deny this to the principal for a column of the table. A no is certain.
+    pub fn may_deny_columns(&self, principal: &Principal, predicate: &str, address: &Address) -> bool {
+        let below = format!("{address}/");
+        let person = self.person(principal);
+        let mut rules = person.access(self);
+        let denies = |rule: &AccessRule| predicates_of(predicate).any(|predicate| rule.denies(predicate));
+        !principal.is_operator() && rules.any(|rule| denies(rule) && (rule.may_name_below(&below) || rule.has_tags()))
     }
 
     /// The columns of a table that manifests declare; a name with dots is a part of its first.

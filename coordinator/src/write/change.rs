@@ -48,6 +48,8 @@ impl Writing<'_> {
         let place = catalog.writable(&table.name, Deed::Delete).await?;
         let target = catalog.target(&place).await?;
         let address = &place.address;
+        let all = target.raw.fields().iter().map(|field| (field.name().as_str(), vec![]));
+        catalog.expect_columns(Deed::Delete, address, all)?;
         let change = writer(&place)?
             .change(&address.collection, &address.dataset)
             .await
@@ -79,8 +81,13 @@ impl Writing<'_> {
         let masked = target.governance.masked_columns();
         if let Some(column) = columns.iter().find(|column| masked.contains(*column)) {
             let message = format!("column `{column}` of `{address}` is masked for you, and takes no values of yours");
-            return Err(QueryError::new(Code::PermissionDenied, message));
+            return Err(QueryError::new(Code::PermissionDenied, message).with_hint("leave it out of SET"));
         }
+        catalog.expect_columns(
+            Deed::Update,
+            address,
+            columns.iter().map(|column| (column.as_str(), vec![])),
+        )?;
         let (rows, plan, types) = self
             .find(table, &values, &place, &target, change.table(), parameters)
             .await?;
@@ -240,7 +247,8 @@ fn expect_unmasked(plan: &LogicalPlan, alias: &Ident, target: &Target, place: &P
                 "column `{column}` of `{}` is masked for you, and can be used neither in WHERE nor in SET",
                 place.address
             );
-            Err(QueryError::new(Code::PermissionDenied, message))
+            let hint = "leave it out, or ask an operator for an exemption from the mask";
+            Err(QueryError::new(Code::PermissionDenied, message).with_hint(hint))
         }
     }
 }

@@ -372,7 +372,7 @@ dataset: {address: 'dataos://crm:public/customer', columns: [{name: email, tags:
         // What Heimdall says of a column, a statement meets.
         if let (Some(column), "") = (path.strip_prefix("dataos://crm:public/customer/"), tags) {
             let address = Address::new("crm", "public", "customer");
-            let denied = rules.unwritable(&tom, predicate, &address, std::iter::once(column));
+            let denied = rules.unwritable(&tom, predicate, &address, std::iter::once((column, vec![])));
             assert_eq!(denied.is_none(), expected, "{predicates} {objects}: {predicate} {path}");
         }
     }

@@ -106,7 +106,7 @@ pub(crate) fn report(answer: &Value, form: Form, dry_run: bool) -> Result<bool, 
 }
 
 /// The texts of the manifests by the names of their files, for a coordinator that may be elsewhere.
-pub(crate) fn read_to_send(paths: &[PathBuf]) -> Result<Map<String, Value>, Failure> {
+fn read_to_send(paths: &[PathBuf]) -> Result<Map<String, Value>, Failure> {
     fn add(path: &Path, named: bool, found: &mut Map<String, Value>) -> Result<(), Failure> {
         let cannot = |error: io::Error| Failure::Failed(format!("`{}` cannot be read: {error}", path.display()));
         if path.is_dir() {

@@ -11,7 +11,7 @@ use minerva_resources::{declared, no_such, plan_removal};
 use serde_json::{Value, json};
 
 use crate::{
-    apply::{read_to_send, report, settle},
+    apply::{report, settle},
     args::ServerArgs,
     client::call_once,
     explain_policy::Form,
@@ -82,7 +82,6 @@ fn unwanted(args: &DeleteArgs) -> Result<Vec<(&'static str, String)>, Failure> {
     if let Some(kind) = args.kind {
         return Ok(args.names.iter().map(|name| (kind, name.clone())).collect());
     }
-    read_to_send(&args.files)?;
     let found = declared(&args.files)
         .map_err(|problems| Failure::Failed(format!("the manifests cannot be read:\n{problems}")))?;
     match found.is_empty() {

@@ -110,6 +110,10 @@ pub(crate) async fn delete(session: &Session, unwanted: &[(String, String)], dry
                 wanted.push((known_kind(kind)?, name.as_str()));
             }
             expect_known(&known, &wanted)?;
+            if wanted.contains(&("user", session.principal().id.as_str())) {
+                let message = format!("user `{}` cannot delete themselves", session.principal().id);
+                return Err(QueryError::new(Code::PermissionDenied, message).with_hint("ask another operator"));
+            }
             plan_removal(&folders, &wanted)
         }
         Err(problems) => Err(problems),

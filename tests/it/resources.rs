@@ -238,6 +238,11 @@ fn a_resource_that_is_deleted_leaves_the_rest_as_it_was() {
         "{text}"
     );
     wait_until(|| minerva.error(analyst, sql).contains("NOT_FOUND"));
+    bad(
+        minerva.client(&["delete", "user", "admin"]),
+        1,
+        "user `admin` cannot delete themselves",
+    );
     bad(minerva.client(&["delete"]), 2, "required");
     bad(minerva.client(&["delete", "user"]), 2, "required");
     // API keys that were made by command.

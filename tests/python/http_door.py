@@ -190,6 +190,8 @@ def what_may_not_be_selected_is_answered_as_what_does_not_exist(server):
         return status, headers, json.dumps(said).replace(name, "TABLE")
 
     assert answer("crm/public/payroll") == answer("crm/public/nothing1")
+    # A table of which every column is denied.
+    assert answer("crm/public/columns") == answer("crm/public/nothing")
     assert answer("crm/secret/plan") == answer("crm/secret/nope")
     # A catalog of which nothing may be seen is no catalog.
     hidden, missing = answer("crm/public/customer", "tom"), answer("abc/public/customer", "tom")

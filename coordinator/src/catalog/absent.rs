@@ -40,6 +40,8 @@ impl Catalog<'_> {
         match is_there && self.snapshot.rules.may_select(self.principal, address).allowed {
             true => match self.explain(self.principal, address).await {
                 Err(error) if error.code == Code::TableNotFound => {}
+                // Every column of it is denied.
+                Ok(explained) if !explained.access.allowed => {}
                 explained => return explained,
             },
             false => self.look_for_nothing(address).await?,

@@ -124,8 +124,7 @@ fn resources_are_listed_and_shown_without_their_secrets() {
     // What `get` writes can be applied again where nothing was left out.
     let given = minerva.folder.path().join("given.yaml");
     fs::write(&given, &yaml).unwrap();
-    let mut again = minerva.client(&["apply", "--dry-run", "-f"]);
-    again.arg(&given);
+    let again = minerva.client(&["apply", "--dry-run", "-f", given.to_str().unwrap()]);
     assert!(good(again).contains("no decision about a declared user is altered"));
 
     bad(
@@ -237,7 +236,7 @@ fn a_resource_that_is_deleted_leaves_the_rest_as_it_was() {
         text.contains("policy/readers deleted\n") && text.contains("secret/login deleted\n"),
         "{text}"
     );
-    wait_until(|| minerva.error(analyst, sql).contains("NOT_FOUND"));
+    wait_until(|| said(&minerva.run(analyst, sql, "CSV")).contains("NOT_FOUND"));
     bad(
         minerva.client(&["delete", "user", "admin"]),
         1,

@@ -197,7 +197,7 @@ fn what_is_taken_out_leaves_the_rest_of_its_file_as_it_was() {
     assert_eq!(actions(&both).len(), 2);
     // A file that is named by itself is read at the next start.
     let file = folders.held.path().join("users.yaml");
-    plan_removal(&[file.clone()], &[("user", "joe"), ("user", "jane")])
+    plan_removal(std::slice::from_ref(&file), &[("user", "joe"), ("user", "jane")])
         .unwrap()
         .write()
         .unwrap();

@@ -15,7 +15,7 @@ use std::{
 use clap::{Args, builder::BoolishValueParser};
 use minerva_coordinator::{MOST_COMPARED, applied_json, refused_json, too_many};
 use minerva_policy::{Impact, misfits};
-use minerva_resources::{Address, load_changed, plan};
+use minerva_resources::{Address, Change, Problems, load_changed, plan};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -69,17 +69,22 @@ pub(crate) fn run(args: &ApplyArgs) -> ExitCode {
 /// Applies; true if it is not refused.
 fn apply(args: &ApplyArgs) -> Result<bool, Failure> {
     let answer = if args.resources.is_empty() || args.server.server.is_some() {
-        let arguments = json!({"manifests": texts(&args.files)?, "dry_run": args.dry_run});
+        let arguments = json!({"manifests": read_to_send(&args.files)?, "dry_run": args.dry_run});
         call_once(&args.server, args.user.as_deref(), "minerva.apply", &arguments)?
     } else {
         in_folder(args)?
     };
+    report(&answer, args.output, args.dry_run)
+}
+
+/// Writes what came of a change; true if it is not refused.
+pub(crate) fn report(answer: &Value, form: Form, dry_run: bool) -> Result<bool, Failure> {
     let list = |key: &str| answer.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let is_refused = !list("problems").is_empty() || !list("closed").is_empty();
     let out = &mut io::stdout().lock();
-    match args.output {
+    match form {
         Form::Json => writeln!(out, "{answer:#}")?,
-        Form::Text if list("problems").is_empty() => write_text(&answer, out)?,
+        Form::Text if list("problems").is_empty() => write_text(answer, out)?,
         Form::Text => {}
     }
     let errors = &mut io::stderr().lock();
@@ -94,14 +99,14 @@ fn apply(args: &ApplyArgs) -> Result<bool, Failure> {
     }
     if is_refused {
         writeln!(errors, "refused: nothing was changed")?;
-    } else if args.dry_run {
+    } else if dry_run {
         writeln!(errors, "nothing was changed, since this was a dry run")?;
     }
     Ok(!is_refused)
 }
 
 /// The texts of the manifests by the names of their files, for a coordinator that may be elsewhere.
-fn texts(paths: &[PathBuf]) -> Result<Map<String, Value>, Failure> {
+fn read_to_send(paths: &[PathBuf]) -> Result<Map<String, Value>, Failure> {
     fn add(path: &Path, named: bool, found: &mut Map<String, Value>) -> Result<(), Failure> {
         let cannot = |error: io::Error| Failure::Failed(format!("`{}` cannot be read: {error}", path.display()));
         if path.is_dir() {
@@ -115,8 +120,19 @@ fn texts(paths: &[PathBuf]) -> Result<Map<String, Value>, Failure> {
         let is_manifest = path
             .extension()
             .is_some_and(|ending| ending == "yaml" || ending == "yml");
-        if name.starts_with('.') || !is_manifest && !named {
-            return Ok(());
+        if name.starts_with('.') || !is_manifest {
+            // What is given by name is either taken or refused; a pipe has no name to speak of.
+            match named {
+                true if path.is_file() => {
+                    let message = format!(
+                        "`{}` is not the name of a file of manifests: it ends with `.yaml` or `.yml` and does not begin with `.`; rename it",
+                        path.display()
+                    );
+                    return Err(Failure::Usage(message));
+                }
+                true => {}
+                false => return Ok(()),
+            }
         }
         let name = if is_manifest { name } else { format!("{name}.yaml") };
         if found.contains_key(&name) {
@@ -137,20 +153,28 @@ fn in_folder(args: &ApplyArgs) -> Result<Value, Failure> {
         let message = "the last --resources is not a folder; new manifests could not be put into it";
         return Err(Failure::Usage(message.to_owned()));
     };
-    let planned = plan(&args.resources, into, &args.files)
-        .and_then(|change| Ok((load_changed(&args.resources, &change, &CHECKS)?, change)));
+    settle(&args.resources, plan(&args.resources, into, &args.files), args.dry_run)
+}
+
+/// Works out what a change of these folders alters, and makes it.
+pub(crate) fn settle(
+    resources: &[PathBuf],
+    planned: Result<Change, Problems>,
+    dry_run: bool,
+) -> Result<Value, Failure> {
+    let planned = planned.and_then(|change| Ok((load_changed(resources, &change, &CHECKS)?, change)));
     let (set, change) = match planned {
         Ok(planned) => planned,
         Err(problems) => return Ok(refused_json(&problems.0)),
     };
     let after = World::of(set)?;
     // What is in force may be out of order: then everything is new.
-    let before = minerva_resources::load(&args.resources, &CHECKS)
+    let before = minerva_resources::load(resources, &CHECKS)
         .ok()
         .map(World::of)
         .transpose()?;
     let impact = impact(before.as_ref(), &after);
-    let is_written = impact.closed.is_empty() && !args.dry_run && !change.files.is_empty();
+    let is_written = impact.closed.is_empty() && !dry_run && !change.files.is_empty();
     if is_written {
         change.write().map_err(Failure::Failed)?;
     }

@@ -8,9 +8,11 @@ mod apply;
 mod args;
 mod check;
 mod client;
+mod delete;
 mod demo;
 mod explain_policy;
 mod failure;
+mod get;
 mod line;
 mod output;
 mod profile;
@@ -39,7 +41,9 @@ Exit codes: 0 success; 1 failed; 2 wrong usage; 3 cannot connect or not authenti
 enum Command {
     Apply(apply::ApplyArgs),
     Check(check::CheckArgs),
+    Delete(delete::DeleteArgs),
     Demo(args::DemoArgs),
+    Get(get::GetArgs),
     /// Explains policies and tests them
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -72,7 +76,9 @@ fn main() -> ExitCode {
     match command {
         Command::Apply(args) => apply::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Delete(args) => delete::run(&args),
         Command::Demo(args) => demo::run(args),
+        Command::Get(args) => get::run(&args),
         Command::Policy(PolicyCommand::Explain(args)) => explain_policy::run(&args),
         Command::Policy(PolicyCommand::Test(args)) => test_policy::run(&args),
         Command::Serve(args) => serve::run(args),

@@ -56,6 +56,9 @@ fn test(args: &TestArgs) -> Result<bool, Failure> {
         let explanation = world.explain(&principal, &table);
         let outcomes = compare(test, &explanation, &table.schema);
         let mut is_explained = false;
+        if let Some(note) = &note {
+            writeln!(out, "note   {}: {note}", test.location)?;
+        }
         for outcome in outcomes {
             let (user, table) = (test.subject.id(), &test.table);
             let line = format!("{}: `{user}`, `{table}`, {}", test.location, outcome.subject);
@@ -68,9 +71,6 @@ fn test(args: &TestArgs) -> Result<bool, Failure> {
             writeln!(out, "FAILED {line}: expected {}, got {}", outcome.expected, outcome.got)?;
             if !is_explained {
                 is_explained = true;
-                if let Some(note) = &note {
-                    writeln!(out, "       note: {note}")?;
-                }
                 for line in explanation.to_string().lines() {
                     writeln!(out, "       | {line}")?;
                 }

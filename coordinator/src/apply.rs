@@ -1,7 +1,8 @@
-//! Manifests that an operator sends to hold from now on: what they alter is worked out first, then they are written as a whole.
+//! Manifests that an operator sends to hold from now on, or takes away: what that alters is worked out first, then it is written as a whole.
 //!
-//! In: texts of manifests. Out: what is created and changed, and every decision that is another. What is declared in a folder of `--resources` is
-//! replaced there, what is new goes into the data folder. Deliberately absent: comparing two decisions, which is the policies' business.
+//! In: texts of manifests, or names of resources. Out: what is created, changed and deleted, and every decision that is another; or the resources as
+//! they are declared. What is declared in a folder of `--resources` is replaced there, what is new goes into the data folder. Deliberately absent:
+//! comparing two decisions, which is the policies' business.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,10 @@ use std::{
 
 use datafusion::arrow::datatypes::SchemaRef;
 use minerva_policy::{Impact, Rules, explain, misfits};
-use minerva_resources::{Action, Address, Change, Check, Problem, Problems, ResourceSet, load_changed, plan};
+use minerva_resources::{
+    Address, Change, Check, Declared, Problem, Problems, ResourceSet, declared, kind_named, load_changed, no_such,
+    plan, plan_removal,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -35,14 +39,7 @@ pub fn applied_json(change: &Change, impact: &Impact, written: bool) -> Value {
     let resources: Vec<Value> = change
         .resources
         .iter()
-        .map(|(kind, name, action)| {
-            let action = match action {
-                Action::Created => "created",
-                Action::Changed => "changed",
-                Action::Unchanged => "unchanged",
-            };
-            json!({"kind": kind, "name": name, "action": action})
-        })
+        .map(|(kind, name, action)| json!({"kind": kind, "name": name, "action": action.as_str()}))
         .collect();
     let decisions: Vec<Value> = impact
         .altered
@@ -91,25 +88,111 @@ pub fn refused_json(problems: &[Problem]) -> Value {
 
 /// Puts manifests, by the name of their file, into the resources of a coordinator; a dry run changes nothing.
 pub(crate) async fn apply(session: &Session, manifests: &BTreeMap<String, String>, dry_run: bool) -> Result<Value> {
-    if !session.principal().is_operator() {
-        let message = format!("user `{}` may not change resources", session.principal().id);
-        return Err(QueryError::new(Code::PermissionDenied, message).with_hint("ask an operator"));
-    }
+    expect_operator(session, "change resources")?;
     let engine = Arc::clone(session.engine());
     let _one_at_a_time = engine.applying.lock().await;
-    let failed = |reason: String| QueryError::new(Code::GenericInternalError, reason);
     let given = Given::new(&engine.config.data, manifests)?;
-    let folders = engine.folders();
     let into = engine.own_folder();
-    let planned = plan(&folders, &into, std::slice::from_ref(&given.folder));
-    let loaded = planned.and_then(|change| Ok((load_changed(&folders, &change, &CHECKS)?, change)));
+    let planned = plan(&engine.folders(), &into, std::slice::from_ref(&given.folder));
+    take(session, planned, dry_run, |problems| given.named(problems)).await
+}
+
+/// Takes resources, by kind and name, out of those of a coordinator; a dry run changes nothing.
+pub(crate) async fn delete(session: &Session, unwanted: &[(String, String)], dry_run: bool) -> Result<Value> {
+    expect_operator(session, "change resources")?;
+    let engine = Arc::clone(session.engine());
+    let _one_at_a_time = engine.applying.lock().await;
+    let folders = engine.folders();
+    let planned = match declared(&folders) {
+        Ok(known) => {
+            let mut wanted = Vec::new();
+            for (kind, name) in unwanted {
+                wanted.push((known_kind(kind)?, name.as_str()));
+            }
+            expect_known(&known, &wanted)?;
+            if wanted.contains(&("user", session.principal().id.as_str())) {
+                let message = format!("user `{}` cannot delete themselves", session.principal().id);
+                return Err(QueryError::new(Code::PermissionDenied, message).with_hint("ask another operator"));
+            }
+            plan_removal(&folders, &wanted)
+        }
+        Err(problems) => Err(problems),
+    };
+    take(session, planned, dry_run, |problems| problems.0.clone()).await
+}
+
+/// The resources as they are declared, of one kind or of all, and of one name; with their manifests, in which nothing secret is. What lies in the
+/// folders and is not in force is told too.
+pub(crate) fn get(session: &Session, kind: Option<&str>, name: Option<&str>) -> Result<Value> {
+    expect_operator(session, "list resources")?;
+    let engine = session.engine();
+    let known = declared(&engine.folders());
+    let known = known.map_err(|problems| {
+        QueryError::new(
+            Code::InvalidArgument,
+            format!("the manifests cannot be read: {problems}"),
+        )
+        .with_hint("`minerva check` says what is wrong with them")
+    })?;
+    let kind = kind.map(known_kind).transpose()?;
+    if let (Some(kind), Some(name)) = (kind, name) {
+        expect_known(&known, &[(kind, name)])?;
+    }
+    let found = (known.iter())
+        .filter(|one| kind.is_none_or(|kind| kind == one.kind) && name.is_none_or(|name| name == one.name));
+    let resources: Vec<Value> = found.map(declared_json).collect();
+    Ok(json!({"resources": resources, "refused": engine.refused_resources()}))
+}
+
+/// A resource for programs, and its manifest as people read it.
+pub fn declared_json(one: &Declared) -> Value {
+    json!({
+        "kind": one.kind,
+        "name": one.name,
+        "location": one.location.to_string(),
+        "manifest": one.manifest.to_json(),
+        "yaml": one.manifest.to_yaml(),
+    })
+}
+
+fn expect_operator(session: &Session, deed: &str) -> Result<()> {
+    if session.principal().is_operator() {
+        return Ok(());
+    }
+    let message = format!("user `{}` may not {deed}", session.principal().id);
+    Err(QueryError::new(Code::PermissionDenied, message).with_hint("ask an operator"))
+}
+
+fn known_kind(written: &str) -> Result<&'static str> {
+    kind_named(written).map_err(|message| QueryError::new(Code::InvalidArgument, message))
+}
+
+fn expect_known(known: &[Declared], wanted: &[(&str, &str)]) -> Result<()> {
+    let is = |one: &Declared, wanted: &(&str, &str)| (one.kind, one.name.as_str()) == *wanted;
+    match wanted.iter().find(|wanted| !known.iter().any(|one| is(one, wanted))) {
+        None => Ok(()),
+        Some((kind, name)) => Err(QueryError::new(Code::NotFound, no_such(kind, name, known))
+            .with_hint(format!("`minerva get {kind}` lists those that there are"))),
+    }
+}
+
+/// Works out what a change alters, and makes it.
+async fn take(
+    session: &Session,
+    planned: std::result::Result<Change, Problems>,
+    dry_run: bool,
+    named: impl Fn(&Problems) -> Vec<Problem>,
+) -> Result<Value> {
+    let engine = Arc::clone(session.engine());
+    let failed = |reason: String| QueryError::new(Code::GenericInternalError, reason);
+    let loaded = planned.and_then(|change| Ok((load_changed(&engine.folders(), &change, &CHECKS)?, change)));
     let (set, change) = match loaded {
         Ok(loaded) => loaded,
-        Err(problems) => return Ok(refused_json(&given.named(&problems))),
+        Err(problems) => return Ok(refused_json(&named(&problems))),
     };
     let rules = match Rules::compile_with(&set, &engine.snapshot().derived) {
         Ok(rules) => rules,
-        Err(problems) => return Ok(refused_json(&given.named(&Problems(problems)))),
+        Err(problems) => return Ok(refused_json(&named(&Problems(problems)))),
     };
     let impact = impact(session, &set, &rules).await?;
     let written = impact.closed.is_empty() && !dry_run && !change.files.is_empty();
@@ -125,7 +208,7 @@ pub(crate) async fn apply(session: &Session, manifests: &BTreeMap<String, String
             .await
             .map_err(|error| failed(format!("the change was not written: {error}")))?
             .map_err(failed)?;
-        tracing::info!(user = %session.principal().full_name(), "resources were applied");
+        tracing::info!(user = %session.principal().full_name(), "resources were changed");
     }
     Ok(applied_json(&change, &impact, written))
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::{
+    audit::Owner,
     catalog::{Catalog, TableRequest, like},
     engine::Snapshot,
     error::{Code, QueryError, Result},
@@ -89,9 +90,9 @@ pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request
         }
         Request::KillQuery { query_id, message } => {
             let principal = session.principal();
-            let owner = (!principal.is_operator()).then_some(principal.id.as_str());
+            let owner = Owner::of(principal);
             let message = message.unwrap_or_else(|| format!("killed by `{}`", principal.full_name()));
-            match session.engine().queries.cancel(owner, &query_id, &message) {
+            match session.engine().queries.cancel(owner.as_ref(), &query_id, &message) {
                 true => Ok(Answer::Count(0)),
                 false => Err(
                     QueryError::new(Code::NotFound, format!("query `{query_id}` is not running"))

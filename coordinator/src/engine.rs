@@ -23,7 +23,7 @@ use minerva_resources::{Limits, Problems, Reload, ResourceSet, Resources};
 use crate::{
     admission::Admission,
     apply::CHECKS,
-    audit::{Audit, Keeping},
+    audit::{Audit, Keeping, Owner},
     config::Config,
     error::{Code, QueryError, Result},
     gateway::auth::{self, Authenticator, Credentials, Identities, KeyHash, Known, Presented},
@@ -337,16 +337,13 @@ impl Engine {
     /// # Errors
     /// None today; a queue that cannot be reached is one.
     pub fn cancel(&self, principal: &Principal, query_id: &str) -> Result<bool> {
-        let owner = (!principal.is_operator()).then_some(principal.id.as_str());
-        Ok(self
-            .queries
-            .cancel(owner, query_id, &format!("canceled by `{}`", principal.full_name())))
+        let message = format!("canceled by `{}`", principal.full_name());
+        Ok(self.queries.cancel(Owner::of(principal).as_ref(), query_id, &message))
     }
 
     /// How far a query of this user is; an operator may ask about anybody's. `None` when it is not known.
     pub fn progress(&self, principal: &Principal, query_id: &str) -> Option<Progress> {
-        let owner = (!principal.is_operator()).then_some(principal.id.as_str());
-        self.queries.progress(owner, query_id)
+        self.queries.progress(Owner::of(principal).as_ref(), query_id)
     }
 
     /// Makes an API key and keeps its hash.

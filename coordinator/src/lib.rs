@@ -29,7 +29,7 @@ mod system;
 mod views;
 mod write;
 
-pub use apply::{MOST_COMPARED, applied_json, refused_json, too_many};
+pub use apply::{MOST_COMPARED, applied_json, declared_json, refused_json, too_many};
 pub use catalog::{TableEntry, TableRequest};
 pub use cluster::{Bound, bind};
 pub use config::{Config, TlsFiles};

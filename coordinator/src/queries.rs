@@ -20,6 +20,7 @@ use rand::Rng;
 use tokio::sync::watch;
 
 use crate::{
+    audit::{Owner, may_see},
     error::{Code, QueryError, Result},
     progress::{self, Progress},
 };
@@ -112,7 +113,8 @@ pub(crate) struct Queries {
 #[derive(Debug, Default)]
 struct Inner {
     newest_last: VecDeque<Arc<Mutex<Record>>>,
-    running: HashMap<String, (String, watch::Sender<Option<String>>)>,
+    /// Who asked each query that runs, and how to stop it.
+    running: HashMap<String, (Principal, watch::Sender<Option<String>>)>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -178,7 +180,7 @@ impl Queries {
         }));
         let (sender, stop) = watch::channel(None);
         let mut inner = locked(&self.inner);
-        inner.running.insert(id, (principal.id.clone(), sender));
+        inner.running.insert(id, (principal.clone(), sender));
         inner.newest_last.push_back(Arc::clone(&record));
         while inner.newest_last.len() > KEPT {
             inner.newest_last.pop_front();
@@ -190,18 +192,18 @@ impl Queries {
         }
     }
 
-    /// What `user` may see: their own queries, or all.
-    pub(crate) fn list(&self, user: Option<&str>) -> Vec<Record> {
+    /// What somebody may see: the owner's queries, or all.
+    pub(crate) fn list(&self, owner: Option<&Owner>) -> Vec<Record> {
         let records: Vec<_> = locked(&self.inner).newest_last.iter().map(Arc::clone).collect();
         records
             .iter()
             .map(|record| locked(record).clone())
-            .filter(|record| user.is_none_or(|user| record.user == user))
+            .filter(|record| may_see(owner, &record.user, record.impersonator.as_deref()))
             .collect()
     }
 
-    /// How far a query is; `None` when it is not known or is none of `user`'s.
-    pub(crate) fn progress(&self, user: Option<&str>, id: &str) -> Option<Progress> {
+    /// How far a query is; `None` when it is not known or is none of the owner's.
+    pub(crate) fn progress(&self, owner: Option<&Owner>, id: &str) -> Option<Progress> {
         let newest_first = locked(&self.inner)
             .newest_last
             .iter()
@@ -210,7 +212,7 @@ impl Queries {
             .collect::<Vec<_>>();
         let record = newest_first.iter().find(|record| locked(record).id == id)?;
         let record = locked(record).clone();
-        if user.is_some_and(|user| user != record.user) {
+        if !may_see(owner, &record.user, record.impersonator.as_deref()) {
             return None;
         }
         let (stages, input) = match &record.running {
@@ -235,11 +237,11 @@ impl Queries {
         })
     }
 
-    /// Asks a query to stop; false when it has ended or is none of `user`'s.
-    pub(crate) fn cancel(&self, user: Option<&str>, id: &str, message: &str) -> bool {
+    /// Asks a query to stop; false when it has ended or is none of the owner's.
+    pub(crate) fn cancel(&self, owner: Option<&Owner>, id: &str, message: &str) -> bool {
         let inner = locked(&self.inner);
         match inner.running.get(id) {
-            Some((owner, sender)) if user.is_none_or(|user| user == owner) => {
+            Some((asked, sender)) if may_see(owner, &asked.id, asked.impersonator.as_deref()) => {
                 sender.send(Some(message.to_owned())).is_ok()
             }
             _ => false,
@@ -356,18 +358,27 @@ mod tests {
         let queries = Queries::new();
         let tracked = queries.begin(&jane(), &client(), "SELECT 1");
         let id = tracked.id();
-        assert!(!queries.cancel(Some("john"), &id, "no"), "another user's query");
-        assert_eq!(queries.progress(Some("john"), &id), None, "another user's query");
-        let progress = |user| {
+        let mut acting = jane();
+        acting.impersonator = Some("desk".to_owned());
+        let acting = Owner::of(&acting);
+        let (john, jane) = (
+            Owner::of(&Principal::new("john", [], Default::default())),
+            Owner::of(&jane()),
+        );
+        for other in [&john, &acting] {
+            assert!(!queries.cancel(other.as_ref(), &id, "no"), "another's query");
+            assert_eq!(queries.progress(other.as_ref(), &id), None, "another's query");
+        }
+        let progress = |user: Option<&Owner>| {
             queries
                 .progress(user, &id)
                 .map(|progress| (progress.state, progress.output_rows))
         };
         tracked.running();
         tracked.produced(3, 100);
-        assert_eq!(progress(Some("jane")), Some((State::Running, 3)));
-        assert_eq!(progress(None), progress(Some("jane")), "an operator's view");
-        assert!(queries.cancel(Some("jane"), &id, "stop"));
+        assert_eq!(progress(jane.as_ref()), Some((State::Running, 3)));
+        assert_eq!(progress(None), progress(jane.as_ref()), "an operator's view");
+        assert!(queries.cancel(jane.as_ref(), &id, "stop"));
         assert_eq!(tracked.stop_signal().borrow().as_deref(), Some("stop"));
         assert!(queries.is_busy());
         let last = queries.end(&tracked, Err(QueryError::new(Code::QueryCanceled, "stop")));
@@ -375,10 +386,10 @@ mod tests {
         assert!(queries.end(&tracked, Ok(())).is_none() && !queries.is_busy());
         assert!(!queries.cancel(None, &id, "late"), "it has ended");
         assert_eq!(
-            queries.list(Some("jane")).first().map(|record| record.state),
+            queries.list(jane.as_ref()).first().map(|record| record.state),
             Some(State::Canceled)
         );
-        assert!(queries.list(Some("john")).is_empty());
+        assert!(queries.list(john.as_ref()).is_empty() && queries.list(acting.as_ref()).is_empty());
     }
 
     #[test]

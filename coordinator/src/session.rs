@@ -332,6 +332,22 @@ impl Session {
         crate::apply::apply(self, manifests, dry_run).boxed().await
     }
 
+    /// Takes resources, by kind and name, away, or says for a dry run what that would alter. The answer is like that of [`Session::apply`].
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for all but operators; `NOT_FOUND` for what is not declared; `GENERIC_INTERNAL_ERROR` when the files cannot be written.
+    pub async fn delete_resources(&self, unwanted: &[(String, String)], dry_run: bool) -> Result<serde_json::Value> {
+        crate::apply::delete(self, unwanted, dry_run).await
+    }
+
+    /// The resources of a kind, or of all kinds, and of a name: `resources`, and why those that lie there are not in force, `refused`.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for all but operators; `NOT_FOUND` when the one that is named is not declared.
+    pub fn get_resources(&self, kind: Option<&str>, name: Option<&str>) -> Result<serde_json::Value> {
+        crate::apply::get(self, kind, name)
+    }
+
     /// What the user sees of a table and why; what they may not select does not exist.
     pub(crate) async fn own_decision(&self, address: &Address) -> Result<Explanation> {
         let snapshot = self.engine.snapshot();

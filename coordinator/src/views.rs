@@ -46,29 +46,41 @@ impl Definition {
     }
 }
 
+/// A view and whose it is.
+#[derive(Debug)]
+struct Kept {
+    owner: String,
+    definition: Definition,
+}
+
 /// The views of all depots.
 #[derive(Debug, Default)]
-pub(crate) struct Views(BTreeMap<Address, Definition>);
+pub(crate) struct Views(BTreeMap<Address, Kept>);
 
 impl Views {
     /// Those that are kept.
     pub(crate) fn read(store: &Store) -> Result<Self> {
         let mut views = BTreeMap::new();
-        for (address, _, definition) in store.views()? {
+        for (address, owner, definition) in store.views()? {
             let definition = serde_json::from_str(&definition).map_err(|error| {
                 QueryError::new(
                     Code::GenericInternalError,
                     format!("the definition of view `{address}` cannot be read: {error}"),
                 )
             })?;
-            views.insert(address, definition);
+            views.insert(address, Kept { owner, definition });
         }
         Ok(Self(views))
     }
 
     /// The view of this address.
     pub(crate) fn get(&self, address: &Address) -> Option<&Definition> {
-        self.0.get(address)
+        self.0.get(address).map(|kept| &kept.definition)
+    }
+
+    /// Who made the view last. It gives them nothing but to read its text.
+    pub(crate) fn owner(&self, address: &Address) -> Option<&str> {
+        self.0.get(address).map(|kept| kept.owner.as_str())
     }
 
     /// The addresses of the views of a depot.

@@ -98,6 +98,14 @@ pub(crate) const SELECT: &str = "select";
 const WRITE: &str = "write";
 /// What statements that write need, each for itself.
 const WRITES: [&str; 5] = ["create", "insert", "update", "delete", "drop"];
+/// What takes all columns of a row away with it.
+const REMOVES: [&str; 2] = ["delete", "drop"];
+
+/// What a policy may deny so that this may not be done: itself, and where it writes any writing.
+pub(crate) fn predicates_of(predicate: &str) -> impl Iterator<Item = &str> {
+    std::iter::once(predicate).chain(WRITES.contains(&predicate).then_some(WRITE))
+}
+
 /// What running a query on a cluster needs.
 const READ: &str = "read";
 
@@ -154,11 +162,18 @@ impl Rules {
     }
 
     /// May the principal do this to the table: `create`, `insert`, `update`, `delete` or `drop`. Who may `write` may do any of it, and who is
-    /// denied either may not.
+    /// denied either may not. Single columns may be denied on top of that ([`Rules::unwritable`]).
     pub fn may_write(&self, principal: &Principal, predicate: &str, address: &Address) -> AccessDecision {
-        let object = self.object(address);
-        let one = self.authorize(principal, predicate, &object);
-        let any = self.authorize(principal, WRITE, &object);
+        self.decide_object(principal, predicate, &self.object(address))
+    }
+
+    /// The same for anything and for any predicate: what writes goes by two names.
+    pub(crate) fn decide_object(&self, principal: &Principal, predicate: &str, object: &Object) -> AccessDecision {
+        let one = self.authorize(principal, predicate, object);
+        if !WRITES.contains(&predicate) {
+            return one;
+        }
+        let any = self.authorize(principal, WRITE, object);
         // Policies that decided without allowing have denied.
         let denies = |decision: &AccessDecision| !decision.allowed && !decision.because.is_empty();
         match () {
@@ -174,17 +189,22 @@ impl Rules {
         let mut allowed = AccessDecision::default();
         let mut decisions: Vec<AccessDecision> = (object.paths.iter())
             .map(|path| match column_in(path) {
-                Some((address, column)) => self.decide_column(principal, predicate, &address, column),
-                None => match path.parse::<Address>() {
-                    Ok(address) if address.is_dataset() && WRITES.contains(&predicate) && object.tags.is_empty() => {
-                        self.may_write(principal, predicate, &address)
+                Some((address, column)) => self.decide_column(principal, predicate, (&address, column), &object.tags),
+                None => {
+                    let decision = self.decide_object(principal, predicate, &self.named(path, &object.tags));
+                    match path.parse::<Address>() {
+                        Ok(address) if decision.allowed && address.is_dataset() && REMOVES.contains(&predicate) => {
+                            let columns = self.declared_columns(&address).map(|name| (name, vec![]));
+                            let denied = self.unwritable(principal, predicate, &address, columns);
+                            denied.map_or(decision, |(_, denied)| denied)
+                        }
+                        _ => decision,
                     }
-                    _ => self.authorize(principal, predicate, &self.named(path, &object.tags)),
-                },
+                }
             })
             .collect();
         if object.paths.is_empty() {
-            decisions.push(self.authorize(principal, predicate, &self.tagged(&object.tags)));
+            decisions.push(self.decide_object(principal, predicate, &self.tagged(&object.tags)));
         }
         for decision in decisions {
             if !decision.allowed {

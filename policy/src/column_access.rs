@@ -10,7 +10,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::Schema;
 use minerva_resources::Address;
 
-use crate::access::{AccessDecision, Object, SELECT, table_tag};
+use crate::access::{AccessDecision, AccessRule, SELECT, predicates_of, table_tag};
 use crate::principal::Principal;
 use crate::rules::{Person, PolicyRef, Rules};
 
@@ -37,13 +37,49 @@ impl ColumnDenial {
     }
 }
 
+/// A column or a part of it, under every name that policies may use.
+#[derive(Debug)]
+struct ColumnObject {
+    /// The address of its table and the `/` behind it.
+    table: String,
+    /// Its name.
+    name: String,
+    /// Its tags, those of its table and those that were given with it.
+    tags: Vec<String>,
+}
+
+impl AccessRule {
+    /// Whether the policy names the column by its path. Upper and lower case of the column's name are the same, because a denial that misses
+    /// its column would show it.
+    fn names_column(&self, column: &ColumnObject) -> bool {
+        let mut paths = self.policy.paths.iter();
+        paths.any(|glob| glob.matches_end_in_any_case(&column.table, &column.name))
+    }
+
+    /// Whether the policy names things that have these tags.
+    fn names_tagged(&self, tags: &[String]) -> bool {
+        self.policy.tags.matches(tags.iter().map(String::as_str))
+    }
+}
+
 impl Rules {
     /// Which columns of a table policies deny, whoever asks.
     pub(crate) fn column_denials(&self, address: &Address, schema: &Schema) -> Vec<ColumnDenial> {
+        let names = schema.fields().iter().map(|field| field.name().as_str());
+        self.denials(&[SELECT], address, names.map(|name| (name, vec![])))
+    }
+
+    /// Which of these columns, with tags that they have besides their own, policies deny when any of these is to be done to them.
+    fn denials<'a>(
+        &self,
+        predicates: &[&str],
+        address: &Address,
+        columns: impl Iterator<Item = (&'a str, Vec<String>)>,
+    ) -> Vec<ColumnDenial> {
         let below = format!("{address}/");
-        let denying: Vec<usize> = (self.access().iter().enumerate())
-            .filter(|(_, rule)| rule.denies(SELECT) && (rule.may_name_below(&below) || rule.has_tags()))
-            .map(|(index, _)| index)
+        let denying: Vec<(usize, &AccessRule)> = (self.access().iter().enumerate())
+            .filter(|(_, rule)| predicates.iter().any(|predicate| rule.denies(predicate)))
+            .filter(|(_, rule)| rule.may_name_below(&below) || rule.has_tags())
             .collect();
         if denying.is_empty() {
             return vec![];
@@ -51,28 +87,22 @@ impl Rules {
         // Most columns have no tags of their own: what denies one of them by its tags denies all.
         let mut by_tags: HashMap<Vec<String>, Vec<usize>> = HashMap::new();
         let mut denials = vec![];
-        for field in schema.fields() {
+        for (name, tags) in columns {
             let mut found = vec![];
-            for object in self.column_objects(address, field.name()) {
-                let tagged = by_tags.entry(object.tags.clone()).or_insert_with(|| {
-                    let only = Object {
-                        paths: vec![],
-                        tags: object.tags.clone(),
-                    };
-                    self.about(&denying, &only)
+            for object in self.column_objects(address, name, &tags) {
+                let by_path = denying.iter().filter(|(_, rule)| rule.names_column(&object));
+                found.extend(by_path.map(|(index, _)| *index));
+                let tagged = by_tags.entry(object.tags).or_insert_with_key(|tags| {
+                    let tagged = denying.iter().filter(|(_, rule)| rule.names_tagged(tags));
+                    tagged.map(|(index, _)| *index).collect()
                 });
                 found.extend_from_slice(tagged);
-                let only = Object {
-                    paths: object.paths,
-                    tags: vec![],
-                };
-                found.extend(self.about(&denying, &only));
             }
             found.sort_unstable();
             found.dedup();
             if !found.is_empty() {
                 denials.push(ColumnDenial {
-                    name: field.name().clone(),
+                    name: name.to_owned(),
                     rules: found,
                 });
             }
@@ -80,23 +110,12 @@ impl Rules {
         denials
     }
 
-    fn about(&self, among: &[usize], object: &Object) -> Vec<usize> {
-        let about = |index: &&usize| {
-            let rule = self.access().get(**index);
-            rule.is_some_and(|rule| rule.is_about(SELECT, object))
-        };
-        among.iter().filter(about).copied().collect()
-    }
-
-    /// A column and each declared part of it, under every name that policies may use. Names are compared without regard to the case of ASCII letters,
-    /// because a denial that misses its column would show it.
-    fn column_objects(&self, address: &Address, column: &str) -> Vec<Object> {
+    /// A column and each declared part of it. Names are compared without regard to case, as in the paths of policies.
+    fn column_objects(&self, address: &Address, column: &str, tags: &[String]) -> Vec<ColumnObject> {
         let lies_in = |name: &str, path: &str| {
-            let start = name.get(..path.len());
-            let inside = name
-                .get(path.len()..)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-            inside && start.is_some_and(|start| start.eq_ignore_ascii_case(path))
+            let name = name.to_lowercase();
+            let rest = name.strip_prefix(path.to_lowercase().as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         let declared: Vec<(&str, &[String])> = self
             .tags()
@@ -111,39 +130,43 @@ impl Rules {
                 .iter()
                 .filter(|(name, _)| lies_in(part, name))
                 .flat_map(|(_, tags)| tags.iter());
-            let mut tags: Vec<String> = inherited
+            let mut all: Vec<String> = inherited
                 .iter()
                 .map(|tag| (*tag).to_owned())
                 .chain(own.cloned())
+                .chain(tags.iter().cloned())
                 .collect();
-            tags.push(COLUMN.to_owned());
-            tags.push(table_tag(address));
-            let spellings = [part.to_owned(), part.to_ascii_lowercase(), part.to_ascii_uppercase()];
-            Object {
-                paths: spellings.iter().map(|name| format!("{address}/{name}")).collect(),
-                tags,
+            all.push(COLUMN.to_owned());
+            all.push(table_tag(address));
+            ColumnObject {
+                table: format!("{address}/"),
+                name: part.to_owned(),
+                tags: all,
             }
         });
         objects.collect()
     }
 
-    /// May the principal do this to a column: what is allowed on its table, unless a policy denies the column.
+    /// May the principal do this to a column, which has these tags besides its own: what is allowed on its table, unless a policy denies the column.
     pub(crate) fn decide_column(
         &self,
         principal: &Principal,
         predicate: &str,
-        address: &Address,
-        column: &str,
+        (address, column): (&Address, &str),
+        tags: &[String],
     ) -> AccessDecision {
-        let table = self.authorize(principal, predicate, &self.object(address));
+        let mut object = self.object(address);
+        object.tags.extend_from_slice(tags);
+        let table = self.decide_object(principal, predicate, &object);
         if !table.allowed || principal.is_operator() {
             return table;
         }
-        let objects = self.column_objects(address, column);
+        let objects = self.column_objects(address, column, tags);
         let person = self.person(principal);
         let denied: Vec<_> = person
             .access(self)
-            .filter(|rule| rule.denies(predicate) && objects.iter().any(|object| rule.is_about(predicate, object)))
+            .filter(|rule| predicates_of(predicate).any(|predicate| rule.denies(predicate)))
+            .filter(|rule| (objects.iter()).any(|object| rule.names_column(object) || rule.names_tagged(&object.tags)))
             .map(|rule| Arc::clone(&rule.because))
             .collect();
         match denied.is_empty() {
@@ -154,6 +177,47 @@ impl Rules {
             },
         }
     }
+
+    /// Which of these columns of a table, with the tags that they bring along, the principal may not write to although they may write to the
+    /// table, and why. Who is denied `write` may do none of what writes.
+    pub fn unwritable<'a>(
+        &self,
+        principal: &Principal,
+        predicate: &str,
+        address: &Address,
+        columns: impl Iterator<Item = (&'a str, Vec<String>)>,
+    ) -> Option<(String, AccessDecision)> {
+        if principal.is_operator() {
+            return None;
+        }
+        let person = self.person(principal);
+        let predicates: Vec<&str> = predicates_of(predicate).collect();
+        self.denials(&predicates, address, columns)
+            .into_iter()
+            .find_map(|denial| {
+                let because = denial.because(self, &person);
+                let decision = AccessDecision {
+                    allowed: false,
+                    because,
+                };
+                (!decision.because.is_empty()).then_some((denial.name, decision))
+            })
+    }
+
+    /// Whether some policy may deny this to the principal for a column of the table. A no is certain.
+    pub fn may_deny_columns(&self, principal: &Principal, predicate: &str, address: &Address) -> bool {
+        let below = format!("{address}/");
+        let person = self.person(principal);
+        let mut rules = person.access(self);
+        let denies = |rule: &AccessRule| predicates_of(predicate).any(|predicate| rule.denies(predicate));
+        !principal.is_operator() && rules.any(|rule| denies(rule) && (rule.may_name_below(&below) || rule.has_tags()))
+    }
+
+    /// The columns of a table that manifests declare; a name with dots is a part of its first.
+    pub(crate) fn declared_columns<'a>(&'a self, address: &Address) -> impl Iterator<Item = &'a str> {
+        let names = self.tags().columns_of(address).map(|(name, _)| name);
+        names.map(|name| name.split('.').next().unwrap_or(name))
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +225,7 @@ mod tests {
     use datafusion::arrow::datatypes::{DataType, Field};
 
     use super::*;
+    use crate::access::Object;
     use crate::testing::{documents, person, rules};
 
     const DATASET: &str = "
@@ -174,6 +239,7 @@ dataset:
     - {name: SSN, tags: [PII.Sensitive]}
     - {name: email, tags: [PII.Email]}
     - {name: address.street, tags: [PII.Sensitive]}
+    - {name: 'ÉTAT', tags: [PII.Place]}
 ";
 
     fn deny(name: &str, subjects: &str, objects: &str) -> String {
@@ -204,7 +270,7 @@ policy:
 ";
         let rules = rules(&documents(&[&[depot, DATASET, allow], policies].concat()));
         let address = Address::new("crm", "public", "customer");
-        let columns = ["id", "ssn", "email", "address", "Note"];
+        let columns = ["id", "ssn", "email", "address", "Note", "homeAddress", "état"];
         let schema = Schema::new(columns.map(|name| Field::new(name, DataType::Utf8, true)).to_vec());
         let who = person("tom", tags);
         let asked = rules.person(&who);
@@ -244,7 +310,7 @@ policy:
             (
                 vec![deny("any", everybody, "{tags: ['PII.*']}")],
                 vec![],
-                vec!["ssn", "email", "address"],
+                vec!["ssn", "email", "address", "état"],
             ),
             (
                 vec![deny(
@@ -314,6 +380,30 @@ policy:
                 )],
                 vec![],
                 vec!["address"],
+            ),
+            // However the policy and the source write it, the column is meant.
+            (
+                vec![deny(
+                    "mixed",
+                    everybody,
+                    "{paths: ['dataos://crm:public/customer/{HomeAddress,nOTE,E[M]ail,État}']}",
+                )],
+                vec![],
+                vec!["email", "Note", "homeAddress", "état"],
+            ),
+            (
+                vec![deny("place", everybody, "{tags: [[PII.Place, 'dataos:type:column']]}")],
+                vec![],
+                vec!["état"],
+            ),
+            (
+                vec![deny(
+                    "table-in-another-case",
+                    everybody,
+                    "{paths: ['dataos://crm:public/Customer/*']}",
+                )],
+                vec![],
+                vec![],
             ),
             (
                 vec![deny(

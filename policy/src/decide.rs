@@ -28,13 +28,15 @@ pub fn decide(rules: &Rules, principal: &Principal, address: &Address, schema: &
         return Verdict::Deny(access);
     }
     match Decider::new(rules, principal, address, schema).governance() {
-        // A table of which nothing may be seen is none.
-        Ok(governance) if !governance.hidden.is_empty() && governance.hidden.len() == schema.fields().len() => {
-            Verdict::Deny(AccessDecision::default())
-        }
+        Ok(governance) if is_all(&governance.hidden, schema) => Verdict::Deny(AccessDecision::default()),
         Ok(governance) => Verdict::Allow(governance),
         Err(closed) => Verdict::Closed(closed),
     }
+}
+
+/// Whether these are all columns of a table. A table of which nothing may be seen is none.
+pub(crate) fn is_all(hidden: &[HiddenColumn], schema: &Schema) -> bool {
+    !hidden.is_empty() && hidden.len() == schema.fields().len()
 }
 
 /// What masks would not fit of a table's columns, whoever meets them: for people who change policies. A mask that is

@@ -127,7 +127,14 @@ fn shown(column: &str, expected: &str, explanation: &Explanation) -> (String, bo
     }
     let mut got: Vec<String> = parts.iter().map(|part| part.shown().to_string()).collect();
     got.dedup();
-    let got = got.join("; ");
+    let got = match got.as_slice() {
+        [one] => one.clone(),
+        // Which part is which must be told where they differ.
+        _ => (parts.iter())
+            .map(|part| format!("`{}` {}", part.path, part.shown()))
+            .collect::<Vec<_>>()
+            .join("; "),
+    };
     let masks = || {
         parts.iter().filter_map(|part| match part.shown() {
             Shown::Masked { mask, .. } => Some(mask),
@@ -137,7 +144,7 @@ fn shown(column: &str, expected: &str, explanation: &Explanation) -> (String, bo
     let holds = match expected {
         VISIBLE => parts.iter().all(|part| part.shown() == Shown::AsItIs),
         DENIED => parts.iter().all(|part| part.shown() == Shown::Hidden),
-        MASKED => masks().next().is_some(),
+        MASKED => masks().count() == parts.len(),
         mask => {
             let name = mask.split('(').next().unwrap_or(mask);
             if !MASKS.iter().any(|known| known.name() == name) {

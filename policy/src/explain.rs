@@ -10,7 +10,7 @@ use datafusion::arrow::datatypes::{DataType, Schema};
 use minerva_resources::Address;
 
 use crate::access::AccessDecision;
-use crate::decide::{Choice, Decider};
+use crate::decide::{Choice, Decider, is_all};
 use crate::filter::Condition;
 use crate::principal::Principal;
 use crate::rules::{DataRule, Effect, PolicyRef, Rules};
@@ -119,6 +119,13 @@ pub struct FilterExplanation {
     pub because: Arc<PolicyRef>,
 }
 
+impl Explanation {
+    /// Whether nothing of the table is left.
+    fn hides_every_column(&self) -> bool {
+        !self.columns.is_empty() && self.columns.iter().all(|column| column.hidden.is_some())
+    }
+}
+
 /// Explains what [`crate::decide`] would decide.
 pub fn explain(rules: &Rules, principal: &Principal, address: &Address, schema: &Schema) -> Explanation {
     explain_as(rules, principal, address, schema, true)
@@ -137,7 +144,7 @@ fn explain_as(
     schema: &Schema,
     has_types: bool,
 ) -> Explanation {
-    let access = rules.may_select(principal, address);
+    let mut access = rules.may_select(principal, address);
     let decider = Decider::new(rules, principal, address, schema);
     let hidden = decider.hidden();
     let mut columns = vec![];
@@ -186,17 +193,22 @@ fn explain_as(
             .filter(|column| !is_hidden(column))
             .find_map(|column| decider.choose(column).err())
     };
+    let filters = filters.collect();
+    let closed = if has_types {
+        decider.governance().err()
+    } else {
+        undecided()
+    };
+    if closed.is_none() && is_all(&hidden, schema) {
+        access = AccessDecision::default();
+    }
     Explanation {
         principal: principal.id.clone(),
         address: address.clone(),
         access,
         columns,
-        filters: filters.collect(),
-        closed: if has_types {
-            decider.governance().err()
-        } else {
-            undecided()
-        },
+        filters,
+        closed,
     }
 }
 
@@ -265,6 +277,9 @@ impl fmt::Display for Explanation {
         match (self.access.allowed, self.access.because.as_slice()) {
             (true, []) => writeln!(f, "may read `{}` as an operator", self.address)?,
             (true, policies) => writeln!(f, "may read `{}` because of {}", self.address, named(policies))?,
+            (false, []) if self.hides_every_column() => {
+                writeln!(f, "may not read `{}`: every column of it is denied", self.address)?;
+            }
             (false, []) => writeln!(f, "may not read `{}`: no policy allows it", self.address)?,
             (false, policies) => writeln!(f, "may not read `{}` because of {}", self.address, named(policies))?,
         }

@@ -1,7 +1,7 @@
 //! Puts manifests into folders that hold others: what `minerva apply` and `minerva delete` write.
 //!
 //! In: the folders, and manifests that are to hold from now on. Out: which files change and how, as texts. A manifest that is declared already is
-//! replaced where it stands; a new one goes into a file of the last folder. Deliberately absent: what the resources mean; whoever writes the change
+//! replaced where it stands; a new one goes into a file of the last folder; of one that is taken out, the rest of its file stays byte for byte. Deliberately absent: what the resources mean; whoever writes the change
 //! loads it first with [`load_changed`].
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::files;
-use crate::kind::KINDS;
+use crate::listing;
 use crate::node::{self, Node, Value};
 use crate::problem::{Location, Problem, Problems};
 
@@ -28,12 +28,26 @@ pub enum Action {
     Changed,
     /// It was there like this.
     Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
+impl Action {
+    /// The action as people and programs read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
+        }
+    }
 }
 
 /// A change of manifests that is not written yet.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
-    /// The files that change: their text before, if they are there, and after.
+    /// The files that change: their text before, if they are there, and after. A file without any text after is removed.
     pub files: BTreeMap<PathBuf, (Option<String>, String)>,
     /// The kind and name of each resource that was given, and what becomes of it.
     pub resources: Vec<(String, String, Action)>,
@@ -53,7 +67,7 @@ struct Document {
 /// # Errors
 /// Every file that cannot be read, and every manifest that cannot be put in its place.
 pub fn plan(folders: &[PathBuf], into: &Path, given: &[PathBuf]) -> Result<Change, Problems> {
-    let mut problems = vec![];
+    let mut problems = unread(given);
     let mut held = documents(folders, &mut problems);
     let mut wanted = documents(given, &mut problems);
     // What is only a comment asks for nothing.
@@ -145,6 +159,108 @@ pub fn plan(folders: &[PathBuf], into: &Path, given: &[PathBuf]) -> Result<Chang
     Ok(change)
 }
 
+/// Files that nobody would read where they would be put, since folders are searched for manifests by their names.
+fn unread(given: &[PathBuf]) -> Vec<Problem> {
+    let named = given.iter().filter(|path| path.is_file() && !files::is_manifest(path));
+    named
+        .map(|path| {
+            Problem::new(
+                Location::new(path.as_path(), 0),
+                "the name of a file of manifests ends with `.yaml` or `.yml` and does not begin with `.`",
+            )
+            .help("rename it")
+        })
+        .collect()
+}
+
+/// Works out what has to be written for these resources, by kind and name, to be gone from `folders`. Those that are not there are passed over.
+///
+/// # Errors
+/// Every file that cannot be read, and every resource that shares its document with others.
+pub fn plan_removal(folders: &[PathBuf], unwanted: &[(&str, &str)]) -> Result<Change, Problems> {
+    let mut problems = vec![];
+    let mut change = Change::default();
+    for file in files::find(folders, &mut problems) {
+        let text = match files::read(&file) {
+            Ok(text) => text,
+            Err((line, message)) => {
+                problems.push(Problem::new(Location::new(Arc::clone(&file), line), message));
+                continue;
+            }
+        };
+        if let Err(more) = node::parse(&text, &file) {
+            problems.extend(more);
+            continue;
+        }
+        let is_unwanted = |id: &Id| unwanted.contains(&(id.0, id.1.as_str()));
+        let (mut after, mut has_manifests, mut line) = (String::new(), false, 1);
+        for piece in pieces(&text) {
+            let ids = ids_in(piece, &file);
+            let kept = ids.iter().find(|id| !is_unwanted(id));
+            match (ids.iter().find(|id| is_unwanted(id)), kept) {
+                (Some(_), None) => {
+                    let gone = ids
+                        .into_iter()
+                        .map(|(kind, name)| (kind.to_owned(), name, Action::Deleted));
+                    change.resources.extend(gone);
+                }
+                (Some((kind, name)), Some((other, sibling))) => {
+                    let message = format!("{kind} `{name}` is declared in one document with {other} `{sibling}`");
+                    let problem = Problem::new(Location::new(Arc::clone(&file), line), message);
+                    problems.push(problem.help("take it out there, or give each of them a document of its own"));
+                }
+                (None, _) => {
+                    has_manifests |= node::parse(piece, &file).is_ok_and(|nodes| !nodes.is_empty());
+                    after.push_str(piece);
+                }
+            }
+            line += piece.matches('\n').count();
+        }
+        if after == text {
+            continue;
+        }
+        // A file that is named by itself must stay, if without anything in it.
+        let is_named = folders.iter().any(|folder| folder.as_path() == file.as_ref());
+        let has_comments = after.lines().any(|line| line.trim_start().starts_with('#'));
+        match has_manifests || has_comments {
+            true => {}
+            false if is_named => after = "\n".to_owned(),
+            false => after.clear(),
+        }
+        change.files.insert(file.to_path_buf(), (Some(text), after));
+    }
+    match problems.is_empty() {
+        true => Ok(change),
+        false => Err(Problems::sorted(problems)),
+    }
+}
+
+/// The documents of a file with all that stands between them: each but perhaps the first begins with the line that separates it from the one before.
+fn pieces(text: &str) -> Vec<&str> {
+    let mut found = vec![];
+    let (mut begins, mut at) = (0, 0);
+    for line in text.split_inclusive('\n') {
+        if separates(line) && at > begins {
+            found.extend(text.get(begins..at));
+            begins = at;
+        }
+        at += line.len();
+    }
+    found.extend(text.get(begins..).filter(|rest| !rest.is_empty()));
+    found
+}
+
+/// Whether a line separates documents.
+fn separates(line: &str) -> bool {
+    let line = line.trim_end_matches(['\n', '\r']);
+    line == "---" || line.starts_with("--- ")
+}
+
+fn ids_in(text: &str, file: &Arc<Path>) -> Vec<Id> {
+    let nodes = node::parse(text, file).unwrap_or_default();
+    nodes.iter().flat_map(ids_of).collect()
+}
+
 fn shares_a_document(document: &Document, known: &Document) -> Problem {
     let (kind, name) = document.ids.first().cloned().unwrap_or(("manifest", String::new()));
     let message = format!(
@@ -188,9 +304,7 @@ fn cut(file: &Arc<Path>, text: &str) -> Vec<Document> {
     let mut begins = 1;
     let mut finish = |text: &mut String, line: usize| {
         let text = std::mem::take(text);
-        let ids = node::parse(&text, file)
-            .map(|nodes| nodes.iter().flat_map(ids_of).collect())
-            .unwrap_or_default();
+        let ids = ids_in(&text, file);
         if !text.trim().is_empty() {
             found.push(Document {
                 file: Arc::clone(file),
@@ -201,7 +315,7 @@ fn cut(file: &Arc<Path>, text: &str) -> Vec<Document> {
         }
     };
     for (index, line) in text.lines().enumerate() {
-        if line == "---" || line.starts_with("--- ") {
+        if separates(line) {
             finish(&mut current, begins);
             begins = index + 2;
             // What stands behind the dashes belongs to the document.
@@ -219,19 +333,10 @@ fn cut(file: &Arc<Path>, text: &str) -> Vec<Document> {
 fn ids_of(node: &Node) -> Vec<Id> {
     match &node.value {
         Value::List(nodes) => nodes.iter().flat_map(ids_of).collect(),
-        Value::Map(_) => {
-            let written = node.get("type").and_then(Node::as_text);
-            let kind = written.and_then(|written| {
-                KINDS
-                    .iter()
-                    .find(|kind| kind.name() == written || kind.aliases().contains(&written))
-            });
-            let name = node.get("name").and_then(Node::plain_text);
-            kind.zip(name)
-                .map(|(kind, name)| (kind.name(), name))
-                .into_iter()
-                .collect()
-        }
+        Value::Map(_) => listing::id_of(node)
+            .map(|(kind, name)| (kind.name(), name))
+            .into_iter()
+            .collect(),
         _ => vec![],
     }
 }
@@ -288,7 +393,14 @@ impl Change {
     /// A sentence that names the file; nothing has changed then.
     pub fn write(&self) -> Result<(), String> {
         let mut ready = vec![];
-        let staged = self.files.iter().try_for_each(|(path, (_, after))| {
+        let removed = || {
+            self.files
+                .iter()
+                .filter(|(_, (_, after))| after.is_empty())
+                .map(|(path, _)| path)
+        };
+        let mut written = self.files.iter().filter(|(_, (_, after))| !after.is_empty());
+        let staged = written.try_for_each(|(path, (_, after))| {
             let beside = beside(path);
             stage(path, &beside, after).map_err(|error| format!("`{}` cannot be written: {error}", path.display()))?;
             ready.push((path, beside));
@@ -303,6 +415,13 @@ impl Change {
                     return Err(format!("`{}` cannot be replaced: {error}", path.display()));
                 }
             }
+            for (index, path) in removed().enumerate() {
+                if let Err(error) = fs::remove_file(path) {
+                    let before = ready.iter().map(|(path, _)| *path).chain(removed().take(index));
+                    before.for_each(|path| self.restore(path));
+                    return Err(format!("`{}` cannot be removed: {error}", path.display()));
+                }
+            }
             Ok(())
         });
         if moved.is_err() {
@@ -315,6 +434,8 @@ impl Change {
 
     fn restore(&self, path: &Path) {
         let _ = match self.files.get(path) {
+            // One that was removed comes back with the rights of its owner alone.
+            Some((Some(before), _)) if !path.exists() => stage(path, path, before),
             Some((Some(before), _)) => fs::write(path, before),
             _ => fs::remove_file(path),
         };

@@ -16,6 +16,17 @@ pub(crate) const LARGEST: u64 = 16 * 1024 * 1024;
 /// How deep folders may lie in each other.
 const DEEPEST: usize = 32;
 
+/// Whether a folder's file of this name holds manifests.
+pub(crate) fn is_manifest(path: &Path) -> bool {
+    let hidden = path
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden
+        && path
+            .extension()
+            .is_some_and(|ending| ending == "yaml" || ending == "yml")
+}
+
 /// The files with manifests under these folders, each once, in order; what cannot be looked at is noted.
 pub(crate) fn find(folders: &[PathBuf], problems: &mut Vec<Problem>) -> Vec<Arc<Path>> {
     let mut search = Search {
@@ -40,10 +51,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn visit(&mut self, path: &Path, metadata: &Metadata, depth: usize, named: bool) {
-        let is_manifest = path
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if !metadata.is_dir() && !(metadata.is_file() && (is_manifest || named)) {
+        if !metadata.is_dir() && !(metadata.is_file() && (is_manifest(path) || named)) {
             if named {
                 self.problems.push(Problem::new(
                     Location::new(path, 0),

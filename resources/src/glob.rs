@@ -25,7 +25,7 @@ struct Alternative {
     steps: Vec<Step>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     /// This character.
     One(char),
@@ -121,6 +121,21 @@ impl Glob {
     /// Whether the whole of `text` is as the pattern says.
     pub fn matches(&self, text: &str) -> bool {
         self.alternatives.iter().any(|alternative| alternative.matches(text))
+    }
+
+    /// Whether the pattern matches `begin` followed by `end`, or by `end` with other letters in upper and lower case. For what forbids: a name that
+    /// is written otherwise still names the thing.
+    pub fn matches_end_in_any_case(&self, begin: &str, end: &str) -> bool {
+        self.alternatives.iter().any(|alternative| {
+            if !alternative.prefix.starts_with(begin) && !begin.starts_with(&alternative.prefix) {
+                return false;
+            }
+            // What a pattern begins with may reach into the end.
+            let prefix = alternative.prefix.chars().map(Step::One);
+            let steps: Vec<Step> = prefix.chain(alternative.steps.iter().cloned()).collect();
+            let exact = begin.chars().map(|c| (c, false));
+            walk(&steps, exact.chain(end.chars().map(|c| (c, true))))
+        })
     }
 
     /// Whether some text that begins like this could match. A no is certain, a yes is not.
@@ -305,13 +320,20 @@ impl Alternative {
             [] => rest.is_empty(),
             [Step::All] => true,
             [Step::Level] => !rest.contains(is_delimiter),
-            steps => walk(steps, rest),
+            steps => walk(steps, rest.chars().map(|c| (c, false))),
         }
     }
 }
 
-/// Follows all ways through the steps at once. `here[i]` says that step `i` is to be taken next; the last is the end.
-fn walk(steps: &[Step], text: &str) -> bool {
+/// The character, and where its case is no matter its other cases.
+fn cases(c: char, any_case: bool) -> impl Iterator<Item = char> + Clone {
+    let others = any_case.then(|| c.to_lowercase().chain(c.to_uppercase()));
+    std::iter::once(c).chain(others.into_iter().flatten())
+}
+
+/// Follows all ways through the steps at once. `here[i]` says that step `i` is to be taken next; the last is the end. Of each character it is told
+/// whether its case is no matter.
+fn walk(steps: &[Step], text: impl Iterator<Item = (char, bool)>) -> bool {
     let mut here = vec![false; steps.len() + 1];
     let mut there = vec![false; steps.len() + 1];
     let mark = |places: &mut [bool], index: usize| {
@@ -335,18 +357,21 @@ fn walk(steps: &[Step], text: &str) -> bool {
         }
     };
     settle(&mut here);
-    for c in text.chars() {
+    for (c, any_case) in text {
         there.fill(false);
         for (index, step) in steps.iter().enumerate() {
             if !here.get(index).is_some_and(|set| *set) {
                 continue;
             }
             match step {
-                Step::One(one) if *one == c => mark(&mut there, index + 1),
+                Step::One(one) if cases(c, any_case).any(|c| c == *one) => mark(&mut there, index + 1),
                 Step::Any if !is_delimiter(c) => mark(&mut there, index + 1),
                 Step::Set { ranges, except } => {
-                    let listed = ranges.iter().any(|(first, last)| (*first..=*last).contains(&c));
-                    if (*except && !listed && !is_delimiter(c)) || (!*except && listed) {
+                    let fits = |c: char| {
+                        let listed = ranges.iter().any(|(first, last)| (*first..=*last).contains(&c));
+                        (*except && !listed && !is_delimiter(c)) || (!*except && listed)
+                    };
+                    if cases(c, any_case).any(fits) {
                         mark(&mut there, index + 1);
                     }
                 }

@@ -13,6 +13,7 @@ mod files;
 mod glob;
 mod jwks;
 mod kind;
+mod listing;
 mod manifest;
 mod name;
 mod node;
@@ -25,7 +26,7 @@ mod time;
 mod watch;
 
 pub use address::Address;
-pub use apply::{Action, Change, plan};
+pub use apply::{Action, Change, plan, plan_removal};
 pub use certificate_name::{CertificateName, Subject};
 pub use glob::{Glob, TagRule};
 pub use jwks::{Algorithm, Jwk, Jwks, LARGEST_KEY_SET, PublicKey};
@@ -41,6 +42,7 @@ pub use kind::{
     secret::Secret,
     user::{ApiKey, User},
 };
+pub use listing::{Declared, declared, kind_named, no_such};
 pub use node::{Key, Node, Value};
 pub use parameter::{Parameter, ParameterKind, Settings};
 pub use problem::{Location, Problem, Problems};

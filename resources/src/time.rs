@@ -116,7 +116,9 @@ pub(crate) fn duration_text(duration: Duration) -> String {
         (1_000_000, "ms"),
         (1_000, "us"),
     ];
-    let fitting = units.into_iter().find(|(unit, _)| nanos > 0 && nanos % unit == 0);
+    let fitting = units
+        .into_iter()
+        .find(|(unit, _)| nanos > 0 && nanos.is_multiple_of(*unit));
     let (unit, name) = fitting.unwrap_or((1, "ns"));
     format!("{}{name}", nanos / unit)
 }

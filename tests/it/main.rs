@@ -10,6 +10,7 @@
 mod bad_input;
 mod cli;
 mod demo;
+mod denied_columns;
 mod flight_sql;
 mod governance;
 mod governed_data;
@@ -26,6 +27,7 @@ mod postgres;
 mod private_postgres;
 mod prompt;
 mod reload;
+mod resources;
 mod spill;
 mod stopped_writes;
 mod tidy;

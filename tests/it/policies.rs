@@ -262,7 +262,7 @@ fn columns_that_nobody_classified_do_not_exist() {
     wait_until(|| text(&minerva.run(analyst, sql, "CSV")).contains("1,REDACTED,0"));
 }
 
-fn wait_until(mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < Duration::from_secs(30), "it did not become so");

@@ -128,6 +128,54 @@ def one_sees_ones_own(server):
     assert server.rows("jane", "SELECT count(*) AS n FROM gateway.public.authentication_audit") == [{"n": 0}]
 
 
+def who_acts_as_another_sees_their_own_deeds_only(server):
+    acting = {"adbc.flight.sql.rpc.call_header.x-minerva-user": "jane"}
+    runtime = 'SELECT query_id, query, "user", impersonator FROM system.runtime.queries'
+    audit = f'SELECT query_id, query, "user", impersonator FROM {AUDIT}'
+    server.rows("jane", "SELECT 'janes own'")
+    [own] = [record["query_id"] for record in records(server, "jane") if record["query"] == "SELECT 'janes own'"]
+    with flight(server, "boss", **acting) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 'as jane'")
+        cursor.fetchall()
+        for table in (runtime, audit):
+            cursor.execute(table)
+            seen = cursor.fetchall()
+            assert {(user, by) for _, _, user, by in seen} == {("jane", "boss")}, seen
+            assert "SELECT 'as jane'" in [query for _, query, _, _ in seen], seen
+        # What jane runs is not theirs to stop.
+        endless = "WITH RECURSIVE r(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM r WHERE i > 0) SELECT avg(i) AS n FROM r"
+        environment = {**os.environ, "MINERVA_APIKEY": server.key("jane")}
+        running = subprocess.Popen([sys.argv[1], "sql", "--server", server.addresses["flight"], "--user", "jane", "-e", endless],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        try:
+            where = "query LIKE 'WITH RECURSIVE r(i)%SELECT avg(i)%'"
+            until = time.monotonic() + 30
+            while not (found := records(server, "jane", where)):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            kill = f"CALL system.runtime.kill_query(query_id => '{found[0]['query_id']}')"
+            try:
+                cursor.execute(kill)
+                cursor.fetchall()
+                raise AssertionError("somebody stopped what is another's")
+            except dbapi.Error as error:
+                assert "is not running" in str(error), error
+            server.rows("jane", kill)
+            running.wait(timeout=60)
+        finally:
+            running.kill()
+    by_boss = {"x-minerva-user": "jane"}
+    assert server.get(f"/gateway/api/v1/query/{own}", user="jane")[0] == 200
+    assert server.get(f"/gateway/api/v1/query/{own}", user="boss", headers=by_boss)[0] == 404
+    decision = f"/gateway/api/v1/datapolicy/decision/crm/public/customer?queryId={own}"
+    assert server.get(decision, user="jane")[0] == 200 and server.get(decision, user="boss", headers=by_boss)[0] == 404
+    listed = server.get("/gateway/api/v1/query/audit?limit=1000", user="boss", headers=by_boss)[1]["queries"]
+    assert listed and {query["impersonator"] for query in listed} == {"boss"}, listed
+    # jane sees what was done in her name.
+    assert "boss" in {record["impersonator"] for record in records(server, "jane")}
+    assert "boss" in {row["impersonator"] for row in server.rows("jane", runtime)}
+
+
 def sql_does_not_write_it(server):
     count = f"SELECT count(*) AS n FROM {AUDIT} WHERE query = 'forged'"
     for user in ("admin", "jane"):
@@ -262,7 +310,8 @@ def main():
     plain = Path(folder) / "plain"
     plain.mkdir()
     with Server(program, plain) as server:
-        for step in (every_kind_of_end_is_recorded, it_reads_as_a_table, one_sees_ones_own, sql_does_not_write_it, failed_logins_are_counted, refused_calls_are_recorded,
+        for step in (every_kind_of_end_is_recorded, it_reads_as_a_table, one_sees_ones_own, who_acts_as_another_sees_their_own_deeds_only, sql_does_not_write_it, failed_logins_are_counted,
+                     refused_calls_are_recorded,
                      what_cannot_be_recorded_does_not_run,
                      nothing_hidden_is_in_it):
             step(server)

@@ -191,6 +191,8 @@ def what_may_not_be_selected_is_answered_as_what_does_not_exist(server):
         return status, headers, json.dumps(said).replace(name, "TABLE")
 
     assert answer("crm/public/payroll") == answer("crm/public/nothing1")
+    # A table of which every column is denied.
+    assert answer("crm/public/columns") == answer("crm/public/nothing")
     assert answer("crm/secret/plan") == answer("crm/secret/nope")
     # A catalog of which nothing may be seen is no catalog.
     hidden, missing = answer("crm/public/customer", "tom"), answer("abc/public/customer", "tom")
@@ -241,9 +243,14 @@ def records_come_in_pages(server):
         following = "&next=" + said["next"]
     assert len(seen) == len(set(seen)) and len(seen) >= 9, seen
     assert len(server.get("/gateway/api/v1/query/audit?limit=1000", user="jane")[1]["queries"]) == len(seen)
-    for wrong in ["limit=0", "limit=1001", "limit=x", "limits=1", "after=yesterday", "limit=1&limit=2", "limit"]:
+    for wrong in ["limit=0", "limit=1001", "limit=x", "limits=1", "after=yesterday", "limit=1&limit=2", "limit",
+                  "next=x", "next=", "next=20200101_000000_00000_aaaaa"]:
         status, said = server.get("/gateway/api/v1/query/audit?" + wrong, user="jane")
         assert status == 400 and said["error"]["code"] == "INVALID_ARGUMENT", (wrong, said)
+    # One's own records are no way into another's list.
+    status, said = server.get("/gateway/api/v1/query/audit?next=" + seen[0], user="tom")
+    assert status == 400 and "`next`" in said["error"]["message"] and said["error"]["hint"], said
+    assert server.get("/gateway/api/v1/query/audit?next=" + seen[0], user="admin")[0] == 200
     assert server.get("/gateway/api/v1/query/audit?after=2099-01-01T00:00:00Z", user="jane")[1]["queries"] == []
 
 

@@ -82,6 +82,16 @@ policy:
     objects: {paths: ['dataos://crm:public/payroll']}
     allow: false
 ---
+name: no-column
+version: v1
+type: policy
+policy:
+  access:
+    subjects: {tags: [roles:id:user]}
+    predicates: [select]
+    objects: {paths: ['dataos://crm:public/columns/{ID,Note}']}
+    allow: false
+---
 name: no-ssn
 version: v1
 type: policy
@@ -145,6 +155,7 @@ FILES = {
     "public/customer.csv": "id,name,email,ssn,region\n1,Ann,kanari1@x.com,111,EU\n2,Bob,kanari2@x.com,222,US\n3,Eva,kanari3@x.com,333,EU\n",
     "public/payroll.csv": "id,wage\n1,5\n",
     "public/broken.csv": "id,note\n1,x\n",
+    "public/columns.csv": "id,note\n1,x\n",
     "secret/plan.csv": "id,plan\n1,kanariplan\n",
 }
 

@@ -417,7 +417,8 @@ impl Database {
             ),
             (_, "42501") => (
                 ErrorKind::Denied,
-                "PostgreSQL does not let the depot's user write it".to_owned(),
+                "PostgreSQL does not let the depot's user write it; GRANT the user of the secret with `acl: rw` what the statement needs"
+                    .to_owned(),
             ),
             (_, "42P07") => (
                 ErrorKind::AlreadyExists,
@@ -425,7 +426,7 @@ impl Database {
             ),
             (_, "3F000") => (
                 ErrorKind::NotFound,
-                "there is no collection, in PostgreSQL a schema, of this name".to_owned(),
+                "there is no collection, in PostgreSQL a schema, of this name; CREATE SCHEMA makes it there".to_owned(),
             ),
             (_, "2BP01") => (
                 ErrorKind::Constraint,

@@ -13,7 +13,10 @@ use std::{
 
 use rusqlite::{CachedStatement, Connection, OpenFlags, Row, ToSql, Transaction, params, types::Type};
 
-use super::record::{Attempt, QueryRecord};
+use super::{
+    owner::Owner,
+    record::{Attempt, QueryRecord},
+};
 
 /// How many attempts to log in are kept; somebody who tries for ever must not fill the disk.
 const MOST_ATTEMPTS: i64 = 100_000;
@@ -44,7 +47,7 @@ const COLUMNS: &str = "query_id, user, impersonator, door, client_address, sourc
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
     /// Whose records the reader may see; `None` for everybody's.
-    pub(crate) owner: Option<String>,
+    pub(crate) owner: Option<Owner>,
     /// Whose are asked for.
     pub(crate) user: Option<String>,
     pub(crate) state: Option<String>,
@@ -215,8 +218,11 @@ pub(super) fn read(path: &Path, wanted: &Wanted, mut each: impl FnMut(QueryRecor
     let connection = reader(path)?;
     let mut conditions: Vec<&str> = Vec::new();
     let mut values: Vec<&dyn ToSql> = Vec::new();
+    for (condition, value) in wanted.owner.iter().flat_map(Owner::conditions) {
+        conditions.push(condition);
+        values.push(value);
+    }
     let texts = [
-        ("user = ?", &wanted.owner),
         ("user = ?", &wanted.user),
         ("state = ?", &wanted.state),
         ("query_id = ?", &wanted.query_id),
@@ -353,23 +359,41 @@ mod tests {
         write(&mut connection, &queries, &[]).unwrap();
         write(&mut connection, &[query("a", "jane", 1, Some(9))], &[]).unwrap();
         let all = Wanted::default();
+        let mut principal = minerva_policy::Principal::new("jane", [], Default::default());
+        let jane = Owner::themselves(&principal);
+        principal.impersonator = Some("desk".to_owned());
+        let acting = Owner::themselves(&principal);
         assert_eq!(ids(&path, &all), ["c", "b", "a"]);
         let only = |wanted: Wanted| ids(&path, &wanted);
         assert_eq!(
             only(Wanted {
-                owner: Some("jane".into()),
+                owner: Some(jane.clone()),
                 ..all.clone()
             }),
             ["c", "a"]
         );
         assert_eq!(
             only(Wanted {
-                owner: Some("jane".into()),
+                owner: Some(jane.clone()),
                 user: Some("john".into()),
                 ..all.clone()
             }),
             [""; 0]
         );
+        let by_desk = QueryRecord {
+            impersonator: Some("desk".to_owned()),
+            ..query("d", "jane", 0, Some(1))
+        };
+        write(&mut connection, &[by_desk], &[]).unwrap();
+        for (owner, seen) in [(&jane, vec!["c", "a", "d"]), (&acting, vec!["d"])] {
+            let wanted = Wanted {
+                owner: Some(owner.clone()),
+                ..all.clone()
+            };
+            assert_eq!(only(wanted), seen, "{owner:?}");
+        }
+        forget(&connection, 1).unwrap();
+        assert_eq!(only(all.clone()), ["c", "b", "a"]);
         assert_eq!(
             only(Wanted {
                 from: Some(2),

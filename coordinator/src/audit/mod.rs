@@ -6,6 +6,7 @@
 //! file cannot be written, no statement runs. Deliberately absent: values of rows and parameters, keys and tokens.
 
 mod file;
+mod owner;
 mod reads;
 mod record;
 mod redact;
@@ -30,6 +31,7 @@ use crate::{
 };
 
 pub(crate) use file::Wanted;
+pub(crate) use owner::{Owner, may_see};
 pub(crate) use record::{Attempt, QueryRecord, moment};
 pub(crate) use redact::redacted;
 use trace::Traced;
@@ -295,7 +297,7 @@ impl Audit {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(crate) async fn find(&self, owner: Option<String>, id: &str) -> Result<Option<QueryRecord>> {
+    pub(crate) async fn find(&self, owner: Option<Owner>, id: &str) -> Result<Option<QueryRecord>> {
         let wanted = Wanted {
             owner,
             query_id: Some(id.to_owned()),

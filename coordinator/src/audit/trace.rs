@@ -171,7 +171,11 @@ impl Traced {
 
     fn add(&mut self, table: TableDecision) {
         let same = |known: &TableDecision| known.address == table.address && known.predicate == table.predicate;
-        if self.tables.iter().any(same) {
+        if let Some(known) = self.tables.iter_mut().find(|known| same(known)) {
+            // What was allowed as a whole may be denied for a column.
+            if table.decision == "DENIED" {
+                *known = table;
+            }
             return;
         }
         match self.tables.len() < MOST_TABLES {

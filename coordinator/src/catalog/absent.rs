@@ -53,6 +53,8 @@ impl Catalog<'_> {
         match is_there && access.allowed {
             true => match self.explain(self.principal, address).await {
                 Err(error) if error.code == Code::TableNotFound => {}
+                // Every column of it is denied.
+                Ok(explained) if !explained.access.allowed => {}
                 explained => return explained,
             },
             false => self.look_for_nothing(address).await?,

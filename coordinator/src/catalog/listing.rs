@@ -95,7 +95,7 @@ impl Catalog<'_> {
     }
 
     /// The views of a depot that the user may select.
-    fn visible_views(&self, depot: &str) -> Vec<Address> {
+    pub(crate) fn visible_views(&self, depot: &str) -> Vec<Address> {
         let views = self.engine.views();
         let may_select = |address: &&Address| self.snapshot.rules.may_select(self.principal, address).allowed;
         views.of_depot(depot).filter(may_select).cloned().collect()

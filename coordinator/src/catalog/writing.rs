@@ -94,10 +94,7 @@ impl Catalog<'_> {
             if !is_known {
                 return Err(unknown().await);
             }
-            let (user, predicate) = (&self.principal.id, deed.predicate());
-            let message = format!("user `{user}` may not {predicate} `{address}`");
-            let hint = format!("an access policy must allow `{predicate}` or `write` on the dataset's address");
-            return Err(QueryError::new(Code::PermissionDenied, message).with_hint(hint));
+            return Err(self.may_not(deed, &address));
         }
         let source = self
             .engine
@@ -121,6 +118,62 @@ impl Catalog<'_> {
             address,
             source,
         })
+    }
+
+    fn may_not(&self, deed: Deed, address: &Address) -> QueryError {
+        let (user, predicate) = (&self.principal.id, deed.predicate());
+        let message = format!("user `{user}` may not {predicate} `{address}`");
+        let hint = format!("an access policy must allow `{predicate}` or `write` on the dataset's address");
+        QueryError::new(Code::PermissionDenied, message).with_hint(hint)
+    }
+
+    /// Refuses a deed that gives values to a column, or takes them away, which a policy denies. With each column stand the tags that come with its
+    /// values.
+    pub(crate) fn expect_columns<'c>(
+        &self,
+        deed: Deed,
+        address: &Address,
+        columns: impl Iterator<Item = (&'c str, Vec<String>)>,
+    ) -> Result<()> {
+        let rules = &self.snapshot.rules;
+        let Some((column, decision)) = rules.unwritable(self.principal, deed.predicate(), address, columns) else {
+            return Ok(());
+        };
+        trace::written(address, deed.predicate(), &decision);
+        let (user, predicate) = (&self.principal.id, deed.predicate());
+        match deed {
+            // The column is one that they named, or that they see.
+            Deed::CreateTable | Deed::CreateView | Deed::Insert | Deed::Update => {
+                let message = format!("user `{user}` may not {predicate} column `{column}` of `{address}`");
+                Err(QueryError::new(Code::PermissionDenied, message)
+                    .with_hint("name the columns that you write, and leave it out"))
+            }
+            // They may not know of the column.
+            Deed::Delete | Deed::DropTable | Deed::DropView => Err(self.may_not(deed, address)),
+        }
+    }
+
+    /// The same for all columns of a table, whether the user sees them or not.
+    pub(crate) async fn expect_all_columns(&self, deed: Deed, place: &Place) -> Result<()> {
+        let address = &place.address;
+        if !self
+            .snapshot
+            .rules
+            .may_deny_columns(self.principal, deed.predicate(), address)
+        {
+            return Ok(());
+        }
+        let state = self.session.state(self.snapshot, false);
+        let found = place.source.dataset(&address.collection, &address.dataset, &state);
+        let Some(raw) = found.await.map_err(DataFusionError::from)? else {
+            return Ok(());
+        };
+        let schema = raw.schema();
+        self.expect_columns(
+            deed,
+            address,
+            schema.fields().iter().map(|field| (field.name().as_str(), vec![])),
+        )
     }
 
     fn views_of(&self, address: &Address) -> bool {

@@ -24,6 +24,11 @@ pub(super) fn create_view(view: CreateView) -> Result<Request> {
     if view.materialized {
         return Err(not_supported("CREATE MATERIALIZED VIEW"));
     }
+    if view.or_replace && view.if_not_exists {
+        let message =
+            "CREATE VIEW has both OR REPLACE and IF NOT EXISTS, which ask for different things where the view exists";
+        return Err(QueryError::new(Code::SyntaxError, message).with_hint("leave one of them out"));
+    }
     let columns: Vec<String> = view.columns.iter().map(ToString::to_string).collect();
     let columns = match columns.as_slice() {
         [] => String::new(),
@@ -36,7 +41,7 @@ pub(super) fn create_view(view: CreateView) -> Result<Request> {
     };
     let taken = format!("CREATE {replace}VIEW {exists}{}{columns} AS {}", view.name, view.query);
     let spaced = format!("CREATE {replace}VIEW {exists}{} {columns} AS {}", view.name, view.query);
-    let hint = "use CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name [(columns)] AS query";
+    let hint = "use CREATE [OR REPLACE] VIEW name [(columns)] AS query, or CREATE VIEW IF NOT EXISTS name [(columns)] AS query";
     expect_whole(&view, &taken, "CREATE VIEW", hint).or_else(|_| expect_whole(&view, &spaced, "CREATE VIEW", hint))?;
     Ok(Request::CreateView {
         name: parts(&view.name)?,

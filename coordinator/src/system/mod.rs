@@ -11,6 +11,7 @@ mod query_audit;
 mod schemata;
 mod tables;
 mod types;
+mod views;
 
 use std::sync::Arc;
 
@@ -65,6 +66,7 @@ const SYSTEM_TABLES: &[&dyn SystemTable] = &[
     &columns::Columns,
     &schemata::Schemata,
     &tables::Tables,
+    &views::Views,
     &nodes::Nodes,
     &queries::Queries,
     &query_audit::QueryAudit,

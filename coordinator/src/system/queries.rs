@@ -1,4 +1,4 @@
-//! `system.runtime.queries`: queries running and past; one's own, and for operators everybody's.
+//! `system.runtime.queries`: queries running and past; one's own with what others did in one's name, and for operators everybody's.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,12 @@ use datafusion::{
 };
 
 use super::{SystemTable, in_memory};
-use crate::{audit::redacted, catalog::Catalog, error::Result, queries::Record};
+use crate::{
+    audit::{Owner, redacted},
+    catalog::Catalog,
+    error::Result,
+    queries::Record,
+};
 
 /// The queries of this coordinator.
 pub(super) struct Queries;
@@ -63,8 +68,9 @@ impl SystemTable for Queries {
 
     async fn table(&self, door: &Catalog<'_>, _catalog: &str) -> Result<Arc<dyn TableProvider>> {
         let principal = door.session().principal();
-        let owner = (!principal.is_operator()).then_some(principal.id.as_str());
-        let records = door.session().engine().queries.list(owner);
+        let records = door.session().engine().queries.list(Owner::of(principal).as_ref());
+        let reader = Owner::themselves(principal);
+        let is_own = |record: &Record| reader.owns(&record.user, record.impersonator.as_deref());
         let redacts = door.session().engine().audit.redacts();
         let text =
             |value: &dyn Fn(&Record) -> Option<String>| Arc::new(StringArray::from_iter(records.iter().map(value)));
@@ -90,7 +96,7 @@ impl SystemTable for Queries {
                 text(&|record| record.source.clone()),
                 text(&|record| Some(record.door.to_owned())),
                 text(&|record| Some(record.address.clone())),
-                text(&|record| Some(query_text(record, &principal.id, redacts))),
+                text(&|record| Some(query_text(record, redacts && !is_own(record)))),
                 text(&|record| Some(record.tables.join(", "))),
                 millis(&|record| record.queued),
                 millis(&|record| record.planning),
@@ -102,7 +108,7 @@ impl SystemTable for Queries {
                 text(&|record| record.error.as_ref().map(|error| error.code.as_str().to_owned())),
                 text(&|record| {
                     let error = record.error.as_ref()?;
-                    Some(match redacts && record.user != principal.id {
+                    Some(match redacts && !is_own(record) {
                         true => "(redacted)".to_owned(),
                         false => error.message.clone(),
                     })
@@ -113,9 +119,9 @@ impl SystemTable for Queries {
     }
 }
 
-/// The statement as it may be shown: its values are its user's own, where the audit was told to leave them out.
-fn query_text(record: &Record, reader: &str, redacts: bool) -> String {
-    match redacts && record.user != reader {
+/// The statement as it may be shown: its values are its owner's, where the audit was told to leave them out.
+fn query_text(record: &Record, redacts: bool) -> String {
+    match redacts {
         true => redacted(&record.sql),
         false => record.sql.clone(),
     }

@@ -1,4 +1,5 @@
-//! `gateway.public.query_audit`: the record of each query, kept over restarts; one's own, and for operators everybody's.
+//! `gateway.public.query_audit`: the record of each query, kept over restarts; one's own with what others did in one's name, and for operators
+//! everybody's.
 //!
 //! Conditions on `query_id`, `user`, `state` and `created` are looked up in the file; its rows are read while they are asked for.
 
@@ -25,7 +26,7 @@ use datafusion::{
 
 use super::SystemTable;
 use crate::{
-    audit::{QueryRecord, Reader, Wanted},
+    audit::{Owner, QueryRecord, Reader, Wanted},
     catalog::{Catalog, GATEWAY},
     error::Result,
 };
@@ -85,11 +86,10 @@ impl SystemTable for QueryAudit {
 
     async fn table(&self, door: &Catalog<'_>, _catalog: &str) -> Result<Arc<dyn TableProvider>> {
         let principal = door.session().principal();
-        let sees_all = principal.is_operator();
         Ok(Arc::new(Records {
             schema: self.columns(),
             reader: door.session().engine().audit.reader().await,
-            owner: (!sees_all).then(|| principal.id.clone()),
+            owner: Owner::of(principal),
         }))
     }
 }
@@ -99,7 +99,7 @@ impl SystemTable for QueryAudit {
 struct Records {
     schema: SchemaRef,
     reader: Reader,
-    owner: Option<String>,
+    owner: Option<Owner>,
 }
 
 #[async_trait]

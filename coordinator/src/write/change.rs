@@ -51,6 +51,8 @@ impl Writing<'_> {
         self.expect_allowed(table, &[], &[], &place, &target, parameters.clone())
             .await?;
         let address = &place.address;
+        let all = target.raw.fields().iter().map(|field| (field.name().as_str(), vec![]));
+        catalog.expect_columns(Deed::Delete, address, all)?;
         let change = writer(&place)?
             .change(&address.collection, &address.dataset)
             .await
@@ -112,8 +114,10 @@ impl Writing<'_> {
         let masked = target.governance.masked_columns();
         if let Some(column) = columns.iter().find(|column| masked.contains(*column)) {
             let message = format!("column `{column}` of `{address}` is masked for you, and takes no values of yours");
-            return Err(QueryError::new(Code::PermissionDenied, message));
+            return Err(QueryError::new(Code::PermissionDenied, message).with_hint("leave it out of SET"));
         }
+        let named = columns.iter().map(|column| (column.as_str(), vec![]));
+        Catalog::of(self.session, self.snapshot).expect_columns(Deed::Update, address, named)?;
         let fields = target.raw.fields().iter().map(|field| field.as_ref().clone());
         let identity = Field::new(ROW_ID, DataType::Null, true);
         let schema = Arc::new(Schema::new(fields.chain([identity]).collect::<Vec<_>>()));
@@ -274,7 +278,8 @@ fn expect_unmasked(plan: &LogicalPlan, alias: &Ident, target: &Target, place: &P
                 "column `{column}` of `{}` is masked for you, and can be used neither in WHERE nor in SET",
                 place.address
             );
-            Err(QueryError::new(Code::PermissionDenied, message))
+            let hint = "leave it out, or ask an operator for an exemption from the mask";
+            Err(QueryError::new(Code::PermissionDenied, message).with_hint(hint))
         }
     }
 }

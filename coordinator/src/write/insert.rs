@@ -55,6 +55,10 @@ impl Writing<'_> {
         let schema = columns::without_marks(&Arc::new(logical.schema().as_arrow().clone()));
         let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
         let tags = self.carried(&logical, &columns)?;
+        let with_tags = columns
+            .iter()
+            .map(|column| (column.as_str(), tags::of_column(&tags, column)));
+        catalog.expect_columns(Deed::CreateTable, address, with_tags)?;
         tags::expect_accepted(&tags, &place.depot)?;
         let writer = writer(&place)?;
         let planned = query::verified(self.session, state, names, logical, parameters).await?;
@@ -112,6 +116,11 @@ impl Writing<'_> {
             return Err(QueryError::new(Code::PermissionDenied, message)
                 .with_hint("name the columns that you write, and leave it out"));
         }
+        catalog.expect_columns(
+            Deed::Insert,
+            address,
+            written.fields().iter().map(|field| (field.name().as_str(), vec![])),
+        )?;
         let is_filtered = !target.governance.filters.is_empty();
         let filtered = target.governance.filtered_columns();
         // What does not exist for the user may be needed all the same; an error of the depot would name it.
@@ -207,6 +216,7 @@ impl Writing<'_> {
             Err(error) => return Err(error),
         };
         let address = &place.address;
+        catalog.expect_all_columns(Deed::DropTable, &place).await?;
         let store = &self.session.engine().store;
         let origins = store.origins_of_tags(address)?;
         let removed = writer(&place)?

@@ -43,6 +43,16 @@ impl Writing<'_> {
     }
 }
 
+/// The tags that come to a column or to anything inside it.
+pub(super) fn of_column(tags: &Tags, column: &str) -> Vec<String> {
+    let inside = |path: &str| {
+        path.strip_prefix(column)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let found = tags.iter().filter(|(path, _)| inside(path)).flat_map(|(_, tags)| tags);
+    found.cloned().collect()
+}
+
 /// Refuses to bring tags to a depot that does not take them.
 pub(super) fn expect_accepted(tags: &Tags, depot: &Depot) -> Result<()> {
     if tags.is_empty() || depot.accepts_tags {

@@ -258,3 +258,150 @@ fn acting_as_somebody_is_allowed_in_so_many_words() {
     let first = rules.impersonate(&person("me", &["roles:id:desk"]), &desk).unwrap();
     assert!(rules.impersonate(&first, &team).is_none(), "no chains");
 }
+
+/// Who is denied `write`, or one of what writing is, is denied it by whatever name the thing goes.
+#[test]
+fn a_denial_of_writing_holds_for_columns_and_tags() {
+    let dataset = "
+name: customer
+version: v1
+type: dataset
+dataset: {address: 'dataos://crm:public/customer', columns: [{name: email, tags: [PII.Email]}, {name: id}]}
+";
+    let shop = "name: crm\nversion: v1\ntype: depot\ndepot: {type: MEMORY, spec: {}}";
+    let allow = policy(
+        "all",
+        "['users:**']",
+        "[select, write]",
+        "{paths: ['dataos://crm:**'], tags: [Some.Tag]}",
+        true,
+    );
+    let table = "dataos://crm:public/customer";
+    let email = "dataos://crm:public/customer/email";
+    let tom = person("tom", &[]);
+    for (predicates, objects, predicate, path, tags, expected) in [
+        // By the path of a column.
+        ("[write]", format!("{{paths: ['{email}']}}"), "insert", email, "", false),
+        (
+            "[write]",
+            format!("{{paths: ['{email}']}}"),
+            "update",
+            "dataos://crm:public/customer/EMAIL",
+            "",
+            false,
+        ),
+        (
+            "[insert]",
+            format!("{{paths: ['{email}']}}"),
+            "insert",
+            email,
+            "",
+            false,
+        ),
+        ("[insert]", format!("{{paths: ['{email}']}}"), "update", email, "", true),
+        (
+            "[write]",
+            format!("{{paths: ['{email}']}}"),
+            "insert",
+            "dataos://crm:public/customer/id",
+            "",
+            true,
+        ),
+        ("[write]", format!("{{paths: ['{email}']}}"), "insert", table, "", true),
+        ("[write]", format!("{{paths: ['{email}']}}"), "select", email, "", true),
+        // What removes a row removes all of it.
+        ("[write]", format!("{{paths: ['{email}']}}"), "delete", table, "", false),
+        ("[drop]", format!("{{paths: ['{email}']}}"), "drop", table, "", false),
+        // By the tag of a column.
+        (
+            "[write]",
+            "{tags: [[PII.Email, 'dataos:type:column']]}".to_owned(),
+            "insert",
+            email,
+            "",
+            false,
+        ),
+        (
+            "[delete]",
+            "{tags: [[PII.*, 'dataos:type:column']]}".to_owned(),
+            "delete",
+            email,
+            "",
+            false,
+        ),
+        (
+            "[write]",
+            "{tags: [PII.Email]}".to_owned(),
+            "insert",
+            "dataos://crm:public/customer/id",
+            "",
+            true,
+        ),
+        // By tags that are asked about.
+        (
+            "[write]",
+            "{tags: [Some.Tag]}".to_owned(),
+            "insert",
+            table,
+            "Some.Tag",
+            false,
+        ),
+        ("[write]", "{tags: [Some.Tag]}".to_owned(), "insert", table, "", true),
+        (
+            "[write]",
+            "{tags: [Some.Tag]}".to_owned(),
+            "insert",
+            email,
+            "Some.Tag",
+            false,
+        ),
+        (
+            "[select]",
+            "{tags: [Some.Tag]}".to_owned(),
+            "select",
+            email,
+            "Some.Tag",
+            false,
+        ),
+        (
+            "[write]",
+            "{tags: [Some.Tag]}".to_owned(),
+            "insert",
+            "",
+            "Some.Tag",
+            false,
+        ),
+        (
+            "[update]",
+            "{tags: [Some.Tag]}".to_owned(),
+            "insert",
+            "",
+            "Some.Tag",
+            true,
+        ),
+    ] {
+        let deny = policy("deny", "['users:**']", predicates, &objects, false);
+        let rules = rules(&documents(&[shop, dataset, &allow, &deny]));
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let object = Object {
+            paths: words(path),
+            tags: words(tags),
+        };
+        let decision = rules.decide_access(&tom, predicate, &object);
+        assert_eq!(
+            decision.allowed, expected,
+            "{predicates} {objects}: {predicate} {path} {tags}"
+        );
+        assert!(
+            rules
+                .decide_access(&person("op", &["roles:id:operator"]), predicate, &object)
+                .allowed
+        );
+        // What Heimdall says of a column, a statement meets.
+        if let (Some(column), "") = (path.strip_prefix("dataos://crm:public/customer/"), tags) {
+            let address = Address::new("crm", "public", "customer");
+            let denied = rules.unwritable(&tom, predicate, &address, std::iter::once((column, vec![])));
+            assert_eq!(denied.is_none(), expected, "{predicates} {objects}: {predicate} {path}");
+        }
+    }
+}

@@ -88,6 +88,83 @@ fn expectations_hold_or_say_what_was_found() {
     assert_eq!(failing(&[&closes], "{email: visible}").len(), 1);
 }
 
+/// `masked` says that nothing of a column is shown as it is.
+#[test]
+fn a_column_is_masked_when_all_of_it_is() {
+    use datafusion::arrow::datatypes::Field;
+    let address = DataType::Struct(
+        vec![
+            Field::new("city", DataType::Utf8, true),
+            Field::new("street", DataType::Utf8, true),
+        ]
+        .into(),
+    );
+    let columns = schema(&[("id", DataType::Int64), ("address", address)]);
+    let of = |masks: &[&str], expect: &str| {
+        let test = format!("tests:\n- {{as: {{id: tom}}, table: crm.public.customer, expect: {expect}}}");
+        let set = resources(&documents(&[&[EVERYTHING, depot()], masks, &[&test]].concat()));
+        let explanation = explain(&Rules::compile(&set).unwrap(), &person("tom", &[]), &table(), &columns);
+        let outcomes = compare(&set.policy_tests()[0], &explanation, &columns);
+        outcomes
+            .into_iter()
+            .map(|outcome| (outcome.holds, outcome.got))
+            .next()
+            .unwrap()
+    };
+    let city = mask_policy("city", 50, ALL, "{names: [address.city]}", "{operator: redact}");
+    let street = mask_policy("street", 50, ALL, "{names: [address.street]}", "{operator: hash}");
+    let (holds, got) = of(&[&city], "{address: masked}");
+    assert_eq!(
+        (holds, got.as_str()),
+        (false, "`address.city` redact by `city`; `address.street` as it is")
+    );
+    assert!(!of(&[&city], "{address: visible}").0);
+    assert!(of(&[&city], "{address.city: masked}").0 && of(&[&city], "{address.street: visible}").0);
+    assert!(of(&[&city, &street], "{address: masked}").0);
+    assert!(
+        of(
+            &[&mask_policy(
+                "all",
+                50,
+                ALL,
+                "{names: [address]}",
+                "{operator: nullify}"
+            )],
+            "{address: masked}"
+        )
+        .0
+    );
+}
+
+/// A table of which no column is left is none, and all that decide about it say so.
+#[test]
+fn a_table_without_a_visible_column_is_denied_in_explanations_too() {
+    let deny = |columns: &str| {
+        format!(
+            "name: x\nversion: v1\ntype: policy\npolicy: {{access: {{subjects: {{tags: ['users:**']}}, predicates: [select], \
+             objects: {{paths: ['dataos://crm:public/customer/{columns}']}}, allow: false}}}}"
+        )
+    };
+    let tom = person("tom", &[]);
+    for (hidden, is_allowed) in [("?*", false), ("[!iI]*", true)] {
+        let rules = rules(&documents(&[EVERYTHING, &deny(hidden)]));
+        for explanation in [
+            explain(&rules, &tom, &table(), &columns()),
+            explain_names(&rules, &tom, &table(), &columns()),
+        ] {
+            assert_eq!(explanation.access.allowed, is_allowed, "{explanation}");
+            let says = explanation
+                .to_string()
+                .contains("may not read `dataos://crm:public/customer`: every column of it is denied");
+            assert_eq!(says, !is_allowed, "{explanation}");
+        }
+        let verdict = crate::decide(&rules, &tom, &table(), &columns());
+        assert_eq!(matches!(verdict, crate::Verdict::Allow(_)), is_allowed);
+        let operator = explain(&rules, &person("op", &["roles:id:operator"]), &table(), &columns());
+        assert!(operator.access.allowed);
+    }
+}
+
 #[test]
 fn what_a_change_alters_is_told() {
     let of = |policies: &[&str]| {

@@ -215,3 +215,25 @@ proptest! {
         prop_assert!(Glob::exactly(&text).matches(&text));
     }
 }
+
+#[test]
+fn the_end_may_be_in_another_case_and_nothing_before_it() {
+    let begin = "dataos://d:c/t/";
+    for (pattern, end, expected) in [
+        ("dataos://d:c/t/HomeAddress", "homeaddress", true),
+        ("dataos://d:c/t/homeAddress", "HOMEADDRESS", true),
+        ("dataos://d:c/T/homeaddress", "homeaddress", false),
+        ("dataos://d:*/t/home*.City", "HomeAddress.CITY", true),
+        ("dataos://d:c/t/[H-I]?me", "hOME", true),
+        ("dataos://d:c/t/[!h]ome", "home", true),
+        ("dataos://d:c/t/[!hH]ome", "home", false),
+        ("dataos://d:c/t/ÉTAT", "état", true),
+        ("dataos://D:c/**", "home", false),
+        ("dataos://d:**", "home", true),
+        ("dataos://d:c/t/home", "homes", false),
+        ("dataos://d:c/t/homes", "home", false),
+    ] {
+        let glob = Glob::new(pattern).unwrap();
+        assert_eq!(glob.matches_end_in_any_case(begin, end), expected, "{pattern} {end}");
+    }
+}

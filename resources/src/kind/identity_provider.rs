@@ -185,7 +185,8 @@ identity-provider:
             optional(
                 "authorities",
                 "path",
-                "A PEM file with the authorities to trust when keys are fetched, instead of the machine's. Relative to the manifest and watched.",
+                "A PEM file with the authorities to trust when keys are fetched, instead of the machine's. Relative to the manifest and watched. \
+                 Only where `jwks` is a URL.",
             ),
             optional(
                 "revoked",
@@ -247,6 +248,12 @@ identity-provider:
         let year = Duration::from_secs(366 * 24 * 3600);
         let max_lifetime = duration("maxLifetime", written.max_lifetime, MAX_LIFETIME, year);
         let base = meta.location.file.parent().unwrap_or(Path::new(""));
+        if written.authorities.is_some() && !is_url(&written.jwks) {
+            let message = "`authorities` is given, but `jwks` is a file and nothing is fetched";
+            problems.push(
+                Problem::new(at("authorities"), message).help("leave `authorities` out, or give `jwks` as a URL"),
+            );
+        }
         let authorities = written.authorities.and_then(|path| {
             set.read_file(&base.join(path))
                 .map_err(|message| problems.push(Problem::new(at("authorities"), format!("`authorities`: {message}"))))

@@ -94,7 +94,8 @@ depot:
                 "list of patterns",
                 "To what: `dataos://crm:public/**`. There must be `paths` or `tags`; with both, the policy is about what has one of the paths \
                  and about what has the tags. `dataos://crm:public/customer/ssn` is a column: a policy that denies `select` on it takes it \
-                 out of the table.",
+                 out of the table, and one that denies `insert`, `update` or `write` keeps values out of it. Upper and lower case of the \
+                 column's name are the same.",
             ),
             optional(
                 "access.objects.tags",

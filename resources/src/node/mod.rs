@@ -5,6 +5,7 @@
 
 mod parse;
 mod read;
+mod write;
 
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use minerva_resources::{Action, Change, Problems, load, load_changed, plan};
+use minerva_resources::{Action, Change, Problems, load, load_changed, plan, plan_removal};
 use tempfile::TempDir;
 
 fn user(name: &str, tag: &str) -> String {
@@ -127,4 +127,89 @@ fn one_file_that_cannot_be_written_leaves_all_as_they_were() {
     change.files.insert(second, (None, user("joe", "b")));
     assert!(change.write().unwrap_err().contains("b.yaml"));
     assert_eq!(folders.file("a.yaml"), user("jane", "a"));
+}
+
+#[test]
+fn a_file_that_nobody_would_read_is_refused() {
+    for name in ["users.txt", "users", ".users.yaml"] {
+        let folders = Folders::new(&[], &[(name, &user("jane", "a"))]);
+        let file = folders.given.path().join(name);
+        let refused = plan(&folders.path(), folders.held.path(), &[file])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains(name) && refused.contains("ends with `.yaml` or `.yml`"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn what_is_taken_out_leaves_the_rest_of_its_file_as_it_was() {
+    let (jane, joe, jill) = (user("jane", "a"), user("joe", "a"), user("jill", "a"));
+    for (held, unwanted, after) in [
+        (
+            format!("# head\n\n{jane}---\n# of joe\n{joe}\n\n--- # end\n{jill}"),
+            "joe",
+            Some(format!("# head\n\n{jane}--- # end\n{jill}")),
+        ),
+        (format!("{jane}---\r\n{joe}"), "jane", Some(format!("---\r\n{joe}"))),
+        (
+            format!("---\n{jane}---\n{joe}---\n"),
+            "joe",
+            Some(format!("---\n{jane}---\n")),
+        ),
+        (
+            format!("{jane}---\n{joe}").trim_end().to_owned(),
+            "joe",
+            Some(jane.clone()),
+        ),
+        (
+            format!("--- {{name: joe, version: v1, type: user, user: {{}}}}\n---\n{jane}"),
+            "joe",
+            Some(format!("---\n{jane}")),
+        ),
+        (format!("# kept\n---\n{joe}"), "joe", Some("# kept\n".to_owned())),
+        (joe.clone(), "joe", None),
+        (format!("---\n{joe}---\n"), "joe", None),
+    ] {
+        let folders = Folders::new(&[("users.yaml", &held), ("other.yaml", &user("ann", "a"))], &[]);
+        let change = plan_removal(&folders.path(), &[("user", unwanted)]).unwrap();
+        assert_eq!(actions(&change), [(unwanted, Action::Deleted)]);
+        assert_eq!(folders.file("users.yaml"), held, "nothing is written yet");
+        let set = load_changed(&folders.path(), &change, &[]).unwrap();
+        assert!(set.user(unwanted).is_none() && set.user("ann").is_some());
+        change.write().unwrap();
+        let found = fs::read_to_string(folders.held.path().join("users.yaml")).ok();
+        assert_eq!(found, after, "{held}");
+        assert_eq!(load(&folders.path(), &[]).unwrap().users().count(), set.users().count());
+    }
+    let list = "- {name: jane, version: v1, type: user, user: {}}\n- {name: joe, version: v1, type: user, user: {}}\n";
+    let folders = Folders::new(&[("users.yaml", list)], &[]);
+    let refused = plan_removal(&folders.path(), &[("user", "joe")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("user `joe` is declared in one document with user `jane`"),
+        "{refused}"
+    );
+    let both = plan_removal(&folders.path(), &[("user", "joe"), ("user", "jane")]).unwrap();
+    assert_eq!(actions(&both).len(), 2);
+    // A file that is named by itself is read at the next start.
+    let file = folders.held.path().join("users.yaml");
+    plan_removal(std::slice::from_ref(&file), &[("user", "joe"), ("user", "jane")])
+        .unwrap()
+        .write()
+        .unwrap();
+    assert_eq!(load(&[file], &[]).unwrap().users().count(), 0);
+}
+
+#[test]
+fn what_others_refer_to_is_not_taken_out_of_a_set_that_holds() {
+    let depot = "name: crm\nversion: v1\ntype: depot\ndepot: {type: MEMORY, spec: {}}\n";
+    let dataset = "name: d\nversion: v1\ntype: dataset\ndataset: {address: 'dataos://crm:a/b'}\n";
+    let folders = Folders::new(&[("crm.yaml", depot), ("d.yaml", dataset)], &[]);
+    let change = plan_removal(&folders.path(), &[("depot", "crm")]).unwrap();
+    let problems = load_changed(&folders.path(), &change, &[]).unwrap_err().to_string();
+    assert!(problems.contains("dataset `d`: there is no depot `crm`"), "{problems}");
 }

@@ -86,6 +86,14 @@ const ACTIONS: &[(&str, &str)] = &[
         r#"puts manifests into the resources, for operators; {"manifests": {"FILE.yaml": "..."}, "dry_run"}, {"resources", "decisions", "closed", "problems", "written", ...}"#,
     ),
     (
+        "minerva.delete",
+        r#"takes resources away, for operators; {"resources": [["KIND", "NAME"]], "dry_run"}, as minerva.apply"#,
+    ),
+    (
+        "minerva.get",
+        r#"lists resources, to operators; {"kind", "name"} or {}, {"resources": [{"kind", "name", "location", "manifest", "yaml"}], "refused"}"#,
+    ),
+    (
         "minerva.policy.explain",
         r#"says who sees what and why, to operators; {"user", "table" or "sql" or neither}, {"text"}"#,
     ),
@@ -184,6 +192,8 @@ impl Service {
             "minerva.apikey.get" => self.list_keys(caller, body),
             "minerva.apikey.delete" => self.delete_key(caller, body),
             "minerva.apply" => apply(caller, body).await,
+            "minerva.delete" => delete(caller, body).await,
+            "minerva.get" => get(caller, body).await,
             "minerva.policy.explain" => explain_policy(caller, body).await,
             "minerva.query.progress" => self.progress(caller, body),
             "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
@@ -348,6 +358,42 @@ async fn apply(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
     let Apply { manifests, dry_run } = read_json(body)?;
     let answer = caller.session.apply(&manifests, dry_run).await.map_err(status_of)?;
     Done::json(&answer)
+}
+
+/// Resources that are to be gone: the kind and name of each.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    resources: Vec<(String, String)>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn delete(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
+    let Delete { resources, dry_run } = read_json(body)?;
+    let answer = caller.session.delete_resources(&resources, dry_run).await;
+    Done::json(&answer.map_err(status_of)?)
+}
+
+/// Which resources are wanted.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Get {
+    kind: Option<String>,
+    name: Option<String>,
+}
+
+async fn get(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
+    let Get { kind, name } = if body.is_empty() {
+        Get::default()
+    } else {
+        read_json(body)?
+    };
+    // Files are read.
+    let session = caller.session.clone();
+    let found = tokio::task::spawn_blocking(move || session.get_resources(kind.as_deref(), name.as_deref())).await;
+    let found = found.map_err(|error| internal("the resources were not listed", &error))?;
+    Done::json(&found.map_err(status_of)?)
 }
 
 #[derive(Deserialize)]

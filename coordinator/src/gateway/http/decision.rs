@@ -14,7 +14,7 @@ use super::{
     answer::{Answer, Refusal, json_of},
     caller::{Caller, parameters},
 };
-use crate::{engine::Engine, error::Code, system::sql_type};
+use crate::{audit::Owner, engine::Engine, error::Code, system::sql_type};
 
 pub(super) async fn decide(
     State(engine): State<Arc<Engine>>,
@@ -27,7 +27,7 @@ pub(super) async fn decide(
     let sees_all = caller.principal.is_operator();
     let query_id = asked.get("queryId");
     if let Some(id) = query_id {
-        let owner = (!sees_all).then(|| caller.principal.id.clone());
+        let owner = Owner::of(&caller.principal);
         if engine.audit.find(owner, id).await?.is_none() {
             return Err(Refusal::new(Code::NotFound, format!("query `{id}` is not known")));
         }

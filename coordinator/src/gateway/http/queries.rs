@@ -1,4 +1,5 @@
-//! `GET /gateway/api/v1/query/audit` and `/gateway/api/v1/query/{id}`: the records of queries; one's own, and for operators everybody's.
+//! `GET /gateway/api/v1/query/audit` and `/gateway/api/v1/query/{id}`: the records of queries; one's own with what others
+//! did in one's name, and for operators everybody's.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::{
     caller::{Caller, parameters},
 };
 use crate::{
-    audit::{Wanted, moment},
+    audit::{Owner, Wanted, moment},
     engine::Engine,
     error::Code,
 };
@@ -28,8 +29,7 @@ pub(super) async fn one(
 ) -> Answer {
     parameters(query.as_deref(), &[])?;
     let sees_all = caller.principal.is_operator();
-    let owner = (!sees_all).then(|| caller.principal.id.clone());
-    let record = engine.audit.find(owner, &id).await?;
+    let record = engine.audit.find(Owner::of(&caller.principal), &id).await?;
     let record = record.ok_or_else(|| Refusal::new(Code::NotFound, format!("query `{id}` is not known")))?;
     let mut said = record.to_json(sees_all);
     if let (None, Some(progress), Some(said)) = (
@@ -72,14 +72,24 @@ pub(super) async fn audit(State(engine): State<Arc<Engine>>, RawQuery(query): Ra
         }),
     };
     let (after, before) = (time("after")?, time("before")?);
+    let older_than = asked.remove("next");
+    if let Some(cursor) = &older_than
+        && engine.audit.find(Owner::of(&caller.principal), cursor).await?.is_none()
+    {
+        let message = format!(
+            "parameter `next` is `{cursor}`, which leads nowhere: no answer gave it, or its record is not kept any more"
+        );
+        let refusal = Refusal::new(Code::InvalidArgument, message);
+        return Err(refusal.with_hint("give the `next` of the answer before as it is, or leave it out to begin anew"));
+    }
     let wanted = Wanted {
-        owner: (!sees_all).then(|| caller.principal.id.clone()),
+        owner: Owner::of(&caller.principal),
         user: asked.remove("user"),
         state: asked.remove("state"),
         query_id: asked.remove("query_id"),
         from: after.map(|after| after.saturating_add(1)),
         to: before.map(|before| before.saturating_sub(1)),
-        older_than: asked.remove("next"),
+        older_than,
         limit: Some(limit),
     };
     let records = engine.audit.list(wanted).await?;

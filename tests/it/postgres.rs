@@ -154,3 +154,44 @@ policy:
         assert!(plan.contains("id < 3") || plan.contains("id@0 < 3"), "{plan}");
     }
 }
+
+/// Worker processes read ranges of one table, and all of them see what it was at one moment, although somebody moves amounts all the time.
+#[test]
+fn worker_processes_see_one_moment_of_a_large_table() {
+    let postgres = Postgres::start();
+    let rows = 400_000;
+    postgres.execute(
+        &format!(
+            "CREATE TABLE moved AS SELECT i AS id, (i % 1000)::int8 AS amount, repeat('x', 200) AS filler FROM generate_series(1, {rows}) i;
+             ALTER TABLE moved ADD PRIMARY KEY (id); ANALYZE moved"
+        ),
+        b"",
+    );
+    let sql = "SELECT count(*), count(DISTINCT id), sum(amount) FROM pg.public.moved";
+    let expected = postgres.ask("SELECT count(*), count(DISTINCT id), sum(amount) FROM moved")[0].replace('|', ",");
+    let mut mover = postgres.session(&format!(
+        "DO $$ BEGIN LOOP
+             FOR i IN 1..1000 LOOP
+                 UPDATE moved SET amount = amount - 5 WHERE id = i; UPDATE moved SET amount = amount + 5 WHERE id = {rows} - i; COMMIT;
+             END LOOP;
+         END LOOP; END $$"
+    ));
+    let manifest = postgres.manifest();
+    let mut apart = Minerva::start(&[("pg.yaml", &manifest)], 0);
+    apart.add_worker();
+    apart.add_worker();
+    let plan = apart.rows(None, &format!("EXPLAIN {sql}")).join("\n");
+    assert!(plan.contains("Stage 1"), "{plan}");
+    for _ in 0..5 {
+        assert_eq!(apart.rows(None, sql).last(), Some(&expected));
+    }
+    assert!(mover.try_wait().unwrap().is_none(), "rows moved meanwhile");
+    mover.kill().unwrap();
+    mover.wait().unwrap();
+    // Nothing of it stays open.
+    let kept = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'minerva' AND state LIKE 'idle in transaction%'";
+    let begun = std::time::Instant::now();
+    while postgres.ask(kept) != ["0"] {
+        assert!(begun.elapsed().as_secs() < 20, "a snapshot is kept after its query");
+    }
+}

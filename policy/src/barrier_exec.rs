@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
@@ -48,6 +48,8 @@ pub struct PolicyBarrierExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+    /// What the plan below runs in, made by the first partition, and what it was made of.
+    below: Arc<OnceLock<(Weak<TaskContext>, Arc<TaskContext>)>>,
 }
 
 impl PolicyBarrierExec {
@@ -75,7 +77,21 @@ impl PolicyBarrierExec {
             input,
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
+            below: Arc::default(),
         })
+    }
+
+    /// The context for the plan below: one for all partitions of a run.
+    fn below(&self, context: &Arc<TaskContext>) -> Result<Arc<TaskContext>> {
+        if let Some((of, below)) = self.below.get()
+            && Weak::as_ptr(of) == Arc::as_ptr(context)
+        {
+            return Ok(Arc::clone(below));
+        }
+        let below = without_disk(context)?;
+        // Another run of the same plan makes its own each time.
+        let _ = self.below.set((Arc::downgrade(context), Arc::clone(&below)));
+        Ok(below)
     }
 
     /// Remembers which predicates of a user the scan answers for.
@@ -209,12 +225,14 @@ impl ExecutionPlan for PolicyBarrierExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = without_disk(&context)
+        let input = self
+            .below(&context)
             .and_then(|context| self.input.execute(partition, context))
             .map_err(|error| GovernedError::hide(&self.seal.address, error))?;
         Ok(Box::pin(BarrierStream {
             input,
             seal: Arc::clone(&self.seal),
+            columns: Arc::clone(&self.columns),
             metrics: BaselineMetrics::new(&self.metrics, partition),
         }))
     }
@@ -356,6 +374,7 @@ fn rounded(count: Precision<usize>) -> Precision<usize> {
 struct BarrierStream {
     input: SendableRecordBatchStream,
     seal: Arc<Seal>,
+    columns: Arc<[BarrierColumn]>,
     metrics: BaselineMetrics,
 }
 
@@ -365,7 +384,7 @@ impl Stream for BarrierStream {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let polled = self.input.poll_next_unpin(context);
         let polled = polled
-            .map_ok(without_leftovers)
+            .map(|next| next.map(|batch| Ok(without_leftovers(batch?, &self.columns)?)))
             .map_err(|error| GovernedError::hide(&self.seal.address, error));
         self.metrics.record_poll(polled)
     }

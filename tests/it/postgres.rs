@@ -195,3 +195,36 @@ fn worker_processes_see_one_moment_of_a_large_table() {
         assert!(begun.elapsed().as_secs() < 20, "a snapshot is kept after its query");
     }
 }
+
+/// Who writes waits for no connection that its own readers have.
+#[test]
+fn rows_go_from_table_to_table_over_the_fewest_connections() {
+    let postgres = Postgres::start();
+    postgres.execute(
+        "CREATE TABLE large AS SELECT i AS id, repeat('x', 200) AS filler FROM generate_series(1, 200000) i; ANALYZE large; CREATE TABLE copied (LIKE large)",
+        b"",
+    );
+    for connections in [3, 7] {
+        let manifest = postgres
+            .manifest()
+            .replace("type: POSTGRESQL\n", "type: POSTGRESQL\n  acl: rw\n")
+            .replace("host: ", &format!("maxConnections: {connections}, host: "));
+        let minerva = Minerva::start(&[("pg.yaml", &manifest)], 2);
+        minerva.rows(
+            None,
+            "INSERT INTO pg.public.copied SELECT id, filler FROM pg.public.large",
+        );
+        minerva.rows(None, "UPDATE pg.public.copied SET filler = 'y' WHERE id <= 1000");
+        minerva.rows(
+            None,
+            "DELETE FROM pg.public.copied WHERE id IN (SELECT id FROM pg.public.large WHERE id > 1000)",
+        );
+        minerva.rows(
+            None,
+            "CREATE TABLE pg.public.made AS SELECT l.id FROM pg.public.large l JOIN pg.public.copied c ON l.id = c.id",
+        );
+        assert_eq!(postgres.ask("SELECT count(*), min(filler) FROM copied"), ["1000|y"]);
+        assert_eq!(postgres.ask("SELECT count(*) FROM made"), ["1000"]);
+        postgres.execute("TRUNCATE copied; DROP TABLE made", b"");
+    }
+}

@@ -21,7 +21,8 @@ pub(super) struct Table {
     pub(super) columns: HashMap<String, Column>,
     pub(super) is_view: bool,
     pub(super) rows: Option<usize>,
-    /// How many pages its rows lie in, where a range of pages can be read by itself.
+    /// How many pages its rows were in when it was last analysed, where a range of pages can be read by itself. To ask for today's would wait for whoever has it
+    /// locked.
     pub(super) pages: Option<u64>,
     /// Whether its rows lie in this database and in nothing else, so that they have a place.
     pub(super) has_rows_of_its_own: bool,
@@ -69,9 +70,9 @@ const TABLES: &str = "\
 const TABLE: &str = "\
     WITH RECURSIVE relation AS ( \
         SELECT c.oid, c.relkind, c.reltuples, \
-            CASE WHEN c.relkind IN ('r', 'm') AND m.amname = 'heap' AND NOT c.relhassubclass \
+            CASE WHEN c.relkind = 'r' AND m.amname = 'heap' AND NOT c.relhassubclass \
                 AND pg_catalog.current_setting('server_version_num')::int4 >= 140000 \
-            THEN pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8 END AS pages, \
+            THEN c.relpages::int8 END AS pages, \
             pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS reachable \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam \

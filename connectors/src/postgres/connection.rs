@@ -52,8 +52,15 @@ const SESSION: &str = "SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres
 /// How long somebody waits for a connection that others use.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a server that has no connection left is asked again, and how often.
+const FULL_TIMEOUT: Duration = Duration::from_secs(10);
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections one scan reads with at most.
+const MOST_READERS: usize = 8;
+
 /// With fewer connections none is kept for snapshots.
-const FEWEST_FOR_SNAPSHOTS: usize = 5;
+const FEWEST_FOR_SNAPSHOTS: usize = 7;
 
 /// Tables that are remembered.
 const MOST_TABLES: usize = 4096;
@@ -71,8 +78,10 @@ pub(super) struct Database {
 
 /// How many connections may be open for what. A connection is only made when none is idle, so that there are never more than all of these.
 struct Allowed {
-    /// Readers and writers of rows.
+    /// Readers of rows.
     readers: Arc<Semaphore>,
+    /// Transactions that write. What they write may come from readers that wait until it is taken from them.
+    writers: Arc<Semaphore>,
     /// Transactions that keep a snapshot for readers. They are a few and apart, so that they never wait for readers that wait for them.
     snapshots: Arc<Semaphore>,
     /// Questions to the catalogue, which are answered while all readers read.
@@ -80,17 +89,18 @@ struct Allowed {
 }
 
 impl Allowed {
-    /// Deals connections out. Fewer than [`FEWEST_FOR_SNAPSHOTS`] are enough for one reader at a time of each table.
+    /// Deals connections out: an eighth for each but readers. With fewer than [`FEWEST_FOR_SNAPSHOTS`] each table has one reader at a time.
     fn new(connections: usize) -> Allowed {
         let snapshots = if connections < FEWEST_FOR_SNAPSHOTS {
             0
         } else {
-            connections / 5
+            (connections / 8).max(1)
         };
-        let catalog = (connections / 5).max(1);
-        let readers = connections.saturating_sub(snapshots + catalog).max(1);
+        let (catalog, writers) = ((connections / 8).max(1), (connections / 8).max(1));
+        let readers = connections.saturating_sub(snapshots + catalog + writers).max(1);
         Allowed {
             readers: Arc::new(Semaphore::new(readers)),
+            writers: Arc::new(Semaphore::new(writers)),
             snapshots: Arc::new(Semaphore::new(snapshots)),
             catalog: Arc::new(Semaphore::new(catalog)),
         }
@@ -112,6 +122,13 @@ pub(super) struct Connection {
     pub(super) is_used: bool,
     /// The right to use one.
     permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Why there is no connection.
+struct Refused {
+    /// Whether the server has none left for the user, or for anybody.
+    is_full: bool,
+    error: Error,
 }
 
 /// Moves bytes between a socket and its client, whenever somebody waits for the client. It runs in the task of who waits:
@@ -211,27 +228,34 @@ impl Database {
 
     /// Makes sure that the server can be reached.
     pub(super) async fn reach(self: &Arc<Self>) -> Result<()> {
-        let connection = self.connect().await?;
+        let connection = self.connect().await.map_err(|refused| refused.error)?;
         self.keep(connection);
         Ok(())
     }
 
-    /// How many connections may read rows at the same time.
+    /// How many connections one scan may read with: some are left for others, however long it takes.
     pub(super) fn readers(&self) -> usize {
-        self.readers
+        (self.readers / 2).min(MOST_READERS)
     }
 
-    /// A connection to read or write rows with: one that was kept, or a new one.
+    /// A connection to read rows with: one that was kept, or a new one.
     pub(super) async fn connection(&self) -> Result<Connection> {
         self.allowed(&self.allowed.readers).await
     }
 
-    /// A connection to keep a snapshot with; `None` when all that are for this are in use.
-    pub(super) async fn spare_connection(&self) -> Result<Option<Connection>> {
-        match Arc::clone(&self.allowed.snapshots).try_acquire_owned() {
-            Ok(permit) => Ok(Some(self.with_permit(permit).await?)),
-            Err(_) => Ok(None),
-        }
+    /// A connection to write rows with.
+    pub(super) async fn writing_connection(&self) -> Result<Connection> {
+        self.allowed(&self.allowed.writers).await
+    }
+
+    /// A connection to keep a snapshot with; `None` when all that are for this are in use, or the server has none left.
+    pub(super) async fn spare_connection(&self) -> Option<Connection> {
+        let permit = Arc::clone(&self.allowed.snapshots).try_acquire_owned().ok()?;
+        let connection = self.kept_or_new().await.ok()?;
+        Some(Connection {
+            permit: Some(permit),
+            ..connection
+        })
     }
 
     async fn allowed(&self, by: &Arc<Semaphore>) -> Result<Connection> {
@@ -249,14 +273,25 @@ impl Database {
     }
 
     async fn with_permit(&self, permit: OwnedSemaphorePermit) -> Result<Connection> {
-        let connection = self.kept_or_new().await?;
-        Ok(Connection {
-            permit: Some(permit),
-            ..connection
-        })
+        let begun = Instant::now();
+        loop {
+            match self.kept_or_new().await {
+                Ok(connection) => {
+                    return Ok(Connection {
+                        permit: Some(permit),
+                        ..connection
+                    });
+                }
+                // The role or the server has fewer than the depot may use: another reader gives one back soon.
+                Err(refused) if refused.is_full && begun.elapsed() < FULL_TIMEOUT => {
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                Err(refused) => return Err(refused.error),
+            }
+        }
     }
 
-    async fn kept_or_new(&self) -> Result<Connection> {
+    async fn kept_or_new(&self) -> Result<Connection, Refused> {
         while let Some(parked) = self.take_idle() {
             if let Some(connection) = parked.wake().await {
                 return Ok(connection);
@@ -271,7 +306,7 @@ impl Database {
         idle.connections.pop()
     }
 
-    async fn connect(&self) -> Result<Connection> {
+    async fn connect(&self) -> Result<Connection, Refused> {
         let limit = self.settings.connect_timeout;
         let connecting = async {
             let (client, connection) = self.config.connect(self.tls.clone()).await?;
@@ -280,7 +315,7 @@ impl Database {
                 let _ = connection.await;
             })));
             driver.drive(client.batch_execute(SESSION)).await?;
-            Ok((client, driver))
+            Ok::<_, tokio_postgres::Error>((client, driver))
         };
         match timeout(limit, connecting).await {
             Ok(Ok((client, driver))) => Ok(Connection {
@@ -289,12 +324,18 @@ impl Database {
                 is_used: false,
                 permit: None,
             }),
-            Ok(Err(failure)) => Err(self.connect_error(&failure).about(self.settings.address())),
+            Ok(Err(failure)) => Err(Refused {
+                is_full: failure.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
+                error: self.connect_error(&failure).about(self.settings.address()),
+            }),
             Err(_) => {
                 let message = format!("the server did not answer within {} seconds", limit.as_secs());
-                Err(self
-                    .failure(ErrorKind::Unreachable, message)
-                    .about(self.settings.address()))
+                Err(Refused {
+                    is_full: false,
+                    error: self
+                        .failure(ErrorKind::Unreachable, message)
+                        .about(self.settings.address()),
+                })
             }
         }
     }

@@ -214,8 +214,12 @@ impl Reader {
                     // Nothing was read yet, and the next one may be alive.
                 }
                 Err(Start::Failed(failure)) => {
+                    if let Some(error) = self.lost_moment(&failure) {
+                        running.end();
+                        return Err(Refusal::Failed(error));
+                    }
                     let error = self.about(self.database.error(&failure));
-                    let is_outdated = error.kind == ErrorKind::Changed || self.has_lost_snapshot(&failure);
+                    let is_outdated = error.kind == ErrorKind::Changed;
                     if !is_lost(&failure) {
                         running.end();
                     }
@@ -268,9 +272,20 @@ impl Reader {
         Ok(Box::pin(driver.drive(client.copy_out(&prepared)).await?))
     }
 
-    /// Whether the transaction that kept the snapshot is over: nothing else in the statements that begin has a parameter.
-    fn has_lost_snapshot(&self, failure: &tokio_postgres::Error) -> bool {
-        self.scan.snapshot.is_some() && failure.code() == Some(&SqlState::INVALID_PARAMETER_VALUE)
+    /// What it means to a reader of a shared moment that its transaction does not begin.
+    fn lost_moment(&self, failure: &tokio_postgres::Error) -> Option<Error> {
+        self.scan.snapshot.as_ref()?;
+        let code = failure.code()?;
+        // Nothing else in what begins the transaction has a parameter, or names an object but the table.
+        if *code == SqlState::INVALID_PARAMETER_VALUE || *code == SqlState::UNDEFINED_OBJECT {
+            let message = "the transaction that keeps its readers at one moment has ended; run the query again, or set `maxConnections: 4` for the depot, so that \
+                           one connection reads a table: behind an address that several servers answer to no other way works";
+            return Some(self.error(ErrorKind::Changed, message));
+        }
+        (*code == SqlState::LOCK_NOT_AVAILABLE).then(|| {
+            let message = "somebody waits to change it, and its readers would wait for them; run the query again";
+            self.error(ErrorKind::Changed, message)
+        })
     }
 
     fn kinds(&self, table: &Table) -> Result<Vec<Kind>> {

@@ -46,9 +46,9 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         name: "maxConnections",
         kind: ParameterKind::Integer,
         required: false,
-        default: Some("10"),
+        default: Some("32"),
         secret: false,
-        description: "How many connections each process opens at most, from 1 to 1000. From 5 on a large table is read by several at the same \
+        description: "How many connections each process opens at most, from 3 to 1000. From 7 on a large table is read by several at the same \
                       time, all of which see the same state of it.",
     },
     Parameter {
@@ -149,7 +149,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(10),
             application_name: "minerva".to_owned(),
             decimals: 10,
-            max_connections: 10,
+            max_connections: 32,
         };
         for (key, value) in [("host", &settings.host), ("database", &settings.database)] {
             if value.is_empty() || value.contains('\0') {
@@ -173,12 +173,12 @@ impl Settings {
             }
         }
         if let Some(most) = depot.settings.integer("maxConnections") {
-            match usize::try_from(most).ok().filter(|most| (1..=1000).contains(most)) {
+            match usize::try_from(most).ok().filter(|most| (3..=1000).contains(most)) {
                 Some(most) => settings.max_connections = most,
                 None => problem(
                     "maxConnections",
                     format!("`maxConnections` is {most}"),
-                    "expected a number from 1 to 1000",
+                    "expected a number from 3 to 1000",
                 ),
             }
         }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
 
 use super::connection::{Database, is_lost};
 use super::read::Running;
@@ -17,6 +18,13 @@ use crate::remote_table::{Snapshot, Snapshots};
 use crate::scan_exec::Held;
 
 const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// The transaction does nothing while others read.
+const KEEP: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
+
+/// The table is locked already, as readers lock it. Who has to wait all the same stands behind somebody who waits for that lock to go, to change the table:
+/// they would wait for each other.
+const HURRY: &str = "SET LOCAL lock_timeout = '1s'";
 const EXPORT: &str = "SELECT pg_catalog.pg_export_snapshot()";
 
 /// The text that begins a transaction which sees what the snapshot sees; `None` when that is no name of one.
@@ -25,14 +33,14 @@ pub(super) fn begin_with(snapshot: &str) -> Option<String> {
         && snapshot
             .chars()
             .all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
-    is_name.then(|| format!("{BEGIN}; SET TRANSACTION SNAPSHOT '{snapshot}'"))
+    is_name.then(|| format!("{BEGIN}; SET TRANSACTION SNAPSHOT '{snapshot}'; {HURRY}"))
 }
 
 /// Makes snapshots for the readers of one table.
 pub(super) struct Exporter {
     database: Arc<Database>,
-    /// A statement that names the table; it is described and not run.
-    naming: String,
+    /// What begins the transaction. The lock comes before the snapshot, which else might be of a moment before a TRUNCATE whose end the lock waits for.
+    begin: String,
 }
 
 impl Exporter {
@@ -40,7 +48,7 @@ impl Exporter {
         let (schema, table) = (sql::identifier(collection)?, sql::identifier(dataset)?);
         Some(Exporter {
             database: Arc::clone(database),
-            naming: format!("SELECT FROM {schema}.{table}"),
+            begin: format!("{BEGIN}; {KEEP}; LOCK TABLE ONLY {schema}.{table} IN ACCESS SHARE MODE"),
         })
     }
 }
@@ -50,7 +58,7 @@ impl Snapshots for Exporter {
     async fn take(&self) -> Result<Option<Snapshot>> {
         loop {
             // Who waits here for a connection might wait for readers that wait for it.
-            let Some(connection) = self.database.spare_connection().await? else {
+            let Some(connection) = self.database.spare_connection().await else {
                 return Ok(None);
             };
             let is_used = connection.is_used;
@@ -58,15 +66,9 @@ impl Snapshots for Exporter {
             let Some(client) = running.client() else {
                 return Ok(None);
             };
-            let sending = async {
-                futures::join!(
-                    client.batch_execute(BEGIN),
-                    client.prepare(&self.naming),
-                    client.simple_query(EXPORT)
-                )
-            };
-            let (begun, locked, exported) = running.drive(sending).await;
-            match begun.and(locked).and(exported) {
+            let sending = async { futures::join!(client.batch_execute(&self.begin), client.simple_query(EXPORT)) };
+            let (begun, exported) = running.drive(sending).await;
+            match begun.and(exported) {
                 Ok(messages) => {
                     let name = messages.iter().find_map(|message| match message {
                         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
@@ -80,6 +82,10 @@ impl Snapshots for Exporter {
                     if !is_used {
                         return Err(self.database.error(&failure));
                     }
+                }
+                Err(failure) if failure.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                    running.end();
+                    return Err(self.database.error(&failure));
                 }
                 // Something in between does not let transactions share what they see: the table is read by one reader, which says what is wrong
                 // with it, if anything is.

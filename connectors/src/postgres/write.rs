@@ -232,7 +232,7 @@ impl std::fmt::Debug for Transaction {
 impl Transaction {
     async fn begin(database: &Arc<Database>, about: &str) -> Result<Transaction> {
         loop {
-            let connection = database.connection().await?;
+            let connection = database.writing_connection().await?;
             let is_used = connection.is_used;
             let mut transaction = Transaction {
                 database: Arc::clone(database),

@@ -3,6 +3,7 @@
 //! In: where a server is, and the credentials of a secret. Out: datasets, each read by one `COPY` in the binary format, in a
 //! stream of batches, with columns, comparisons and limit applied by PostgreSQL where that gives the same rows.
 
+mod allowed;
 mod catalog;
 mod column;
 mod connection;

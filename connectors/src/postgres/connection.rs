@@ -22,6 +22,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row};
 use tokio_rustls::rustls;
 
+use super::allowed::Allowed;
 use super::catalog::{self, Table};
 use super::settings::{Settings, TlsMode};
 use super::tls::Tls;
@@ -56,12 +57,6 @@ const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
 const FULL_TIMEOUT: Duration = Duration::from_secs(10);
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections one scan reads with at most.
-const MOST_READERS: usize = 8;
-
-/// With fewer connections none is kept for snapshots.
-const FEWEST_FOR_SNAPSHOTS: usize = 7;
-
 /// Tables that are remembered.
 const MOST_TABLES: usize = 4096;
 
@@ -72,39 +67,7 @@ pub(super) struct Database {
     tls: Tls,
     idle: Mutex<Idle>,
     allowed: Allowed,
-    readers: usize,
     tables: Mutex<std::collections::HashMap<(String, String), Arc<Table>>>,
-}
-
-/// How many connections may be open for what. A connection is only made when none is idle, so that there are never more than all of these.
-struct Allowed {
-    /// Readers of rows.
-    readers: Arc<Semaphore>,
-    /// Transactions that write. What they write may come from readers that wait until it is taken from them.
-    writers: Arc<Semaphore>,
-    /// Transactions that keep a snapshot for readers. They are a few and apart, so that they never wait for readers that wait for them.
-    snapshots: Arc<Semaphore>,
-    /// Questions to the catalogue, which are answered while all readers read.
-    catalog: Arc<Semaphore>,
-}
-
-impl Allowed {
-    /// Deals connections out: an eighth for each but readers. With fewer than [`FEWEST_FOR_SNAPSHOTS`] each table has one reader at a time.
-    fn new(connections: usize) -> Allowed {
-        let snapshots = if connections < FEWEST_FOR_SNAPSHOTS {
-            0
-        } else {
-            (connections / 8).max(1)
-        };
-        let (catalog, writers) = ((connections / 8).max(1), (connections / 8).max(1));
-        let readers = connections.saturating_sub(snapshots + catalog + writers).max(1);
-        Allowed {
-            readers: Arc::new(Semaphore::new(readers)),
-            writers: Arc::new(Semaphore::new(writers)),
-            snapshots: Arc::new(Semaphore::new(snapshots)),
-            catalog: Arc::new(Semaphore::new(catalog)),
-        }
-    }
 }
 
 #[derive(Default)]
@@ -209,7 +172,6 @@ impl Database {
         Ok(Database {
             config: config(&settings),
             allowed: Allowed::new(settings.max_connections),
-            readers: Allowed::new(settings.max_connections).readers.available_permits(),
             settings,
             tls,
             idle: Mutex::default(),
@@ -235,7 +197,7 @@ impl Database {
 
     /// How many connections one scan may read with: some are left for others, however long it takes.
     pub(super) fn readers(&self) -> usize {
-        (self.readers / 2).min(MOST_READERS)
+        self.allowed.readers_of_one_scan
     }
 
     /// A connection to read rows with: one that was kept, or a new one.

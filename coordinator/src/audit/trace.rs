@@ -4,6 +4,7 @@
 //! plans it, so that the steps of planning need not hand a record on to each other; outside of a statement they go nowhere.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,6 +18,8 @@ use super::reads;
 
 /// How many tables of one statement are recorded; a statement that names more is recorded without the rest, and says so.
 const MOST_TABLES: usize = 500;
+/// How many characters of a name are kept. Somebody who asks after names of any length must not fill the disk.
+const LONGEST_NAME: usize = 500;
 
 tokio::task_local! {
     static CURRENT: Arc<Trace>;
@@ -43,7 +46,7 @@ pub(crate) struct Traced {
 #[derive(Debug, Clone)]
 struct TableDecision {
     address: Address,
-    predicate: &'static str,
+    predicate: Cow<'static, str>,
     decision: &'static str,
     access: Vec<String>,
     filters: Vec<String>,
@@ -95,8 +98,8 @@ pub(crate) fn decided(address: &Address, access: &AccessDecision, verdict: Optio
     });
 }
 
-/// Notes what was decided about a table that the statement writes.
-pub(crate) fn written(address: &Address, predicate: &'static str, access: &AccessDecision) {
+/// Notes what was decided about a table for another deed than selecting.
+pub(crate) fn written(address: &Address, predicate: impl Into<Cow<'static, str>>, access: &AccessDecision) {
     note(|traced| {
         let mut table = TableDecision::new(address, predicate, access);
         if !access.allowed {
@@ -106,15 +109,28 @@ pub(crate) fn written(address: &Address, predicate: &'static str, access: &Acces
     });
 }
 
+/// The beginning of a text that is too long to be kept, with a mark at its end.
+pub(crate) fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(longest) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}...", text.get(..end).unwrap_or_default())),
+    }
+}
+
+/// Notes that a table was not there.
+pub(crate) fn absent(address: &Address) {
+    note(|traced| traced.absent(address));
+}
+
 fn names(policies: &[Arc<PolicyRef>]) -> Vec<String> {
     policies.iter().map(|policy| policy.name.clone()).collect()
 }
 
 impl TableDecision {
-    fn new(address: &Address, predicate: &'static str, access: &AccessDecision) -> Self {
+    fn new(address: &Address, predicate: impl Into<Cow<'static, str>>, access: &AccessDecision) -> Self {
         Self {
             address: address.clone(),
-            predicate,
+            predicate: predicate.into(),
             decision: "ALLOWED",
             access: names(&access.because),
             filters: Vec::new(),
@@ -146,10 +162,10 @@ impl TableDecision {
         }
         let policies = (!self.filters.is_empty()).then(|| self.filters.join(", "));
         json!({
-            "catalog": self.address.depot,
-            "schema": self.address.collection,
-            "table": self.address.dataset,
-            "predicate": self.predicate,
+            "catalog": shortened(&self.address.depot, LONGEST_NAME),
+            "schema": shortened(&self.address.collection, LONGEST_NAME),
+            "table": shortened(&self.address.dataset, LONGEST_NAME),
+            "predicate": shortened(&self.predicate, LONGEST_NAME),
             "decision": self.decision,
             "access": self.access,
             "policyname": policies,
@@ -167,6 +183,13 @@ impl Traced {
             table.decision = "DENIED";
         }
         self.add(table);
+    }
+
+    /// Forgets what was allowed of a table that its user was told does not exist. They read what is noted, and a denied table leaves nothing that
+    /// they see.
+    fn absent(&mut self, address: &Address) {
+        self.tables
+            .retain(|table| table.decision == "DENIED" || table.address != *address);
     }
 
     fn add(&mut self, table: TableDecision) {
@@ -189,6 +212,12 @@ impl Traced {
         self.plans.push(Opaque::new(plan.clone()));
     }
 
+    /// The tables without their columns, for when the plans cannot be looked through.
+    pub(crate) fn tables_unread(&self) -> Value {
+        let tables = self.tables.iter().map(|table| table.to_json(&[]));
+        tables.chain([json!({ "unreadable": "columns" })]).collect()
+    }
+
     /// The tables as records have them. Finding the columns takes a while: it is done by the thread that writes.
     pub(crate) fn tables(&self) -> Value {
         let mut read: BTreeMap<Address, Vec<String>> = BTreeMap::new();
@@ -199,7 +228,7 @@ impl Traced {
         let mut tables: Vec<Value> = self
             .tables
             .iter()
-            .map(|table| match table.predicate {
+            .map(|table| match table.predicate.as_ref() {
                 "select" => table.to_json(read.get(&table.address).unwrap_or(&none)),
                 _ => table.to_json(&none),
             })

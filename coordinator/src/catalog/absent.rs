@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use datafusion::error::DataFusionError;
-use minerva_policy::Explanation;
+use minerva_policy::{AccessDecision, Explanation};
 use minerva_resources::Address;
 
 use super::{Catalog, TableRequest};
@@ -49,13 +49,20 @@ impl Catalog<'_> {
     pub(crate) async fn own_decision(&self, address: &Address) -> Result<Explanation> {
         let is_there = self.snapshot.set.depot(&address.depot).is_some();
         let access = self.snapshot.rules.may_select(self.principal, address);
-        trace::note(|traced| traced.named(address, &access));
+        // What is allowed is noted once it is found: the user reads the note, and must not tell a missing table from a denied one by it.
+        let note = |access: &AccessDecision| trace::note(|traced| traced.named(address, access));
+        if !access.allowed {
+            note(&access);
+        }
         match is_there && access.allowed {
             true => match self.explain(self.principal, address).await {
                 Err(error) if error.code == Code::TableNotFound => {}
                 // Every column of it is denied.
-                Ok(explained) if !explained.access.allowed => {}
-                explained => return explained,
+                Ok(explained) if !explained.access.allowed => note(&explained.access),
+                explained => {
+                    explained.iter().for_each(|explained| note(&explained.access));
+                    return explained;
+                }
             },
             false => self.look_for_nothing(address).await?,
         }
@@ -66,6 +73,7 @@ impl Catalog<'_> {
 
     /// "Not found", with the nearest name that the user may see.
     pub(super) async fn not_found(&self, catalog: &str, schema: &str, table: &str) -> QueryError {
+        trace::absent(&Address::new(catalog, schema, table));
         let catalogs = self.catalogs();
         if !catalogs.iter().any(|known| known == catalog) {
             return QueryError::new(Code::CatalogNotFound, format!("catalog `{catalog}` does not exist"))

@@ -188,7 +188,9 @@ impl Catalog<'_> {
             return Err(QueryError::new(Code::NotSupported, message));
         }
         let unknown = || self.not_found(&address.depot, &address.collection, &address.dataset);
-        if !self.snapshot.rules.may_select(self.principal, address).allowed {
+        let access = self.snapshot.rules.may_select(self.principal, address);
+        if !access.allowed {
+            trace::decided(address, &access, None);
             self.look_for_nothing(address).await?;
             return Err(unknown().await);
         }

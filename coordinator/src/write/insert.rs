@@ -17,6 +17,7 @@ use minerva_connectors::Writer;
 
 use super::{Writing, check::Check, fit, from_depot, tags};
 use crate::{
+    audit::trace,
     catalog::{Catalog, Deed, Place},
     columns,
     error::{Code, QueryError, Result},
@@ -228,6 +229,8 @@ impl Writing<'_> {
                 store.forget_tags(address, origin)?;
             }
             self.take_tags().await?;
+        } else {
+            trace::absent(address);
         }
         match removed || if_exists {
             true => Ok(0),

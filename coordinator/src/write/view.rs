@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast::Query as QueryAst;
 
 use super::{Writing, from_depot};
 use crate::{
+    audit::trace,
     catalog::{Catalog, Deed},
     error::{Code, QueryError, Result},
     session::{MAX_VIEWS, View},
@@ -111,6 +112,9 @@ impl Writing<'_> {
                 };
                 let forgotten = self.session.engine().store.forget_view(&place.address)?;
                 self.session.engine().take_views()?;
+                if !forgotten {
+                    trace::absent(&place.address);
+                }
                 forgotten
             }
         };

@@ -5,6 +5,7 @@
 //! over is on disk after a few milliseconds; when the power fails, what the system had not yet written may be lost. A record is never dropped: while the
 //! file cannot be written, no statement runs. Deliberately absent: values of rows and parameters, keys and tokens.
 
+mod calls;
 mod file;
 mod owner;
 mod reads;
@@ -14,6 +15,7 @@ pub(crate) mod trace;
 
 use std::{
     collections::{BTreeMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -30,11 +32,13 @@ use crate::{
     queries::{Client, Record, State},
 };
 
+use calls::Calls;
+pub(crate) use calls::Stage;
 pub(crate) use file::Wanted;
 pub(crate) use owner::{Owner, may_see};
 pub(crate) use record::{Attempt, QueryRecord, moment};
 pub(crate) use redact::redacted;
-use trace::Traced;
+use trace::{Traced, shortened};
 
 /// How many records may wait for the disk before no more statements are taken.
 const MOST_WAITING: usize = 20_000;
@@ -48,8 +52,10 @@ const FORGET_EVERY: Duration = Duration::from_secs(600);
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// The longest name of a user that is kept of an attempt to log in.
 const LONGEST_CLAIM: usize = 128;
-/// The longest text of an error that is kept of an attempt to log in.
+/// The longest text of an error that is kept of an attempt to log in, and of a call.
 const LONGEST_REASON: usize = 500;
+/// How many characters are kept of what a call was about.
+const LONGEST_CALL: usize = 2_000;
 /// What kind of statement a call of a door is that is none. Its text holds names and no values.
 const CALL: &str = "API";
 
@@ -83,6 +89,8 @@ struct Shared {
 struct Waiting {
     queries: Vec<Unwritten>,
     attempts: BTreeMap<Attempt, i64>,
+    /// Who has called what in this minute.
+    calls: Calls,
     /// How many things were ever handed over.
     handed: u64,
     failure: Option<String>,
@@ -100,7 +108,7 @@ impl Waiting {
     }
 }
 
-/// A call of a door that is no statement, to be recorded because the caller was refused something.
+/// A call of a door that is no statement, to be recorded because the caller was refused something, or changes something.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) id: String,
@@ -112,6 +120,7 @@ pub(crate) struct Call<'a> {
     /// How it ended, if it was not answered like any other.
     pub(crate) error: Option<&'a QueryError>,
     pub(crate) traced: Traced,
+    pub(crate) stage: Stage,
 }
 
 /// A record whose tables are not written out yet.
@@ -222,9 +231,23 @@ impl Audit {
         self.hand_over(|waiting| waiting.queries.push(Unwritten { record, traced }));
     }
 
-    /// Records a call that is no statement.
-    pub(crate) fn call(&self, call: Call<'_>) {
+    /// Records a call that is no statement. Beyond a number within a minute, those of one user are counted together.
+    ///
+    /// # Errors
+    /// When a change is to begin and there were too many of this user within the minute.
+    pub(crate) fn call(&self, call: Call<'_>) -> Result<()> {
         let now = Utc::now().timestamp_millis();
+        let mut waiting = locked(&self.shared.waiting);
+        let counted = waiting.calls.count(now, call.principal, call.stage, &call.id)?;
+        let state = match (call.stage, call.error) {
+            (Stage::Begins, _) => State::Running,
+            (_, Some(_)) => State::Failed,
+            (_, None) => State::Finished,
+        };
+        let (traced, several) = match counted {
+            None => (call.traced, None),
+            Some(several) => (Traced::default(), Some(several)),
+        };
         let record = QueryRecord {
             query_id: call.id,
             user: call.principal.id.clone(),
@@ -234,23 +257,23 @@ impl Audit {
             source: call.client.source.clone(),
             cluster: call.cluster.to_owned(),
             statement_kind: Some(CALL.to_owned()),
-            query: call.what,
-            resources_version: call.traced.resources.clone(),
-            state: if call.error.is_some() {
-                State::Failed
-            } else {
-                State::Finished
-            }
-            .as_str()
-            .to_owned(),
+            query: shortened(&call.what, LONGEST_CALL).into_owned(),
+            resources_version: traced.resources.clone(),
+            state: state.as_str().to_owned(),
             error_code: call.error.map(|error| error.code.as_str().to_owned()),
-            error_message: call.error.map(|error| error.message.clone()),
+            error_message: call
+                .error
+                .map(|error| shortened(&error.message, LONGEST_REASON).into_owned()),
             created: now,
-            ended: Some(now),
+            ended: (call.stage != Stage::Begins).then_some(now),
             ..QueryRecord::default()
         };
-        let traced = call.traced;
-        self.hand_over(|waiting| waiting.queries.push(Unwritten { record, traced }));
+        let record = match several {
+            None => record,
+            Some(several) => several.record(record),
+        };
+        self.hand_over_to(waiting, |waiting| waiting.queries.push(Unwritten { record, traced }));
+        Ok(())
     }
 
     /// Records that somebody could not prove who they are.
@@ -276,7 +299,10 @@ impl Audit {
     }
 
     fn hand_over(&self, add: impl FnOnce(&mut Waiting)) {
-        let mut waiting = locked(&self.shared.waiting);
+        self.hand_over_to(locked(&self.shared.waiting), add);
+    }
+
+    fn hand_over_to(&self, mut waiting: MutexGuard<'_, Waiting>, add: impl FnOnce(&mut Waiting)) {
         add(&mut waiting);
         waiting.handed += 1;
         drop(waiting);
@@ -458,7 +484,12 @@ impl Writer {
             if !seen.insert(record.query_id.clone()) {
                 continue;
             }
-            record.tables = traced.tables().to_string();
+            // One plan that cannot be looked through must not keep the others from their records.
+            let tables = catch_unwind(AssertUnwindSafe(|| traced.tables().to_string()));
+            record.tables = tables.unwrap_or_else(|_| {
+                tracing::error!(query_id = %record.query_id, "the columns that a statement reads could not be found; its record says so");
+                traced.tables_unread().to_string()
+            });
             if self.keeping.redact {
                 if record.statement_kind.as_deref() != Some(CALL) {
                     record.query = redacted(&record.query);

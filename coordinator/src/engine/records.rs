@@ -8,7 +8,7 @@ use minerva_policy::Principal;
 
 use super::Engine;
 use crate::{
-    audit::{Call, trace::Traced},
+    audit::{Call, Stage, trace::Traced},
     error::{QueryError, Result},
     gateway::auth::{Credentials, Presented, UNGUESSABLE},
     queries::Client,
@@ -16,9 +16,6 @@ use crate::{
 
 /// How long queries may take to notice that they were stopped, at the end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
-
-/// How much is kept of what a call was about.
-const LONGEST_CALL: usize = 4_000;
 
 impl Engine {
     /// Records that somebody could not prove who they are. Every door says so when [`Engine::admit`] refuses.
@@ -46,22 +43,68 @@ impl Engine {
         client: &Client,
         what: String,
         error: Option<&QueryError>,
-        mut traced: Traced,
+        traced: Traced,
     ) -> Result<()> {
         self.audit.expect_writable()?;
+        let id = self.queries.new_id(Utc::now());
+        self.call(id, (principal, client), what, error, traced, Stage::Asked)
+    }
+
+    /// Records that somebody is about to change something; the id is that of the record, for [`Engine::changed`].
+    ///
+    /// # Errors
+    /// When it cannot be recorded, or there are too many: then nothing is changed.
+    pub(crate) fn changes(&self, principal: &Principal, client: &Client, what: String) -> Result<String> {
+        self.audit.expect_writable()?;
+        let id = self.queries.new_id(Utc::now());
+        self.call(
+            id.clone(),
+            (principal, client),
+            what,
+            None,
+            Traced::default(),
+            Stage::Begins,
+        )?;
+        Ok(id)
+    }
+
+    /// Records what became of a change. It is kept until it can be written.
+    ///
+    /// # Errors
+    /// None today.
+    pub(crate) fn changed(
+        &self,
+        id: String,
+        principal: &Principal,
+        client: &Client,
+        what: String,
+        error: Option<&QueryError>,
+    ) -> Result<()> {
+        self.call(id, (principal, client), what, error, Traced::default(), Stage::Ended)
+    }
+
+    fn call(
+        &self,
+        id: String,
+        (principal, client): (&Principal, &Client),
+        what: String,
+        error: Option<&QueryError>,
+        mut traced: Traced,
+        stage: Stage,
+    ) -> Result<()> {
         traced
             .resources
             .get_or_insert_with(|| self.snapshot().version().0.clone());
         self.audit.call(Call {
-            id: self.queries.new_id(Utc::now()),
+            id,
             principal,
             client,
             cluster: &self.config.cluster,
-            what: what.chars().take(LONGEST_CALL).collect(),
+            what,
             error,
             traced,
-        });
-        Ok(())
+            stage,
+        })
     }
 
     /// Stops what still runs and writes the last records. The doors must be closed already.

@@ -1,7 +1,7 @@
-//! Actions: prepared statements, cancelling, session options, API keys.
+//! Actions: prepared statements, cancelling, session options.
 //!
-//! In: the type and body of a DoAction. Out: its results. Flight SQL's older actions wrap their messages in `Any`, Flight's own and Minerva's do not;
-//! Minerva's speak JSON.
+//! In: the type and body of a DoAction. Out: its results. Flight SQL's older actions wrap their messages in `Any`, Flight's own do not. Minerva's
+//! own are in `own_actions.rs`.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,6 @@ use arrow_flight::{
 use bytes::Bytes;
 use chrono::Utc;
 use prost::Message;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::json;
 use tonic::Status;
 
 use super::{
@@ -30,10 +28,9 @@ use super::{
     },
     sessions::Caller,
     statements::schema_bytes,
-    status::{internal, invalid, status_of, unsupported},
+    status::{invalid, status_of, unsupported},
     stream::wire_schema,
 };
-use crate::{engine::CreateKey, session::PolicySubject};
 
 /// Every action with its description, in the order of the alphabet.
 const ACTIONS: &[(&str, &str)] = &[
@@ -115,16 +112,11 @@ pub(super) struct Done {
 }
 
 impl Done {
-    fn with(result: impl Into<Bytes>) -> Self {
+    pub(super) fn with(result: impl Into<Bytes>) -> Self {
         Self {
             results: vec![result.into()],
             closes_session: false,
         }
-    }
-
-    fn json(answer: &impl Serialize) -> Result<Self, Status> {
-        let bytes = serde_json::to_vec(answer).map_err(|error| internal("an answer cannot be written", &error))?;
-        Ok(Self::with(bytes))
     }
 }
 
@@ -188,14 +180,9 @@ impl Service {
                     ..Done::with(result.encode_to_vec())
                 })
             }
-            "minerva.apikey.create" => self.create_key(caller, body),
-            "minerva.apikey.get" => self.list_keys(caller, body),
-            "minerva.apikey.delete" => self.delete_key(caller, body),
-            "minerva.apply" => apply(caller, body).await,
-            "minerva.delete" => delete(caller, body).await,
-            "minerva.get" => get(caller, body).await,
-            "minerva.policy.explain" => explain_policy(caller, body).await,
-            "minerva.query.progress" => self.progress(caller, body),
+            ours if ours.starts_with("minerva.") && ACTIONS.iter().any(|(known, _)| *known == ours) => {
+                self.act_of_ours(caller, ours, body).await
+            }
             "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
             "CreatePreparedSubstraitPlan" => Err(unsupported("Substrait plans are not supported; send SQL")),
             other => Err(unsupported(format!(
@@ -258,169 +245,6 @@ impl Service {
         endpoint.expiration_time.get_or_insert_default().seconds = expires.timestamp();
         Ok(endpoint)
     }
-
-    fn progress(&self, caller: &Caller, body: &[u8]) -> Result<Done, Status> {
-        let QueryNamed { query_id } = read_json(body)?;
-        let progress = self.engine.progress(&caller.principal, &query_id);
-        let progress = progress.ok_or_else(|| invalid(format!("there is no query `{query_id}` of yours")))?;
-        Done::json(&json!({
-            "state": progress.state.as_str(),
-            "elapsed_ms": progress.elapsed_ms,
-            "stages": progress.stages,
-            "input_rows": progress.input_rows,
-            "input_bytes": progress.input_bytes,
-            "output_rows": progress.output_rows,
-            "output_bytes": progress.output_bytes,
-        }))
-    }
-
-    fn create_key(&self, caller: &Caller, body: &[u8]) -> Result<Done, Status> {
-        let NewKey {
-            user,
-            name,
-            lifetime_seconds,
-        } = read_json(body)?;
-        let wanted = CreateKey {
-            user,
-            name,
-            lifetime_seconds,
-        };
-        let made = self
-            .engine
-            .create_api_key(&caller.principal, &wanted)
-            .map_err(status_of)?;
-        Done::json(&json!({ "user": made.user, "name": made.name, "key": made.key, "expires": made.expires }))
-    }
-
-    fn list_keys(&self, caller: &Caller, body: &[u8]) -> Result<Done, Status> {
-        let KeysOf { user } = if body.is_empty() {
-            KeysOf::default()
-        } else {
-            read_json(body)?
-        };
-        let keys = self
-            .engine
-            .list_api_keys(&caller.principal, user.as_deref())
-            .map_err(status_of)?;
-        let keys = keys
-            .iter()
-            .map(|key| json!({ "user": key.user, "name": key.name, "created": key.created, "expires": key.expires }));
-        Done::json(&json!({ "apikeys": keys.collect::<Vec<_>>() }))
-    }
-
-    fn delete_key(&self, caller: &Caller, body: &[u8]) -> Result<Done, Status> {
-        let KeyName { user, name } = read_json(body)?;
-        let deleted = self
-            .engine
-            .delete_api_key(&caller.principal, &user, &name)
-            .map_err(status_of)?;
-        Done::json(&json!({ "deleted": deleted }))
-    }
-}
-
-/// Whose view of what is to be explained.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExplainPolicy {
-    user: String,
-    #[serde(default)]
-    table: Option<String>,
-    #[serde(default)]
-    sql: Option<String>,
-}
-
-async fn explain_policy(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
-    let ExplainPolicy { user, table, sql } = read_json(body)?;
-    let subject = match (table, sql) {
-        (Some(_), Some(_)) => return Err(invalid("name a table or a statement, not both")),
-        (Some(table), None) => PolicySubject::Table(table),
-        (None, Some(sql)) => PolicySubject::Query(sql),
-        (None, None) => PolicySubject::Everything,
-    };
-    let text = caller
-        .session
-        .explain_policy(&user, &subject)
-        .await
-        .map_err(status_of)?;
-    Done::json(&json!({ "text": text }))
-}
-
-/// Manifests that are to hold.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Apply {
-    manifests: BTreeMap<String, String>,
-    #[serde(default)]
-    dry_run: bool,
-}
-
-async fn apply(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
-    let Apply { manifests, dry_run } = read_json(body)?;
-    let answer = caller.session.apply(&manifests, dry_run).await.map_err(status_of)?;
-    Done::json(&answer)
-}
-
-/// Resources that are to be gone: the kind and name of each.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Delete {
-    resources: Vec<(String, String)>,
-    #[serde(default)]
-    dry_run: bool,
-}
-
-async fn delete(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
-    let Delete { resources, dry_run } = read_json(body)?;
-    let answer = caller.session.delete_resources(&resources, dry_run).await;
-    Done::json(&answer.map_err(status_of)?)
-}
-
-/// Which resources are wanted.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Get {
-    kind: Option<String>,
-    name: Option<String>,
-}
-
-async fn get(caller: &Caller, body: &[u8]) -> Result<Done, Status> {
-    let Get { kind, name } = if body.is_empty() {
-        Get::default()
-    } else {
-        read_json(body)?
-    };
-    // Files are read.
-    let session = caller.session.clone();
-    let found = tokio::task::spawn_blocking(move || session.get_resources(kind.as_deref(), name.as_deref())).await;
-    let found = found.map_err(|error| internal("the resources were not listed", &error))?;
-    Done::json(&found.map_err(status_of)?)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewKey {
-    user: String,
-    name: String,
-    lifetime_seconds: i64,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeysOf {
-    user: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct QueryNamed {
-    query_id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeyName {
-    user: String,
-    name: String,
 }
 
 /// The handle in an endpoint's ticket.
@@ -497,11 +321,6 @@ fn wrapped<M: ProstMessageExt>(body: &[u8]) -> Result<M, Status> {
             M::type_url()
         ))
     })
-}
-
-fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(body)
-        .map_err(|error| invalid(format!("the action's body is not the JSON that was expected: {error}")))
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Status {

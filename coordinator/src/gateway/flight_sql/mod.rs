@@ -10,6 +10,7 @@ mod connection;
 mod front;
 mod handles;
 mod metadata;
+mod own_actions;
 mod parameters;
 mod prepared;
 mod service;

@@ -64,11 +64,16 @@ pub(super) fn unauthenticated(message: impl Into<String>) -> Status {
 
 /// A fault of Minerva: the detail goes to the log, the client learns only that it happened.
 pub(super) fn internal(what: &str, detail: &dyn std::fmt::Display) -> Status {
+    status_of(fault(what, detail))
+}
+
+/// The same as an error of the engine.
+pub(super) fn fault(what: &str, detail: &dyn std::fmt::Display) -> QueryError {
     tracing::error!(%detail, "{what}");
-    status_of(QueryError::new(
+    QueryError::new(
         Code::GenericInternalError,
         format!("{what}; the server's log says more"),
-    ))
+    )
 }
 
 /// Message, hint, position and query id in one line: many drivers show nothing else.

@@ -11,10 +11,15 @@ use minerva_resources::Address;
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Answer, Refusal, json_of},
+    answer::{Answer, Refusal, Refused, json_of},
     caller::{Caller, parameters},
 };
-use crate::{audit::Owner, engine::Engine, error::Code, system::sql_type};
+use crate::{
+    audit::{Owner, trace},
+    engine::Engine,
+    error::{Code, QueryError},
+    system::sql_type,
+};
 
 pub(super) async fn decide(
     State(engine): State<Arc<Engine>>,
@@ -42,10 +47,14 @@ pub(super) async fn decide(
                 tags: Vec::new(),
             };
             let rules = &engine.snapshot().rules;
-            rules.decide_access(&caller.principal, other, &object).allowed
+            let access = rules.decide_access(&caller.principal, other, &object);
+            if !access.allowed {
+                trace::written(&address, other.to_owned(), &access);
+            }
+            access.allowed
         }
     };
-    Ok(json_of(&json!({
+    let mut answer = json_of(&json!({
         "depot": address.depot,
         "collection": address.collection,
         "dataset": address.dataset,
@@ -56,7 +65,15 @@ pub(super) async fn decide(
         "closed": closed(&explained, sees_all),
         "columns": columns(&explained, sees_all),
         "filters": filters(&explained, sees_all),
-    })))
+    }));
+    if !allow {
+        let message = format!("user `{}` may not do what was asked about", caller.principal.id);
+        answer.extensions_mut().insert(Refused {
+            error: QueryError::new(Code::PermissionDenied, message),
+            about: predicate.to_owned(),
+        });
+    }
+    Ok(answer)
 }
 
 fn policy(because: &PolicyRef, definition: &str, sees_all: bool) -> Value {

@@ -223,9 +223,10 @@ def failed_logins_are_counted(server):
 
 def refused_calls_are_recorded(server):
     def calls(where):
-        return [(r["door"], r["user"], r["state"], r["error_code"], r["query"], r["tables"]) for r in records(server, "admin", f"statement_kind = 'API' AND {where}")]
+        return [(r["door"], r["user"], r["state"], r["error_code"], r["query"], r["tables"]) for r in records(server, "admin", f"statement_kind = 'API' AND impersonator IS NULL AND {where}")]
 
-    assert calls("TRUE") == []
+    before = calls("query NOT LIKE 'minerva.apikey.%'")
+    assert before == [], before
     authorize = "/heimdall/api/v1/authorize"
 
     def ask(**object_):
@@ -251,11 +252,97 @@ def refused_calls_are_recorded(server):
     # A driver that asks after the keys of a table is answered alike for all, and a table that the caller may not see is recorded.
     for table in ("customer", "payroll"):
         primary_keys(server, "jane", "crm", "public", table)
-    [keys] = calls("door = 'flight'")
-    assert keys[:5] == ("flight", "jane", "FINISHED", None, "GetPrimaryKeys crm.public.payroll"), keys
-    assert json.loads(keys[5])[0]["decision"] == "DENIED", keys
-    own = server.rows("jane", f"SELECT tables FROM {AUDIT} WHERE statement_kind = 'API'")
-    assert len(own) == 5 and all(json.loads(row["tables"]) == [] for row in own), own
+    keys = calls("door = 'flight' AND query LIKE 'Get%'")
+    assert [call[:5] for call in keys] == [("flight", "jane", "FINISHED", None, f"GetPrimaryKeys crm.public.{table}") for table in ("customer", "payroll")], keys
+    assert json.loads(keys[0][5]) == [] and json.loads(keys[1][5])[0]["decision"] == "DENIED", keys
+    own = server.rows("jane", f"SELECT tables FROM {AUDIT} WHERE statement_kind = 'API' AND impersonator IS NULL")
+    assert len(own) == 6 and all(json.loads(row["tables"]) == [] for row in own), own
+    # An answer that says no is a refusal, whatever its status.
+    status, said = server.get(f"{decision}/customer?predicate=drop", user="jane")
+    assert (status, said["allow"]) == (200, False), said
+    assert server.get(f"{decision}/customer?predicate=select", user="jane")[1]["allow"] is True
+    [denied] = calls("query LIKE '% drop'")
+    assert denied[:5] == ("http", "jane", "FAILED", "PERMISSION_DENIED", f"GET {decision}/customer drop"), denied
+    assert ("drop", "DENIED") in [(table["predicate"], table["decision"]) for table in json.loads(denied[5])], denied
+
+
+def ones_own_records_do_not_tell_denied_from_missing(server):
+    def own():
+        columns = 'door, source, statement_kind, query, tables, state, error_code, error_message, output_rows, "end" IS NULL AS open'
+        rows = server.rows("jane", f"SELECT {columns} FROM {AUDIT} ORDER BY created, query_id")
+        return [row for row in rows if "query_audit" not in row["query"]]
+
+    server.client("sql", "-e", "CREATE TABLE notes.none.unseen AS SELECT 1 AS id", user="jane")
+    policy = """{name: no-unseen, version: v1, type: policy, policy: {access: {subjects: {tags: [roles:id:user]}, predicates: ['**'],
+        objects: {paths: ['dataos://notes:none/unseen']}, allow: false}}}"""
+    assert server.rows("jane", "SELECT id FROM notes.none.unseen") == [{"id": 1}]
+    answer = action(server, "admin", "minerva.apply", manifests={"unseen.yaml": policy})
+    assert answer["written"] is True, answer
+    # The same may be done to the missing one as to any other: the denied one must look no different.
+    for place, denied, missing in [("crm/public", "payroll", "no_such"), ("notes/none", "unseen", "absent")]:
+        said = []
+        for table in (denied, missing):
+            before = len(own())
+            assert server.get(f"/gateway/api/v1/datapolicy/decision/{place}/{table}", user="jane")[0] == 404
+            assert server.get(f"/gateway/api/v1/datapolicy/decision/{place}/{table}?predicate=drop", user="jane")[0] == 404
+            primary_keys(server, "jane", *place.split("/"), table)
+            name = f"{place.replace('/', '.')}.{table}"
+            for sql in (f"SELECT * FROM {name}", f"INSERT INTO {name} VALUES (1)", f"DELETE FROM {name}", f"UPDATE {name} SET id = 1", f"DROP TABLE {name}"):
+                server.error("jane", sql)
+            said.append([json.dumps(row).replace(table, "NAME") for row in own()[before:]])
+        assert len(said[0]) == 8 and said[0] == said[1], [pair for pair in zip(*said) if pair[0] != pair[1]]
+    assert action(server, "admin", "minerva.delete", resources=[["policy", "no-unseen"]])["written"] is True
+    server.client("sql", "-e", "DROP TABLE notes.none.unseen", user="jane")
+
+
+def action(server, user, called, /, **body):
+    with pyarrow.flight.FlightClient(f"grpc://{server.addresses['flight']}") as client:
+        options = pyarrow.flight.FlightCallOptions(headers=[client.authenticate_basic_token(user, server.key(user))])
+        try:
+            [answer] = client.do_action(pyarrow.flight.Action(called, json.dumps(body).encode()), options)
+            return json.loads(answer.body.to_pybytes())
+        except pyarrow.flight.FlightError as error:
+            return str(error)
+        except pyarrow.ArrowException as error:
+            return str(error)
+
+
+def who_changes_what_is_recorded(server):
+    def calls(name):
+        where = f"statement_kind = 'API' AND query LIKE '{name}%'"
+        return [(r["user"], r["state"], r["error_code"], r["query"], r["error_message"]) for r in records(server, "admin", where)]
+
+    manifest = "name: passing\nversion: v1\ntype: user\nuser: {tags: [roles:id:user]}\n"
+    assert "operator" in action(server, "jane", "minerva.apply", manifests={"a.yaml": manifest})
+    assert "operator" in action(server, "jane", "minerva.delete", resources=[["user", "lena"]])
+    assert "operator" in action(server, "jane", "minerva.get", kind="user")
+    assert "operator" in action(server, "jane", "minerva.policy.explain", user="lena", sql="SELECT 'geheimsatz'")
+    assert "may not manage" in action(server, "jane", "minerva.apikey.create", user="lena", name="stolen", lifetime_seconds=60)
+    assert "not the JSON" in action(server, "jane", "minerva.apikey.delete", user={"geheimsatz": 1})
+    for name, query in [("minerva.apply", "minerva.apply a.yaml"), ("minerva.delete", "minerva.delete user/lena"), ("minerva.get", "minerva.get user"),
+                        ("minerva.policy.explain", "minerva.policy.explain lena"), ("minerva.apikey.create", "minerva.apikey.create lena stolen")]:
+        found = [call for call in calls(name) if call[0] == "jane" and call[1] == "FAILED"]
+        assert [call[2:4] for call in found] == [("PERMISSION_DENIED", query)], (name, found)
+    [misread] = [call for call in calls("minerva.apikey.delete") if call[0] == "jane"]
+    assert misread[1:] == ("FAILED", "INVALID_ARGUMENT", "minerva.apikey.delete", "the action's body could not be read"), misread
+
+    before = len(calls("minerva.apply"))
+    assert action(server, "admin", "minerva.apply", manifests={"a.yaml": manifest}, dry_run=True)["written"] is False
+    assert len(calls("minerva.apply")) == before, "a dry run changes nothing"
+    answer = action(server, "admin", "minerva.apply", manifests={"a.yaml": manifest})
+    assert answer["written"] is True, answer
+    assert calls("minerva.apply")[before:] == [("admin", "FINISHED", None, "minerva.apply a.yaml: created user/passing", None)], calls("minerva.apply")
+    answer = action(server, "admin", "minerva.apply", manifests={"a.yaml": "name: x\ntype: nothing\n"})
+    assert answer["problems"], answer
+    assert [call[:4] for call in calls("minerva.apply")[before + 1:]] == [("admin", "FAILED", "INVALID_ARGUMENT", "minerva.apply a.yaml")], calls("minerva.apply")
+    made = action(server, "admin", "minerva.apikey.create", user="lena", name="spare", lifetime_seconds=60)
+    server.keys["spare"] = made["key"]
+    assert calls("minerva.apikey.create lena spare") == [("admin", "FINISHED", None, "minerva.apikey.create lena spare", None)]
+    assert action(server, "admin", "minerva.apikey.delete", user="lena", name="spare") == {"deleted": True}
+    assert calls("minerva.apikey.delete lena") == [("admin", "FINISHED", None, "minerva.apikey.delete lena spare", None)]
+    assert action(server, "admin", "minerva.delete", resources=[["user", "passing"]])["written"] is True
+    [deleted] = calls("minerva.delete user/passing")
+    assert deleted[1:3] == ("FINISHED", None) and deleted[3].startswith("minerva.delete user/passing: "), deleted
 
 
 def primary_keys(server, user, catalog, schema, table):
@@ -287,6 +374,14 @@ def what_cannot_be_recorded_does_not_run(server):
     assert "INSUFFICIENT_DISK" in server.error("jane", "SELECT 48152 AS never")
     status, said = server.get(decision, user="jane")
     assert (status, said["error"]["code"]) == (503, "INSUFFICIENT_DISK"), said
+    for table in ("payroll", "no_such", "customer"):
+        try:
+            primary_keys(server, "jane", "crm", "public", table)
+        except pyarrow.ArrowException as error:
+            assert "the audit cannot be written" in str(error), error
+        else:
+            raise AssertionError(f"`{table}` was answered without a record")
+    assert "the audit cannot be written" in action(server, "admin", "minerva.apikey.create", user="lena", name="unseen", lifetime_seconds=60)
     other.execute("ROLLBACK")
     other.close()
     while ready()[0] != 200:
@@ -299,7 +394,7 @@ def what_cannot_be_recorded_does_not_run(server):
 def nothing_hidden_is_in_it(server):
     files = b"".join(path.read_bytes() for path in Path(server.folder / "data").glob("audit.db*"))
     # Hidden and masked values, keys of users, texts of policies.
-    for word in ["kanari1", "kanari2", "kanariplan", "geheimwort", "a-wrong-key-that-nobody-may-find", *server.keys.values()]:
+    for word in ["kanari1", "kanari2", "kanariplan", "geheimwort", "geheimsatz", "a-wrong-key-that-nobody-may-find", *server.keys.values()]:
         assert word.encode() not in files, word
     for path in Path(server.folder / "data").glob("audit.db*"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
@@ -312,6 +407,8 @@ def main():
     with Server(program, plain) as server:
         for step in (every_kind_of_end_is_recorded, it_reads_as_a_table, one_sees_ones_own, who_acts_as_another_sees_their_own_deeds_only, sql_does_not_write_it, failed_logins_are_counted,
                      refused_calls_are_recorded,
+                     ones_own_records_do_not_tell_denied_from_missing,
+                     who_changes_what_is_recorded,
                      what_cannot_be_recorded_does_not_run,
                      nothing_hidden_is_in_it):
             step(server)

@@ -326,7 +326,9 @@ mod tests {
              certificates:\n    - subject: uu\n",
             "name: s\nversion: v1\ntype: secret\nsecret:\n  acl: rw\n  files:\n    pem: ./a.pem\n",
         ] {
-            assert_eq!(shown_yaml(text), text);
+            let file: Arc<Path> = Arc::from(Path::new("a.yaml"));
+            let nodes = parse(text, &file).unwrap();
+            assert_eq!(shown_yaml(text), nodes.iter().map(Node::to_yaml).collect::<String>());
         }
     }
 }

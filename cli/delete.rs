@@ -82,7 +82,7 @@ fn unwanted(args: &DeleteArgs) -> Result<Vec<(&'static str, String)>, Failure> {
     if let Some(kind) = args.kind {
         return Ok(args.names.iter().map(|name| (kind, name.clone())).collect());
     }
-    let found = declared(&args.files)
+    let found = declared(&args.files, minerva_connectors::parameters)
         .map_err(|problems| Failure::Failed(format!("the manifests cannot be read:\n{problems}")))?;
     match found.is_empty() {
         true => Err(Failure::Usage(
@@ -94,7 +94,7 @@ fn unwanted(args: &DeleteArgs) -> Result<Vec<(&'static str, String)>, Failure> {
 
 /// Deletes from folders, without a coordinator.
 fn in_folders(args: &DeleteArgs, unwanted: &[(&'static str, String)]) -> Result<Value, Failure> {
-    let known = declared(&args.resources)
+    let known = declared(&args.resources, minerva_connectors::parameters)
         .map_err(|problems| Failure::Failed(format!("the manifests cannot be read:\n{problems}")))?;
     let is_there =
         |(kind, name): &&(&'static str, String)| known.iter().any(|one| (one.kind, &one.name) == (*kind, name));

@@ -93,7 +93,7 @@ fn get(args: &GetArgs) -> Result<(), Failure> {
 
 /// The same of folders, without a coordinator.
 fn in_folders(args: &GetArgs) -> Result<Value, Failure> {
-    let known = declared(&args.resources)
+    let known = declared(&args.resources, minerva_connectors::parameters)
         .map_err(|problems| Failure::Failed(format!("the manifests cannot be read:\n{problems}")))?;
     let found = (known.iter())
         .filter(|one| args.kind.is_none_or(|kind| kind == one.kind))

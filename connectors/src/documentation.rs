@@ -93,7 +93,7 @@ fn kind(kind: ParameterKind) -> String {
         ParameterKind::Number => "number".to_owned(),
         ParameterKind::Flag => "`true` or `false`".to_owned(),
         ParameterKind::List => "list of texts".to_owned(),
-        ParameterKind::Map => "map of texts".to_owned(),
+        ParameterKind::Map(_) => "map of texts".to_owned(),
         ParameterKind::Choice(words) => format!("`{}`", words.join("`, `")),
     }
 }

@@ -183,6 +183,11 @@ pub fn connector(depot_type: &str) -> Option<&'static dyn Connector> {
         .find(|connector| connector.depot_type() == depot_type)
 }
 
+/// The settings that a type of depot knows; none if there is no such type.
+pub fn parameters(depot_type: &str) -> &'static [Parameter] {
+    connector(depot_type).map_or(&[], Connector::parameters)
+}
+
 /// Checks the depots of a resource set: known types, known and well-formed settings.
 pub fn check(set: &ResourceSet) -> Vec<Problem> {
     set.depots().flat_map(|depot| check_depot(depot)).collect()

@@ -103,7 +103,7 @@ pub(crate) async fn delete(session: &Session, unwanted: &[(String, String)], dry
     let engine = Arc::clone(session.engine());
     let _one_at_a_time = engine.applying.lock().await;
     let folders = engine.folders();
-    let planned = match declared(&folders) {
+    let planned = match declared(&folders, minerva_connectors::parameters) {
         Ok(known) => {
             let mut wanted = Vec::new();
             for (kind, name) in unwanted {
@@ -126,7 +126,7 @@ pub(crate) async fn delete(session: &Session, unwanted: &[(String, String)], dry
 pub(crate) fn get(session: &Session, kind: Option<&str>, name: Option<&str>) -> Result<Value> {
     expect_operator(session, "list resources")?;
     let engine = session.engine();
-    let known = declared(&engine.folders());
+    let known = declared(&engine.folders(), minerva_connectors::parameters);
     let known = known.map_err(|problems| {
         QueryError::new(
             Code::InvalidArgument,

@@ -121,11 +121,15 @@ impl Properties {
         !self.unpushed.contains(depot)
     }
 
-    /// Every property, with those of these depots.
+    /// Every property with the value that is in force, and those of these depots.
     pub(crate) fn shown(&self, cluster: &Limits, depots: &[String]) -> Vec<Shown> {
+        let lowest = cluster.lowest(&self.limits);
         let limits = LIMITS.iter().map(|(name, key, kind, description)| {
             let default = cluster.text(key).unwrap_or_default();
-            let value = self.texts.get(name).cloned().unwrap_or_else(|| default.clone());
+            // A cluster may have been lowered below what was set before.
+            let in_force = lowest.text(key);
+            let own = self.texts.get(name).filter(|_| self.limits.text(key) == in_force);
+            let value = own.cloned().or(in_force).unwrap_or_default();
             [
                 (*name).to_owned(),
                 value,
@@ -201,6 +205,14 @@ mod tests {
         // A cluster that is lowered afterwards holds all the same.
         let mut lower = cluster();
         lower.set("query.max-rows", "5").unwrap();
+        let value = |cluster: &Limits, name: &str| {
+            let shown = set.shown(cluster, &[]);
+            let row = shown.iter().find(|row| row[0] == name).unwrap();
+            [row[1].clone(), row[2].clone()]
+        };
+        assert_eq!(value(&lower, "query_max_rows"), ["5", "5"], "what is in force is shown");
+        assert_eq!(value(&cluster(), "query_max_rows"), ["7", "100"]);
+        assert_eq!(value(&lower, "query_max_memory"), ["1GB", ""]);
         assert_eq!(set.lower(lower).max_rows, Some(5));
         set.reset(&named("query_max_rows")).unwrap();
         assert_eq!(set.lower(cluster()).max_rows, Some(100));

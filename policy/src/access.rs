@@ -98,6 +98,8 @@ pub(crate) const SELECT: &str = "select";
 const WRITE: &str = "write";
 /// What statements that write need, each for itself.
 const WRITES: [&str; 5] = ["create", "insert", "update", "delete", "drop"];
+/// A name that nothing has.
+pub(crate) const UNHEARD_OF: &str = "\u{10fffd}";
 /// What takes all columns of a row away with it.
 const REMOVES: [&str; 2] = ["delete", "drop"];
 
@@ -190,21 +192,11 @@ impl Rules {
         let mut decisions: Vec<AccessDecision> = (object.paths.iter())
             .map(|path| match column_in(path) {
                 Some((address, column)) => self.decide_column(principal, predicate, (&address, column), &object.tags),
-                None => {
-                    let decision = self.decide_object(principal, predicate, &self.named(path, &object.tags));
-                    match path.parse::<Address>() {
-                        Ok(address) if decision.allowed && address.is_dataset() && REMOVES.contains(&predicate) => {
-                            let columns = self.declared_columns(&address).map(|name| (name, vec![]));
-                            let denied = self.unwritable(principal, predicate, &address, columns);
-                            denied.map_or(decision, |(_, denied)| denied)
-                        }
-                        _ => decision,
-                    }
-                }
+                None => self.decide_whole(principal, predicate, &self.named(path, &object.tags), &object.tags),
             })
             .collect();
         if object.paths.is_empty() {
-            decisions.push(self.decide_object(principal, predicate, &self.tagged(&object.tags)));
+            decisions.push(self.decide_whole(principal, predicate, &self.tagged(&object.tags), &object.tags));
         }
         for decision in decisions {
             if !decision.allowed {
@@ -218,6 +210,23 @@ impl Rules {
             }
         }
         allowed
+    }
+
+    /// The same for an object that is no column. What removes rows of a table removes all of its columns, with the tags that were asked about.
+    fn decide_whole(&self, principal: &Principal, predicate: &str, object: &Object, tags: &[String]) -> AccessDecision {
+        let decision = self.decide_object(principal, predicate, object);
+        if !decision.allowed || !REMOVES.contains(&predicate) {
+            return decision;
+        }
+        let tables = object.paths.iter().filter_map(|path| path.parse::<Address>().ok());
+        tables
+            .filter(Address::is_dataset)
+            .find_map(|address| {
+                let names = self.conceivable_columns(predicate, &address);
+                let columns = names.iter().map(|name| (name.as_str(), tags.to_vec()));
+                self.unwritable(principal, predicate, &address, columns)
+            })
+            .map_or(decision, |(_, denied)| denied)
     }
 
     /// What goes by this path and these tags.
@@ -285,12 +294,12 @@ impl Rules {
         // A policy that denies a table of an unheard-of name denies every one.
         let unheard_of = |part: &String| {
             if part.is_empty() {
-                "\u{10fffd}".to_owned()
+                UNHEARD_OF.to_owned()
             } else {
                 part.clone()
             }
         };
-        let any = Address::new(&place.depot, unheard_of(&place.collection), "\u{10fffd}");
+        let any = Address::new(&place.depot, unheard_of(&place.collection), UNHEARD_OF);
         let any = self.object(&any);
         !person
             .access(self)
@@ -332,12 +341,12 @@ fn could_match(pattern: &str, known: &[&str]) -> bool {
     segments.len() > known.len() || segments.last().is_some_and(|last| last.contains("**"))
 }
 
-/// What a path or tag of these first segments begins with.
+/// What a path or tag begins with that goes on behind these first segments.
 fn beginning(known: &[&str]) -> String {
     match known {
         ["dataos", "", "", depot] => format!("dataos://{depot}:"),
-        ["dataos", "", "", depot, rest @ ..] => format!("dataos://{depot}:{}", rest.join("/")),
-        segments => segments.join(":"),
+        ["dataos", "", "", depot, rest @ ..] => format!("dataos://{depot}:{}/", rest.join("/")),
+        segments => format!("{}:", segments.join(":")),
     }
 }
 

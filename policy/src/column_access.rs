@@ -4,13 +4,13 @@
 //! together with `dataos:type:column`, or by its path, `dataos://depot:collection/dataset/column`. A part of a column that is denied takes the whole column with
 //! it. What does not depend on the user is worked out once for each table; a denied column does not exist for the user, which is the work of others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::Schema;
-use minerva_resources::Address;
+use minerva_resources::{Address, Glob};
 
-use crate::access::{AccessDecision, AccessRule, SELECT, predicates_of, table_tag};
+use crate::access::{AccessDecision, AccessRule, SELECT, UNHEARD_OF, predicates_of, table_tag};
 use crate::principal::Principal;
 use crate::rules::{Person, PolicyRef, Rules};
 
@@ -213,10 +213,18 @@ impl Rules {
         !principal.is_operator() && rules.any(|rule| denies(rule) && (rule.may_name_below(&below) || rule.has_tags()))
     }
 
-    /// The columns of a table that manifests declare; a name with dots is a part of its first.
-    pub(crate) fn declared_columns<'a>(&'a self, address: &Address) -> impl Iterator<Item = &'a str> {
-        let names = self.tags().columns_of(address).map(|(name, _)| name);
-        names.map(|name| name.split('.').next().unwrap_or(name))
+    /// Names that columns of a table may have, where nobody looks at the table: those that manifests declare, of which a name with dots is a part of its
+    /// first; those that policies which deny this write out; and one that nobody has heard of, since what denies it denies every column.
+    pub(crate) fn conceivable_columns(&self, predicate: &str, address: &Address) -> BTreeSet<String> {
+        let below = format!("{address}/");
+        let declared = self.tags().columns_of(address).map(|(name, _)| name);
+        let declared = declared.map(|name| name.split('.').next().unwrap_or(name).to_owned());
+        let denying = (self.access().iter())
+            .filter(|rule| predicates_of(predicate).any(|predicate| rule.denies(predicate)))
+            .flat_map(|rule| &rule.policy.paths)
+            .filter(|glob| glob.may_begin_with(&below));
+        let written = denying.flat_map(Glob::last_names);
+        declared.chain(written).chain([UNHEARD_OF.to_owned()]).collect()
     }
 }
 

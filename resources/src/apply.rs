@@ -68,8 +68,9 @@ struct Document {
 /// Every file that cannot be read, and every manifest that cannot be put in its place.
 pub fn plan(folders: &[PathBuf], into: &Path, given: &[PathBuf]) -> Result<Change, Problems> {
     let mut problems = unread(given);
-    let mut held = documents(folders, &mut problems);
-    let mut wanted = documents(given, &mut problems);
+    let mut texts = BTreeMap::new();
+    let mut held = documents(folders, &mut problems, &mut texts);
+    let mut wanted = documents(given, &mut problems, &mut BTreeMap::new());
     // What is only a comment asks for nothing.
     wanted.retain(|document| node::parse(&document.text, &document.file).is_ok_and(|nodes| !nodes.is_empty()));
     if problems.is_empty() && wanted.is_empty() {
@@ -146,7 +147,11 @@ pub fn plan(folders: &[PathBuf], into: &Path, given: &[PathBuf]) -> Result<Chang
         touched.entry(document.file.to_path_buf()).or_default().push(document);
     }
     for (path, documents) in touched {
-        let before = fs::read_to_string(&path).ok();
+        // As it was when it was looked at: what it has become since is for the writing to find out.
+        let before = match texts.remove(&path) {
+            Some(text) => Some(text),
+            None => fs::read_to_string(&path).ok(),
+        };
         let after = joined(&documents);
         // A file that only looks otherwise when put together again is left alone.
         let was = before
@@ -282,13 +287,16 @@ fn joined(documents: &[Document]) -> String {
     format!("{}\n", texts.join("\n---\n"))
 }
 
-/// All documents of all files, those without a manifest too.
-fn documents(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Vec<Document> {
+/// All documents of all files, those without a manifest too; the files' own texts go into `texts`.
+fn documents(paths: &[PathBuf], problems: &mut Vec<Problem>, texts: &mut BTreeMap<PathBuf, String>) -> Vec<Document> {
     let mut found = vec![];
     for file in files::find(paths, problems) {
         match files::read(&file) {
             Ok(text) => match node::parse(&text, &file) {
-                Ok(_) => found.extend(cut(&file, &text)),
+                Ok(_) => {
+                    found.extend(cut(&file, &text));
+                    texts.insert(file.to_path_buf(), text);
+                }
                 Err(more) => problems.extend(more),
             },
             Err((line, message)) => problems.push(Problem::new(Location::new(Arc::clone(&file), line), message)),
@@ -387,56 +395,86 @@ fn same_file(left: &Path, right: &Path) -> bool {
 }
 
 impl Change {
-    /// Writes every file: each beside itself first, then all are moved into place. If one cannot be, those before it are put back.
+    /// Writes every file: each beside itself first, then all are moved into place. If one cannot be, or is no longer what it was when the change
+    /// was worked out, those before it are put back.
     ///
     /// # Errors
     /// A sentence that names the file; nothing has changed then.
     pub fn write(&self) -> Result<(), String> {
-        let mut ready = vec![];
-        let removed = || {
-            self.files
-                .iter()
-                .filter(|(_, (_, after))| after.is_empty())
-                .map(|(path, _)| path)
-        };
-        let mut written = self.files.iter().filter(|(_, (_, after))| !after.is_empty());
-        let staged = written.try_for_each(|(path, (_, after))| {
-            let beside = beside(path);
-            stage(path, &beside, after).map_err(|error| format!("`{}` cannot be written: {error}", path.display()))?;
-            ready.push((path, beside));
-            Ok(())
-        });
-        let moved = staged.and_then(|()| {
-            for (index, (path, beside)) in ready.iter().enumerate() {
-                if let Err(error) = fs::rename(beside, path) {
-                    for (path, _) in ready.iter().take(index) {
-                        self.restore(path);
-                    }
-                    return Err(format!("`{}` cannot be replaced: {error}", path.display()));
-                }
+        let mut beside = vec![];
+        let written = self.stage_all(&mut beside).and_then(|()| {
+            self.expect_unchanged()?;
+            let mut done = vec![];
+            let settled = self.settle(&beside, &mut done);
+            if settled.is_err() {
+                done.iter().for_each(|(path, rights)| self.restore(path, *rights));
             }
-            for (index, path) in removed().enumerate() {
-                if let Err(error) = fs::remove_file(path) {
-                    let before = ready.iter().map(|(path, _)| *path).chain(removed().take(index));
-                    before.for_each(|path| self.restore(path));
-                    return Err(format!("`{}` cannot be removed: {error}", path.display()));
-                }
-            }
-            Ok(())
+            settled
         });
-        if moved.is_err() {
-            for (_, beside) in &ready {
+        if written.is_err() {
+            for (_, beside) in &beside {
                 let _ = fs::remove_file(beside);
             }
         }
-        moved
+        written
     }
 
-    fn restore(&self, path: &Path) {
+    /// Writes each file that is to have a text beside itself.
+    fn stage_all<'a>(&'a self, ready: &mut Vec<(&'a Path, PathBuf)>) -> Result<(), String> {
+        for (path, (_, after)) in &self.files {
+            if !after.is_empty() {
+                let beside = beside(path);
+                ready.push((path, beside.clone()));
+                let staged = stage(&beside, after, rights_of(path));
+                staged.map_err(|error| format!("`{}` cannot be written: {error}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody may have edited a file since the change was worked out.
+    fn expect_unchanged(&self) -> Result<(), String> {
+        for (path, (before, _)) in &self.files {
+            let now = match fs::read_to_string(path) {
+                Ok(text) => Some(text),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(format!("`{}` cannot be read again: {error}", path.display())),
+            };
+            if now != *before {
+                return Err(format!(
+                    "`{}` was changed meanwhile; nothing is written: run it again",
+                    path.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what was written beside the files into their places and removes those that are to go. What is done, with the rights of each file as it
+    /// was, goes into `done`.
+    fn settle<'a>(
+        &'a self,
+        ready: &[(&'a Path, PathBuf)],
+        done: &mut Vec<(&'a Path, Option<u32>)>,
+    ) -> Result<(), String> {
+        for (path, beside) in ready {
+            let rights = rights_of(path);
+            let moved = fs::rename(beside, path);
+            moved.map_err(|error| format!("`{}` cannot be replaced: {error}", path.display()))?;
+            done.push((path, rights));
+        }
+        for (path, _) in self.files.iter().filter(|(_, (_, after))| after.is_empty()) {
+            let rights = rights_of(path);
+            let removed = fs::remove_file(path);
+            removed.map_err(|error| format!("`{}` cannot be removed: {error}", path.display()))?;
+            done.push((path, rights));
+        }
+        Ok(())
+    }
+
+    fn restore(&self, path: &Path, rights: Option<u32>) {
         let _ = match self.files.get(path) {
-            // One that was removed comes back with the rights of its owner alone.
-            Some((Some(before), _)) if !path.exists() => stage(path, path, before),
-            Some((Some(before), _)) => fs::write(path, before),
+            Some((Some(before), _)) => stage(path, before, rights),
             _ => fs::remove_file(path),
         };
     }
@@ -448,18 +486,26 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}.new", std::process::id()))
 }
 
-/// Writes a text beside a file, with the rights of the file or, for a new one, for its owner alone.
-fn stage(path: &Path, beside: &Path, text: &str) -> io::Result<()> {
+/// Who may do what to a file, if it is there.
+fn rights_of(path: &Path) -> Option<u32> {
+    fs::metadata(path)
+        .ok()
+        .map(|metadata| metadata.permissions().mode() & 0o777)
+}
+
+/// Writes a text into a file, with these rights or else for its owner alone.
+fn stage(path: &Path, text: &str, rights: Option<u32>) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let rights = fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
-        .mode(rights)
-        .open(beside)?;
+        .mode(0o600)
+        .open(path)?;
+    // Not when it is opened: the process may be told to give less.
+    file.set_permissions(fs::Permissions::from_mode(rights.unwrap_or(0o600)))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

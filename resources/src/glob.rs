@@ -146,6 +146,11 @@ impl Glob {
         })
     }
 
+    /// What the texts that match end with behind their last `/`, where the pattern says it letter by letter.
+    pub fn last_names(&self) -> impl Iterator<Item = String> {
+        self.alternatives.iter().filter_map(Alternative::last_name)
+    }
+
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -312,6 +317,19 @@ fn steps(signs: &[Sign]) -> Result<Alternative, &'static str> {
 }
 
 impl Alternative {
+    fn last_name(&self) -> Option<String> {
+        let prefix = self.prefix.chars().map(Step::One);
+        let mut name = None;
+        for step in prefix.chain(self.steps.iter().cloned()) {
+            match step {
+                Step::One('/') | Step::Levels('/') => name = Some(String::new()),
+                Step::One(c) => name.iter_mut().for_each(|name: &mut String| name.push(c)),
+                Step::Any | Step::Set { .. } | Step::Level | Step::All | Step::Maybe | Step::Levels(_) => name = None,
+            }
+        }
+        name.filter(|name| !name.is_empty())
+    }
+
     fn matches(&self, text: &str) -> bool {
         let Some(rest) = text.strip_prefix(self.prefix.as_str()) else {
             return false;

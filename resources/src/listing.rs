@@ -9,6 +9,7 @@ use crate::files;
 use crate::kind::{KINDS, Kind};
 use crate::node::{self, Node, Value};
 use crate::problem::{Location, Problem, Problems};
+use crate::shown::{KnownSettings, shown};
 use crate::suggest;
 
 /// A resource as its file declares it.
@@ -20,15 +21,15 @@ pub struct Declared {
     pub name: String,
     /// Where it stands.
     pub location: Location,
-    /// Its manifest; what is secret in it is not there, and of credentials only the keys are.
+    /// Its manifest; of credentials only the keys are there, and so of whatever nobody knows in a manifest that may hold some.
     pub manifest: Node,
 }
 
-/// Every resource in these folders and files, in the order of files and lines.
+/// Every resource in these folders and files, in the order of files and lines. Of the settings of depots those are shown that `settings` knows.
 ///
 /// # Errors
 /// Every file that cannot be read.
-pub fn declared(paths: &[PathBuf]) -> Result<Vec<Declared>, Problems> {
+pub fn declared(paths: &[PathBuf], settings: KnownSettings) -> Result<Vec<Declared>, Problems> {
     let mut problems = vec![];
     let mut found = vec![];
     for file in files::find(paths, &mut problems) {
@@ -37,7 +38,7 @@ pub fn declared(paths: &[PathBuf]) -> Result<Vec<Declared>, Problems> {
             Err((line, message)) => Err(vec![Problem::new(Location::new(&*file, line), message)]),
         };
         match nodes {
-            Ok(nodes) => nodes.iter().for_each(|node| gather(node, &file, &mut found)),
+            Ok(nodes) => nodes.iter().for_each(|node| gather(node, &file, settings, &mut found)),
             Err(more) => problems.extend(more),
         }
     }
@@ -47,16 +48,16 @@ pub fn declared(paths: &[PathBuf]) -> Result<Vec<Declared>, Problems> {
     }
 }
 
-fn gather(node: &Node, file: &Path, found: &mut Vec<Declared>) {
+fn gather(node: &Node, file: &Path, settings: KnownSettings, found: &mut Vec<Declared>) {
     match &node.value {
-        Value::List(nodes) => nodes.iter().for_each(|node| gather(node, file, found)),
+        Value::List(nodes) => nodes.iter().for_each(|node| gather(node, file, settings, found)),
         Value::Map(_) => {
             if let Some((kind, name)) = id_of(node) {
                 found.push(Declared {
                     kind: kind.name(),
                     name,
                     location: Location::new(file, node.line),
-                    manifest: shown(node, kind),
+                    manifest: shown(node, kind, settings),
                 });
             }
         }
@@ -102,85 +103,6 @@ pub fn no_such<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a D
     format!("there is no {kind} `{name}`{near}")
 }
 
-/// The manifest without what is secret in it. What is not known to be harmless is left out: a key may be misspelt.
-fn shown(node: &Node, kind: &dyn Kind) -> Node {
-    let entries = node.as_map().unwrap_or_default().iter().map(|(key, inside)| {
-        let is_block = kind.name() == key.text || kind.aliases().contains(&key.text.as_str());
-        let inside = match kind.name() {
-            "secret" if is_block => credentials(inside),
-            "depot" if is_block => replaced(inside, "connectionSecret", |secrets| each(secrets, credentials)),
-            "user" if is_block => replaced(inside, "apikeys", |keys| each(keys, |key| without(key, "sha256"))),
-            _ => inside.clone(),
-        };
-        (key.clone(), inside)
-    });
-    Node {
-        value: Value::Map(entries.collect()),
-        line: node.line,
-    }
-}
-
-/// A block of credentials: the names of its keys, without their values.
-fn credentials(block: &Node) -> Node {
-    let entries = block.as_map().unwrap_or_default().iter().map(|(key, inside)| {
-        let inside = match key.text.as_str() {
-            "type" | "acl" | "files" => inside.clone(),
-            _ => Node {
-                value: Value::List(keys_of(inside)),
-                line: inside.line,
-            },
-        };
-        (key.clone(), inside)
-    });
-    Node {
-        value: Value::Map(entries.collect()),
-        line: block.line,
-    }
-}
-
-fn keys_of(node: &Node) -> Vec<Node> {
-    let entries = node.as_map().unwrap_or_default().iter();
-    entries
-        .map(|(key, _)| Node {
-            value: Value::Text(key.text.clone()),
-            line: key.line,
-        })
-        .collect()
-}
-
-fn replaced(map: &Node, key: &str, with: impl Fn(&Node) -> Node) -> Node {
-    let entries = map.as_map().unwrap_or_default().iter().map(|(name, inside)| {
-        let inside = match name.text == key {
-            true => with(inside),
-            false => inside.clone(),
-        };
-        (name.clone(), inside)
-    });
-    Node {
-        value: Value::Map(entries.collect()),
-        line: map.line,
-    }
-}
-
-fn each(list: &Node, with: impl Fn(&Node) -> Node) -> Node {
-    Node {
-        value: Value::List(list.as_list().unwrap_or_default().iter().map(with).collect()),
-        line: list.line,
-    }
-}
-
-fn without(map: &Node, key: &str) -> Node {
-    let entries = map
-        .as_map()
-        .unwrap_or_default()
-        .iter()
-        .filter(|(name, _)| name.text != key);
-    Node {
-        value: Value::Map(entries.cloned().collect()),
-        line: map.line,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,7 +129,7 @@ tests: []
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         std::fs::write(&file, text).unwrap();
-        let found = declared(std::slice::from_ref(&file)).unwrap();
+        let found = declared(std::slice::from_ref(&file), |_| &[]).unwrap();
         let ids: Vec<_> = found
             .iter()
             .map(|one| (one.kind, one.name.as_str(), one.location.line))
@@ -216,15 +138,7 @@ tests: []
         let shown: Vec<String> = found.iter().map(|one| one.manifest.to_yaml()).collect();
         let all = shown.join("---\n");
         assert!(!all.contains("HIDDEN"), "{all}");
-        for kept in [
-            "- password",
-            "- username",
-            "./a.pem",
-            "host: h",
-            "acl: rw",
-            "name: k",
-            "- key",
-        ] {
+        for kept in ["- password", "- username", "./a.pem", "acl: rw", "name: k", "- key"] {
             assert!(all.contains(kept), "{kept}: {all}");
         }
         assert_eq!(

@@ -27,7 +27,8 @@ fn not_a_manifest(value: &Value, line: usize, file: &Arc<Path>) -> Problem {
         .help("a manifest is a map with `name`, `version` and `type`")
 }
 
-const HEAD: [&str; 8] = [
+/// The keys that every manifest may have beside its block.
+pub(crate) const HEAD: [&str; 8] = [
     "name",
     "version",
     "type",

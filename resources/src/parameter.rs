@@ -25,8 +25,8 @@ pub enum ParameterKind {
     Flag,
     /// A list of texts.
     List,
-    /// A map of texts; the connector knows its keys.
-    Map,
+    /// A map of texts with these keys.
+    Map(&'static [&'static str]),
     /// One of these words, in upper or lower case.
     Choice(&'static [&'static str]),
 }
@@ -41,12 +41,13 @@ impl ParameterKind {
             ParameterKind::Number => "a number".to_string(),
             ParameterKind::Flag => "true or false".to_string(),
             ParameterKind::List => "a list of texts".to_string(),
-            ParameterKind::Map => "a map of texts".to_string(),
+            ParameterKind::Map(_) => "a map of texts".to_string(),
             ParameterKind::Choice(words) => format!("one of {}", suggest::quoted(words.iter().copied())),
         }
     }
 
-    fn fits(&self, node: &Node) -> bool {
+    /// Whether the value is of this kind.
+    pub(crate) fn fits(&self, node: &Node) -> bool {
         match self {
             ParameterKind::Text => node.plain_text().is_some(),
             ParameterKind::Path => node.as_text().is_some_and(|text| !text.is_empty()),
@@ -56,7 +57,7 @@ impl ParameterKind {
             ParameterKind::List => node
                 .as_list()
                 .is_some_and(|nodes| nodes.iter().all(|node| node.plain_text().is_some())),
-            ParameterKind::Map => node
+            ParameterKind::Map(_) => node
                 .as_map()
                 .is_some_and(|entries| entries.iter().all(|(_, node)| node.plain_text().is_some())),
             ParameterKind::Choice(words) => node

@@ -180,12 +180,7 @@ mod tests {
             assert_eq!(duration_text(read), written);
             assert_eq!(duration(written), Some(read));
         }
-        for (text, written) in [
-            ("2048MB", "2GB"),
-            ("1.5KB", "1536B"),
-            ("0B", "0B"),
-            ("8000PB", "8000PB"),
-        ] {
+        for (text, written) in [("2048MB", "2GB"), ("1.5KB", "1536B"), ("0B", "0B"), ("7PB", "7PB")] {
             let read = size(text).unwrap();
             assert_eq!(size_text(read), written);
             assert_eq!(size(written), Some(read));

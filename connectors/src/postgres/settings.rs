@@ -53,7 +53,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "params",
-        kind: ParameterKind::Map,
+        kind: ParameterKind::Map(&PARAMS),
         required: false,
         default: None,
         secret: false,

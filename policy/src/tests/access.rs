@@ -184,24 +184,36 @@ fn a_listing_never_hides_a_table_that_may_be_read() {
 #[test]
 fn a_list_of_depots_shows_no_other_depot() {
     let tom = person("tom", &[]);
-    for glob in [
-        "dataos://{crm,hr}:*/*",
-        "dataos://{crm:*,hr:x}/*",
-        "{dataos://crm:public/*,dataos://hr:x/*}",
-        "dataos://c**",
+    for (names, glob) in [
+        ("paths", "dataos://{crm,hr}:*/*"),
+        ("paths", "dataos://{crm:*,hr:x}/*"),
+        ("paths", "dataos://{crm:public/customer,hr:x/y}"),
+        ("paths", "{dataos://crm:public/*,dataos://hr:x/*}"),
+        ("paths", "dataos://crm**"),
+        ("tags", "dataos:system:minerva:table:{crm:public:customer,hr:x:y}"),
+        ("tags", "dataos:system:minerva:table:{crm:public:*,hr:x:y}"),
+        ("tags", "dataos:system:minerva:table:crm**"),
     ] {
         let yaml = policy(
             "one",
             "['users:id:tom']",
             "[select]",
-            &format!("{{paths: ['{glob}']}}"),
+            &format!("{{{names}: ['{glob}']}}"),
             true,
         );
         let rules = Rules::compile(&resources(&yaml)).unwrap();
+        let customer = rules.may_select(&tom, &Address::new("crm", "public", "customer"));
         assert!(
-            rules.may_see_depot(&tom, "crm") && !rules.may_see_depot(&tom, "shop"),
+            customer.allowed && rules.may_see_depot(&tom, "crm") && rules.may_see_collection(&tom, "crm", "public"),
             "{glob}"
         );
+        // What the name of a depot or collection begins with is another.
+        for other in ["shop", "cr", "c", "h"] {
+            assert!(!rules.may_see_depot(&tom, other), "{glob}: {other}");
+        }
+        if !glob.contains('*') {
+            assert!(!rules.may_see_collection(&tom, "crm", "publi"), "{glob}");
+        }
     }
 }
 
@@ -404,4 +416,58 @@ dataset: {address: 'dataos://crm:public/customer', columns: [{name: email, tags:
             assert_eq!(denied.is_none(), expected, "{predicates} {objects}: {predicate} {path}");
         }
     }
+}
+
+/// What removes rows is denied with any of their columns, whether a manifest declares them or not.
+#[test]
+fn what_removes_a_table_removes_the_columns_that_policies_name() {
+    let shop = "name: crm\nversion: v1\ntype: depot\ndepot: {type: MEMORY, spec: {}}";
+    let allow = policy(
+        "all",
+        "['users:**']",
+        "[select, write]",
+        "{paths: ['dataos://crm:**'], tags: ['dataos:system:minerva:table:crm:**']}",
+        true,
+    );
+    let tom = person("tom", &[]);
+    for (predicates, objects, expected) in [
+        ("[delete]", "{paths: ['dataos://crm:public/customer/ssn']}", false),
+        ("[write]", "{paths: ['dataos://crm:public/customer/ssn']}", false),
+        ("[delete]", "{paths: ['dataos://crm:*/{customer,sale}/ssn']}", false),
+        ("[delete]", "{paths: ['dataos://**/ssn']}", false),
+        ("[delete]", "{paths: ['dataos://crm:public/customer/s\\*n']}", false),
+        // Every column there may be.
+        ("[delete]", "{paths: ['dataos://crm:public/customer/*']}", false),
+        ("[delete]", "{tags: ['dataos:type:column']}", false),
+        // Another thing, another table, or everything but the rows.
+        ("[insert]", "{paths: ['dataos://crm:public/customer/ssn']}", true),
+        ("[delete]", "{paths: ['dataos://crm:public/sale/ssn']}", true),
+        ("[delete]", "{paths: ['dataos://crm:public/customer/ssn/part']}", true),
+    ] {
+        let deny = policy("deny", "['users:**']", predicates, objects, false);
+        let rules = rules(&documents(&[shop, &allow, &deny]));
+        for (paths, tags) in [
+            (vec!["dataos://crm:public/customer".to_owned()], vec![]),
+            (
+                vec![],
+                vec!["dataos:system:minerva:table:crm:public:customer".to_owned()],
+            ),
+        ] {
+            let decision = rules.decide_access(&tom, "delete", &Object { paths, tags });
+            assert_eq!(decision.allowed, expected, "{predicates} {objects}");
+        }
+    }
+    let others = policy(
+        "deny",
+        "['users:id:ann']",
+        "[delete]",
+        "{paths: ['dataos://crm:public/customer/ssn']}",
+        false,
+    );
+    let rules = rules(&documents(&[shop, &allow, &others]));
+    let object = Object {
+        paths: vec!["dataos://crm:public/customer".to_owned()],
+        tags: vec![],
+    };
+    assert!(rules.decide_access(&tom, "delete", &object).allowed, "it is about ann");
 }

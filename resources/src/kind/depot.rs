@@ -195,7 +195,7 @@ fn fingerprint(depot: &Depot) -> String {
 }
 
 /// Keys that DataOS knows and that mean nothing to a program that needs neither Kubernetes nor a metadata server.
-const WITHOUT_EFFECT: [&str; 6] = ["external", "source", "compute", "owner", "runAsUser", "hiveSync"];
+pub(crate) const WITHOUT_EFFECT: [&str; 6] = ["external", "source", "compute", "owner", "runAsUser", "hiveSync"];
 
 #[derive(Deserialize)]
 struct Written {

@@ -213,3 +213,75 @@ fn what_others_refer_to_is_not_taken_out_of_a_set_that_holds() {
     let problems = load_changed(&folders.path(), &change, &[]).unwrap_err().to_string();
     assert!(problems.contains("dataset `d`: there is no depot `crm`"), "{problems}");
 }
+
+/// Between the working out of a change and its writing somebody may edit a file: an edit is never lost.
+#[test]
+fn what_was_changed_meanwhile_is_not_written_over() {
+    let (jane, joe) = (user("jane", "a"), user("joe", "a"));
+    let given = format!("{}---\n{}", user("jane", "b"), user("ann", "b"));
+    let applied = Folders::new(&[("jane.yaml", &jane), ("joe.yaml", &joe)], &[("new.yaml", &given)]);
+    let removed = Folders::new(&[("jane.yaml", &jane), ("joe.yaml", &joe)], &[]);
+    let edit = user("jane", "edited");
+    for (folders, change) in [
+        (&applied, applied.plan().unwrap()),
+        (
+            &removed,
+            plan_removal(&removed.path(), &[("user", "jane"), ("user", "joe")]).unwrap(),
+        ),
+    ] {
+        fs::write(folders.held.path().join("jane.yaml"), &edit).unwrap();
+        let refused = change.write().unwrap_err();
+        assert!(
+            refused.contains("jane.yaml") && refused.contains("changed meanwhile"),
+            "{refused}"
+        );
+        assert_eq!(
+            (folders.file("jane.yaml"), folders.file("joe.yaml")),
+            (edit.clone(), joe.clone())
+        );
+        assert_eq!(fs::read_dir(folders.held.path()).unwrap().count(), 2, "nothing is left");
+    }
+    // A file that appears where a new one was to be, and one that went away.
+    let change = applied.plan().unwrap();
+    fs::write(applied.held.path().join("new.yaml"), "# mine\n").unwrap();
+    assert!(change.write().unwrap_err().contains("new.yaml"));
+    assert_eq!(applied.file("new.yaml"), "# mine\n");
+    let change = plan_removal(&removed.path(), &[("user", "joe")]).unwrap();
+    fs::remove_file(removed.held.path().join("joe.yaml")).unwrap();
+    assert!(change.write().unwrap_err().contains("joe.yaml"));
+}
+
+/// Files keep who may read them, whatever the process gives to new ones, when they are written and when they are put back.
+#[cfg(target_os = "linux")]
+#[test]
+fn files_keep_their_rights() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (jane, joe) = (user("jane", "a"), user("joe", "a"));
+    let folders = Folders::new(
+        &[("a.yaml", &jane), ("b.yaml", &joe)],
+        &[("a.yaml", &user("jane", "b"))],
+    );
+    let path = |name: &str| folders.held.path().join(name);
+    let rights = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
+    fs::set_permissions(path("a.yaml"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(path("b.yaml"), fs::Permissions::from_mode(0o646)).unwrap();
+    let mut change = folders.plan().unwrap();
+    // Nobody removes this one, and it comes after the others.
+    fs::create_dir(path("c")).unwrap();
+    let up = "../".repeat(folders.held.path().components().count());
+    let kernel = path("c").join(format!("{up}proc/version"));
+    change.files.insert(path("b.yaml"), (Some(joe.clone()), String::new()));
+    change.files.insert(
+        kernel.clone(),
+        (Some(fs::read_to_string(&kernel).unwrap()), String::new()),
+    );
+    let refused = change.write().unwrap_err();
+    assert!(refused.contains("proc/version` cannot be removed"), "{refused}");
+    assert_eq!((folders.file("a.yaml"), folders.file("b.yaml")), (jane, joe));
+    assert_eq!([rights("a.yaml"), rights("b.yaml")], [0o666, 0o646]);
+    change.files.remove(&kernel);
+    change.write().unwrap();
+    assert!(folders.file("a.yaml").contains("[b]") && !path("b.yaml").exists());
+    assert_eq!(rights("a.yaml"), 0o666);
+}

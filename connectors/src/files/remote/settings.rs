@@ -50,7 +50,7 @@ pub(super) const COMMON: [Parameter; 5] = [
     },
     Parameter {
         name: "params",
-        kind: ParameterKind::Map,
+        kind: ParameterKind::Map(&PARAMS),
         required: false,
         default: None,
         secret: false,

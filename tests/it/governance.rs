@@ -55,6 +55,16 @@ fn as_analyst(command: &mut Command, servers: &[Governed]) {
     }
 }
 
+/// How many statements `make fuzz` asks for, and from which seed; without it those of the test.
+fn by_chance() -> Vec<String> {
+    let asked = |option: &str, name: &str| std::env::var(name).map(|value| [option.to_owned(), value]);
+    let options = [
+        asked("--statements", "MINERVA_FUZZ_STATEMENTS"),
+        asked("--seed", "MINERVA_FUZZ_SEED"),
+    ];
+    options.into_iter().flatten().flatten().collect()
+}
+
 /// Compares twin `a` with another, on each kind of depot.
 fn twins(other: &str, workers: usize, options: &[&str]) {
     let postgres = Postgres::start();
@@ -62,6 +72,7 @@ fn twins(other: &str, workers: usize, options: &[&str]) {
     for depot in ["files", "lite", "pg", "mixed"] {
         let mut command = script("twins.py");
         command.args(["--depot", depot]).args(options);
+        command.args(by_chance());
         // A key may begin with a hyphen.
         command.arg("--");
         as_analyst(&mut command, &twins);
@@ -131,7 +142,10 @@ fn postgresql_answers_the_same_under_its_own_row_security() {
     let postgres = Postgres::start();
     let governed = Governed::start_with("a", 1, &postgres);
     let mut command = script("rls_oracle.py");
-    command.args(["--seed", "5", "--statements", "400"]).arg("--");
+    command
+        .args(["--seed", "5", "--statements", "400"])
+        .args(by_chance())
+        .arg("--");
     as_analyst(&mut command, std::slice::from_ref(&governed));
     command.arg(postgres.port().to_string());
     run(&mut command);

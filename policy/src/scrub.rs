@@ -48,6 +48,9 @@ pub(crate) fn without_leftovers(batch: RecordBatch, columns: &[BarrierColumn]) -
 
 fn without_gaps(array: ArrayRef) -> Result<ArrayRef, ArrowError> {
     Ok(match array.data_type() {
+        // Short values lie in their views, and no view looks into a buffer: compacting leaves the buffers away.
+        DataType::Utf8View if is_short(array.as_string_view()) => Arc::new(array.as_string_view().gc()),
+        DataType::BinaryView if is_short(array.as_binary_view()) => Arc::new(array.as_binary_view().gc()),
         DataType::Utf8View => match only_seen(array.as_string_view()) {
             Some((views, buffers)) => Arc::new(StringViewArray::try_new(views, buffers, array.nulls().cloned())?),
             None => array,
@@ -60,13 +63,21 @@ fn without_gaps(array: ArrayRef) -> Result<ArrayRef, ArrowError> {
     })
 }
 
+fn is_short<T: ByteViewType>(array: &GenericByteViewArray<T>) -> bool {
+    has_small_buffers(array) && array.total_buffer_bytes_used() == 0
+}
+
+fn has_small_buffers<T: ByteViewType>(array: &GenericByteViewArray<T>) -> bool {
+    let bytes: usize = array.data_buffers().iter().map(Buffer::capacity).sum();
+    (1..=SMALL_BYTES).contains(&bytes)
+}
+
 /// The views and the buffers of an array of small buffers, with zeros wherever no valid value lies. The bytes stay where they are: many views may share them.
 fn only_seen<T: ByteViewType>(array: &GenericByteViewArray<T>) -> Option<(ScalarBuffer<u128>, Vec<Buffer>)> {
-    let buffers = array.data_buffers();
-    let bytes: usize = buffers.iter().map(Buffer::capacity).sum();
-    if !(1..=SMALL_BYTES).contains(&bytes) {
+    if !has_small_buffers(array) {
         return None;
     }
+    let buffers = array.data_buffers();
     let mut seen: Vec<Vec<u8>> = buffers.iter().map(|buffer| vec![0; buffer.len()]).collect();
     // How long the longest value is that was copied from each place.
     let mut copied: Vec<Vec<u32>> = buffers.iter().map(|buffer| vec![0; buffer.len()]).collect();
@@ -192,6 +203,17 @@ mod tests {
         let clean = without_leftovers(batch.clone(), &[column("a", false)]).unwrap();
         assert_eq!(clean, batch);
         assert!(!holds_hidden(clean.column(0)));
+    }
+
+    #[test]
+    fn short_values_leave_the_buffers_behind() {
+        let array: ArrayRef = Arc::new(StringViewArray::from_iter_values(["short", HIDDEN, "also short"]));
+        let kept = [true, false, true].into_iter().map(Some).collect();
+        let filtered = filter(&array, &kept).unwrap();
+        assert!(holds_hidden(&filtered), "else this test shows nothing");
+        let clean = without_gaps(Arc::clone(&filtered)).unwrap();
+        assert_eq!(&clean, &filtered);
+        assert!(clean.as_string_view().data_buffers().is_empty());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use datafusion::{execution::runtime_env::RuntimeEnv, prelude::SessionConfig};
 use minerva_cluster::{Members, ResourcesVersion, Wire};
 use minerva_connectors::Depots;
-use minerva_policy::{DerivedTags, Principal, Rules};
+use minerva_policy::{DerivedTags, Opaque, Principal, Rules};
 use minerva_resources::{Limits, Problems, Reload, ResourceSet, Resources};
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     gateway::auth::{self, Authenticator, Credentials, Identities, KeyHash, Known, Presented},
     progress::Progress,
     queries::{Client, Queries},
-    session::{Session, States, Templates},
+    session::{Session, Templates},
     store::{Store, StoredKey},
     views::Views,
 };
@@ -45,7 +45,7 @@ pub(crate) struct Snapshot {
     pub(crate) set: Arc<ResourceSet>,
     pub(crate) rules: Rules,
     pub(crate) identities: Identities,
-    pub(crate) templates: Arc<dyn States>,
+    pub(crate) templates: Opaque<Templates>,
     /// The tags that followed columns into tables.
     pub(crate) derived: DerivedTags,
     /// What workers are given of it.
@@ -525,7 +525,7 @@ fn make_snapshot(
         identities: Identities::of(&set),
         set,
         rules,
-        templates: Arc::new(templates),
+        templates: Opaque::new(templates),
         derived,
         for_workers,
     })

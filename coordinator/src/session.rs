@@ -22,7 +22,6 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use datafusion_distributed::DistributedExt;
-use futures::FutureExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
 use minerva_policy::{BarrierPlanner, Explanation, Principal};
 use minerva_resources::{Address, Limits};
@@ -47,8 +46,6 @@ pub(crate) const NOWHERE: &str = "";
 pub(crate) const MAX_VIEWS: usize = 1_000;
 
 /// A user's session. Cheap to make; everything heavy is shared.
-///
-/// What waits inside is boxed: else each caller's future holds the whole of it, which takes minutes to compile.
 #[derive(Debug)]
 pub struct Session {
     engine: Arc<Engine>,
@@ -236,7 +233,7 @@ impl Session {
     /// # Errors
     /// Whatever planning finds.
     pub async fn describe(&self, sql: &str) -> Result<Description> {
-        query::describe(self, sql).boxed().await
+        query::describe(self, sql).await
     }
 
     /// Plans and admits a statement; it runs when its rows are asked for.
@@ -244,7 +241,7 @@ impl Session {
     /// # Errors
     /// Whatever parsing, admission, planning and policies find.
     pub async fn start(&self, sql: &str, parameters: Vec<ScalarValue>) -> Result<Query> {
-        query::start(self, sql, parameters).boxed().await
+        query::start(self, sql, parameters).await
     }
 
     /// The catalogs that the user may see.
@@ -260,10 +257,7 @@ impl Session {
     /// # Errors
     /// When a depot that is named cannot be reached.
     pub async fn schemas(&self, catalog: Option<&str>) -> Result<Vec<(String, String)>> {
-        Catalog::of(self, &self.engine.snapshot())
-            .schemas(catalog)
-            .boxed()
-            .await
+        Catalog::of(self, &self.engine.snapshot()).schemas(catalog).await
     }
 
     /// The tables that the user may see.
@@ -271,8 +265,7 @@ impl Session {
     /// # Errors
     /// When a depot that is named cannot be reached.
     pub async fn tables(&self, request: &TableRequest) -> Result<Vec<TableEntry>> {
-        let snapshot = self.engine.snapshot();
-        Catalog::of(self, &snapshot).tables(request).boxed().await
+        Catalog::of(self, &self.engine.snapshot()).tables(request).await
     }
 
     /// Explains to an operator who sees what of the named tables and why, as text.
@@ -329,7 +322,7 @@ impl Session {
     /// # Errors
     /// `PERMISSION_DENIED` for all but operators; `GENERIC_INTERNAL_ERROR` when the files cannot be written.
     pub async fn apply(&self, manifests: &BTreeMap<String, String>, dry_run: bool) -> Result<serde_json::Value> {
-        crate::apply::apply(self, manifests, dry_run).boxed().await
+        crate::apply::apply(self, manifests, dry_run).await
     }
 
     /// Takes resources, by kind and name, away, or says for a dry run what that would alter. The answer is like that of [`Session::apply`].
@@ -351,13 +344,13 @@ impl Session {
     /// What the user sees of a table and why; what they may not select does not exist.
     pub(crate) async fn own_decision(&self, address: &Address) -> Result<Explanation> {
         let snapshot = self.engine.snapshot();
-        Catalog::of(self, &snapshot).own_decision(address).boxed().await
+        Catalog::of(self, &snapshot).own_decision(address).await
     }
 
     /// The tables that are closed to some declared user, as far as they are found within a while. For operators.
     pub(crate) async fn closed_tables(&self, within: Duration) -> ClosedTables {
         let snapshot = self.engine.snapshot();
-        Catalog::of(self, &snapshot).closed_tables(within).boxed().await
+        Catalog::of(self, &snapshot).closed_tables(within).await
     }
 
     /// The state that one statement of this session is planned with: no table is in it yet.
@@ -370,13 +363,6 @@ impl Session {
         options.catalog.default_schema = self.schema_name().unwrap_or_else(|| NOWHERE.to_owned());
         state
     }
-}
-
-/// Where sessions' states come from. It is a trait so that the compiler need not look through DataFusion's state each time that something with an
-/// engine in it is sent to another thread.
-pub(crate) trait States: std::fmt::Debug + Send + Sync {
-    /// A state to plan one statement with.
-    fn state(&self, distributed: bool) -> SessionState;
 }
 
 /// The states that sessions' states are copies of, made once for each set of resources.
@@ -413,9 +399,7 @@ impl Templates {
             distributed,
         })
     }
-}
 
-impl States for Templates {
     fn state(&self, distributed: bool) -> SessionState {
         match distributed {
             true => self.distributed.clone(),

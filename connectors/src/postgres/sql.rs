@@ -47,10 +47,12 @@ pub(super) fn select(scan: &Scan, table: &Table, split: &Split) -> Option<String
     push(&mut sql, format_args!(" FROM {schema}.{name} AS {ALIAS}"));
     let mut between = " WHERE ";
     if let Split::Range { from, to } = split {
-        let page = |page: u64| format!("{ALIAS}.ctid OPERATOR(pg_catalog.{{}}) '({page},0)'::pg_catalog.tid");
-        push(&mut sql, format_args!(" WHERE {}", page(*from).replace("{}", ">=")));
+        let bound = |operator: &str, page: u64| {
+            format!("{ALIAS}.ctid OPERATOR(pg_catalog.{operator}) '({page},0)'::pg_catalog.tid")
+        };
+        push(&mut sql, format_args!(" WHERE {}", bound(">=", *from)));
         if *to != LAST_PAGE {
-            push(&mut sql, format_args!(" AND {}", page(*to).replace("{}", "<")));
+            push(&mut sql, format_args!(" AND {}", bound("<", *to)));
         }
         between = " AND ";
     }
@@ -371,6 +373,22 @@ mod tests {
              ANY (ARRAY['1'::pg_catalog.int8, '-2'::pg_catalog.int8]) \
              OR t.\"e\"::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) 'on'::pg_catalog.text) LIMIT 3"
         );
+    }
+
+    #[test]
+    fn a_range_of_pages_comes_before_the_filters() {
+        let table = table(&[("id", Scalar::Int8)]);
+        let scan = scan(&table, &["id"], vec![ScanFilter::IsNotNull("id".to_owned())]);
+        let of = |from, to| select(&scan, &table, &Split::Range { from, to }).unwrap();
+        let begin = "SELECT t.\"id\" FROM \"Sche\"\"ma\".\"a \"\"b\"\"; --\" AS t WHERE \
+                     t.ctid OPERATOR(pg_catalog.>=) '(5,0)'::pg_catalog.tid";
+        assert_eq!(
+            of(5, 9),
+            format!(
+                "{begin} AND t.ctid OPERATOR(pg_catalog.<) '(9,0)'::pg_catalog.tid AND t.\"id\" IS NOT NULL LIMIT 3"
+            )
+        );
+        assert_eq!(of(5, LAST_PAGE), format!("{begin} AND t.\"id\" IS NOT NULL LIMIT 3"));
     }
 
     #[test]

@@ -122,6 +122,8 @@ impl Database {
     pub(super) fn new(settings: Settings) -> Result<Database> {
         let tls = match settings.tls {
             TlsMode::Disable => None,
+            // Nobody listens in on a socket of this machine.
+            _ if settings.is_socket() => None,
             mode => {
                 let tls = Tls::new(mode, settings.root_certificates.as_deref())
                     .map_err(|message| Error::new(&settings.depot, ErrorKind::Settings, message))?;

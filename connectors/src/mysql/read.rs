@@ -276,7 +276,7 @@ impl Reader {
         let kind = kinds.get(column);
         let expected = kind.map_or_else(|| "nothing".to_owned(), Kind::describe);
         let remedy = if kind.is_some_and(Kind::is_date) {
-            "correct the value, or set `zeroDates: null` for the depot"
+            "correct the value, or set `zeroDates: as-null` for the depot"
         } else {
             "correct the value, or read the table through a view of the database that casts it"
         };

@@ -38,7 +38,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "zeroDates",
-        kind: ParameterKind::Choice(&["error", "null"]),
+        kind: ParameterKind::Choice(&["error", "as-null"]),
         required: false,
         default: Some("error"),
         secret: false,
@@ -119,7 +119,7 @@ impl Settings {
             zero_dates_are_null: depot
                 .settings
                 .text("zeroDates")
-                .is_some_and(|word| word.eq_ignore_ascii_case("null")),
+                .is_some_and(|word| word.eq_ignore_ascii_case("as-null")),
             max_connections: 16,
         };
         if settings.host.is_empty() || settings.host.contains('\0') {

@@ -314,10 +314,10 @@ mod tests {
             }
         }
         let mut begun = Greeting::of(&greeting("caching_sha2_password")).unwrap();
-        assert!(begun.answer(&[1, 4], "pass", Secrecy::None).is_err());
-        let sent = begun.answer(&[1, 4], "pass", Secrecy::Encrypted).unwrap();
-        assert!(matches!(sent, Some(Answer::Send(bytes)) if bytes == b"pass\0"));
-        let response = begun.response("user", "pass", Secrecy::None, false);
-        assert!(!response.windows(4).any(|bytes| bytes == b"pass"));
+        assert!(begun.answer(&[1, 4], "5up3r", Secrecy::None).is_err());
+        let sent = begun.answer(&[1, 4], "5up3r", Secrecy::Encrypted).unwrap();
+        assert!(matches!(sent, Some(Answer::Send(bytes)) if bytes == b"5up3r\0"));
+        let response = begun.response("user", "5up3r", Secrecy::None, false);
+        assert!(!response.windows(5).any(|bytes| bytes == b"5up3r"));
     }
 }

@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Changed,
     /// A constraint of the depot does not allow what was to be written.
     Constraint,
+    /// The depot's answer to the end of a transaction was lost: nobody knows whether it was done.
+    Uncertain,
     /// The settings of the depot make no sense.
     Settings,
     /// A defect of this program.
@@ -122,7 +124,7 @@ struct Carried(Error);
 /// What stands between the text of an error and its kind. No name and no message has it.
 const MARK: &str = "\u{1}depot error ";
 
-const KINDS: [(ErrorKind, &str); 11] = [
+const KINDS: [(ErrorKind, &str); 12] = [
     (ErrorKind::NotFound, "not found"),
     (ErrorKind::AlreadyExists, "already exists"),
     (ErrorKind::Unreachable, "unreachable"),
@@ -132,6 +134,7 @@ const KINDS: [(ErrorKind, &str); 11] = [
     (ErrorKind::BadValue, "bad value"),
     (ErrorKind::Changed, "changed"),
     (ErrorKind::Constraint, "constraint"),
+    (ErrorKind::Uncertain, "uncertain"),
     (ErrorKind::Settings, "settings"),
     (ErrorKind::Internal, "internal"),
 ];

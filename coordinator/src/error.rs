@@ -310,6 +310,7 @@ fn from_connector(kind: ErrorKind) -> Code {
         ErrorKind::Unreachable | ErrorKind::Denied => Code::DepotUnreachable,
         ErrorKind::Corrupt | ErrorKind::BadValue => Code::CorruptData,
         ErrorKind::Unsupported => Code::NotSupported,
+        ErrorKind::OutOfRange => Code::NumericValueOutOfRange,
         ErrorKind::Changed => Code::TableChanged,
         ErrorKind::Constraint => Code::ConstraintViolation,
         ErrorKind::Uncertain => Code::TransactionResolutionUnknown,

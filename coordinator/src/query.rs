@@ -278,6 +278,7 @@ pub(crate) async fn verified(
     let naming = parameters::naming(&parameters);
     let logical = parameters::bind(logical, parameters).map_err(&naming)?;
     let logical = state.optimize(&logical).map_err(|error| naming(error.into()))?;
+    let logical = minerva_connectors::push_down(logical, &minerva_policy::open_table)?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let depots = &session.engine().depots;
     minerva_policy::verify(&physical, &names.grants, &|leaf| match system::is_own_leaf(leaf) {

@@ -23,6 +23,7 @@ use datafusion::{
 };
 use datafusion_distributed::DistributedExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
+use minerva_connectors::RemotePlanner;
 use minerva_policy::{BarrierPlanner, Explanation, Principal};
 use minerva_resources::{Address, Limits};
 
@@ -426,7 +427,7 @@ impl QueryPlanner for Planner {
         plan: &LogicalPlan,
         session: &dyn datafusion::catalog::Session,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner)])
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner), Arc::new(RemotePlanner)])
             .create_physical_plan(plan, session)
             .await
     }

@@ -49,7 +49,7 @@ pub use error::{Error, ErrorKind};
 pub use files::{DepotStore, decode_file_scan, encode_file_scan};
 pub use leaf::{LeafSource, leaf_addresses};
 pub use postgres::CopyDecoder;
-pub use remote::{RemotePlanner, RemoteQuery, TableOf, push_down};
+pub use remote::{PushDown, RemotePlanner, RemoteQuery};
 pub use remote_table::RemoteTable;
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};

@@ -205,6 +205,11 @@ impl Session {
         self.current().properties.pushes_down(depot)
     }
 
+    /// Whether a depot does all that it can for this session, also where that is thought to cost more.
+    pub(crate) fn is_eager(&self, depot: &str) -> bool {
+        self.current().properties.is_eager(depot)
+    }
+
     /// Takes over the properties of a session of the same user.
     pub(crate) fn take_over_properties(&self, of: &Session) {
         let properties = of.current().properties.clone();

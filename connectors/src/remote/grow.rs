@@ -26,23 +26,23 @@ use super::translate::Scope;
 use crate::remote_table::Snapshots;
 use crate::{RemoteTable, ScanFilter, Split};
 
-/// Finds the table of a source that nothing governs inside the table that a plan reads, if it is one.
-pub type TableOf<'a> = &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync);
-
 /// A condition on rows leaves so many of them, when nothing better is known.
 const SHARE_EQUAL: f64 = 0.1;
 const SHARE_OTHER: f64 = 0.33;
 
-/// The plan with everything pushed into its sources that they compute as it would be computed here, and that is worth it.
-///
-/// # Errors
-/// When a plan cannot be put together again, which is a defect.
-pub fn push_down(plan: LogicalPlan, table_of: TableOf<'_>) -> Result<LogicalPlan> {
-    Ok(Rule { table_of }.visit(plan)?.plan)
+/// The rule, and what it is told of a statement.
+#[derive(Clone, Copy)]
+pub struct PushDown<'a> {
+    /// Finds the table of a source that nothing governs inside the table that a plan reads, if it is one.
+    pub table_of: &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync),
+    /// Whether a depot is to do all that it can, whatever it costs.
+    pub is_eager: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
-struct Rule<'a> {
-    table_of: TableOf<'a>,
+impl std::fmt::Debug for PushDown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PushDown").finish_non_exhaustive()
+    }
 }
 
 /// A statement that stands for a node.
@@ -64,7 +64,20 @@ struct Visited {
     grown: Option<Grown>,
 }
 
-impl Rule<'_> {
+impl PushDown<'_> {
+    /// The plan with everything pushed into its sources that they compute as it would be computed here, and that is worth it.
+    ///
+    /// # Errors
+    /// When a plan cannot be put together again, which is a defect.
+    pub fn push(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        Ok(self.visit(plan)?.plan)
+    }
+
+    /// Whether a source should do what it can.
+    fn is_worth(&self, grown: &Grown, cost_there: f64, cost_here: f64) -> bool {
+        cost_there < cost_here || grown.depot().is_some_and(self.is_eager)
+    }
+
     #[recursive::recursive]
     fn visit(&self, plan: LogicalPlan) -> Result<Visited> {
         let plan = self.visit_subqueries(plan)?;
@@ -107,7 +120,7 @@ impl Rule<'_> {
             Taken::Whole(grown) => {
                 let rows = grown.select.estimate.rows;
                 match realised(&grown, plan.schema())? {
-                    Some(there) if !grown.is_scan && grown.cost() < cost_here => Visited {
+                    Some(there) if !grown.is_scan && self.is_worth(&grown, grown.cost(), cost_here) => Visited {
                         plan: there,
                         cost: grown.cost(),
                         rows,
@@ -126,7 +139,7 @@ impl Rule<'_> {
                 let cost = input.cost() + here(input.select.estimate.rows);
                 let schema = inputs.first().map(|visited| Arc::clone(visited.plan.schema()));
                 let there = match &schema {
-                    Some(schema) if cost <= cost_here => realised(&input, schema)?,
+                    Some(schema) if self.is_worth(&input, cost, cost_here) => realised(&input, schema)?,
                     _ => None,
                 };
                 match there {

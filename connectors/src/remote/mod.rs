@@ -14,6 +14,6 @@ mod select;
 mod translate;
 
 pub(crate) use dialect::{Aggregation, Dialect, Form, Relation, Value, plain};
-pub use grow::{TableOf, push_down};
+pub use grow::PushDown;
 pub use node::RemotePlanner;
 pub use select::RemoteQuery;

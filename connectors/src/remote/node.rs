@@ -97,7 +97,7 @@ impl UserDefinedLogicalNodeCore for RemoteRead {
     }
 }
 
-/// Plans the statements that [`super::push_down`] made; a query planner that runs such plans needs it.
+/// Plans the statements that [`super::PushDown`] made; a query planner that runs such plans needs it.
 #[derive(Debug, Default)]
 pub struct RemotePlanner;
 

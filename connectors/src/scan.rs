@@ -258,7 +258,7 @@ fn literal(expr: &Expr, column: &str, schema: &Schema) -> Option<ScalarValue> {
 }
 
 impl Comparison {
-    fn from_operator(operator: Operator) -> Option<Comparison> {
+    pub(crate) fn from_operator(operator: Operator) -> Option<Comparison> {
         match operator {
             Operator::Eq => Some(Comparison::Equal),
             Operator::NotEq => Some(Comparison::NotEqual),
@@ -271,7 +271,7 @@ impl Comparison {
     }
 
     /// The same comparison with its sides exchanged.
-    fn swapped(self) -> Comparison {
+    pub(crate) fn swapped(self) -> Comparison {
         match self {
             Comparison::Equal => Comparison::Equal,
             Comparison::NotEqual => Comparison::NotEqual,

@@ -158,9 +158,8 @@ MACROS = {
     "m_sum_int_distinct": ("sum(DISTINCT {0})", "sum(DISTINCT {0})::bigint", "sum(DISTINCT {0})", "CAST(sum(DISTINCT {0}) AS SIGNED)"),
     "m_sum_float": ("sum({0})", "sum(({0})::double precision)", "sum({0})", "sum(CAST({0} AS DOUBLE))"),
     "m_list": ("string_agg({0}, ',' ORDER BY {0})", "string_agg({0}, ',' ORDER BY {0})", None, "group_concat({0} ORDER BY {0} SEPARATOR ',')"),
-    # Of groups that hold nothing but infinity, DataFusion finds the largest finite number: `SELECT max(f_nan) FROM items GROUP BY tz`.
-    "m_min_nan": ("min({0})", None, None, None),
-    "m_max_nan": ("max({0})", None, None, None),
+    "m_min_nan": ("min({0})",) * 4,
+    "m_max_nan": ("max({0})",) * 4,
     "m_avg": ("avg({0})", "avg({0})::double precision", "avg({0})", "avg(CAST({0} AS DOUBLE))"),
     "m_avg_num": ("avg({0})", None, None, None),
     "m_fold_if": ("{0}({1}) FILTER (WHERE {2})", "{0}({1}) FILTER (WHERE {2})", "{0}({1}) FILTER (WHERE {2})", "{0}(CASE WHEN {2} THEN {1} END)"),
@@ -212,6 +211,28 @@ MACROS = {
     "m_down": ("{0} DESC", "{0} DESC", "{0} DESC NULLS FIRST", "{0} IS NOT NULL, {0} DESC"),
     "m_down_last": ("{0} DESC NULLS LAST", "{0} DESC NULLS LAST", "{0} DESC NULLS LAST", "{0} IS NULL, {0} DESC"),
 }
+
+
+#: Statements that the engine answers wrongly by itself, so that it differs from every database, and from itself as soon as it lets one answer. They are
+#: left out, and counted. A line goes when the engine is mended.
+KNOWN = [
+    # SELECT f_nan, max(f_nan) FROM items GROUP BY f_nan: of groups of -Infinity alone the greatest is -1.8e308; so is the least of Infinity.
+    # SELECT count(*) FROM few a JOIN items b ON a.f_nan = b.f_nan JOIN twice c ON b.day IS NOT DISTINCT FROM c.day: in the first join NULL equals NULL too.
+    (re.compile(r"(?=.*m_same\()(?=.* JOIN .* JOIN )", re.IGNORECASE | re.DOTALL), "joins beside one where NULL equals NULL"),
+    (re.compile(r"m_(min|max)_nan\(.*GROUP BY", re.IGNORECASE | re.DOTALL), "extremes of infinities in groups"),
+    # SELECT DISTINCT f_nan FROM items ORDER BY f_nan DESC LIMIT 5: NaN comes several times; in a derived table the statement panics.
+    (re.compile(r"(?=.*m_nan\()(?=.*(SELECT DISTINCT|GROUP BY))(?=.*LIMIT)", re.IGNORECASE | re.DOTALL), "the first few of distinct NaNs"),
+]
+#: What it says where it should be able to do a statement, in one plan and not in another.
+KNOWN_ERRORS = [
+    # SELECT (SELECT max(b.i) FROM items b WHERE b.i = a.c AND b.num = CAST('-1774.75' AS DECIMAL(12, 2))) FROM (SELECT CAST(i AS BIGINT) AS c FROM parts) a
+    "Can't compare arrays of different types",
+]
+
+
+def known(template):
+    """What the engine is known to do wrongly with a statement, or None."""
+    return next((reason for pattern, reason in KNOWN if pattern.search(template)), None)
 
 
 class Otherwise(Exception):

@@ -190,7 +190,8 @@ MACROS = {
     "m_ilike_ascii": ("({0} ILIKE {1})", "({0} ILIKE {1})", "(lower({0}) LIKE lower({1}) ESCAPE '\\')", "(lower({0}) LIKE lower({1}) ESCAPE '\\')"),
     "m_text_of_int": ("CAST({0} AS VARCHAR)", '(CAST({0} AS text) COLLATE "C")', "CAST({0} AS TEXT)", "CAST({0} AS CHAR)"),
     "m_text_of_num": ("CAST({0} AS VARCHAR)", '(CAST({0} AS text) COLLATE "C")', None, "CAST({0} AS CHAR)"),
-    "m_text_of_day": ("CAST({0} AS VARCHAR)", '(CAST({0} AS text) COLLATE "C")', SAME, "CAST({0} AS CHAR)"),
+    # SQLite compares a column declared DATE with a number that it finds in the other text.
+    "m_text_of_day": ("CAST({0} AS VARCHAR)", '(CAST({0} AS text) COLLATE "C")', "CAST({0} AS TEXT)", "CAST({0} AS CHAR)"),
     "m_text_of_bool": ("CAST({0} AS VARCHAR)", '(CAST({0} AS text) COLLATE "C")', None, None),
     "m_text_other": ("CAST({0} AS VARCHAR)", None, None, None),
     # Dates. A date and a number of days is a timestamp in PostgreSQL, and a text in SQLite.

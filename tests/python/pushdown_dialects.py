@@ -140,7 +140,7 @@ MACROS = {
     "m_mod": ("({0} % {1})",) * 4,
     "m_div_num": ("({0} / {1})", None, None, None),
     "m_mul_num": ("({0} * {1})",) * 4,
-    "m_round": ("round({0})", "round(({0})::numeric)::double precision", "round({0})", "round({0})"),
+    "m_round": ("round({0})", "round(({0})::numeric)::double precision", "round({0})", "CAST(round(CAST({0} AS DECIMAL(30, 6))) AS DOUBLE)"),
     "m_round_num": ("round({0}, 1)", "round({0}, 1)", None, "round({0}, 1)"),
     "m_floor": ("floor({0})",) * 4,
     "m_ceil": ("ceil({0})",) * 4,
@@ -443,10 +443,12 @@ class SQLite(Dialect):
 
 
 class MariaDB(Dialect):
-    """Prepared for the depot type `mysql`; a database `pushdown` that the user `reader` of a server on this machine may make."""
+    """Prepared for the depot type `mysql`, whose manifest may want other words; needs PyMySQL, and a server on this machine where `reader` may make databases."""
 
     name, depot, schema, position = "mariadb", "pushmy", "pushdown", 3
     lacks = re.compile(r"\bFULL\b")
+    #: In the order of a derived table.
+    refusals = ("(reference to group function)",)
     types = {
         "id": "int NOT NULL", "Group": "int", "small": "smallint", "i": "int", "big": "bigint", "int_x": "int", "big_x": "bigint", "num": "decimal(12, 2)", "price": "decimal(12, 2)",
         "num_x": "decimal(38, 10)", "f": "double", "r": "float", "f_nan": "double", "f_zero": "double", "word": "text COLLATE utf8mb4_bin", "name": "text COLLATE utf8mb4_unicode_ci",
@@ -456,6 +458,13 @@ class MariaDB(Dialect):
 
     def __init__(self, folder, place):
         self.port = int(place)
+
+    def render(self, template):
+        # The name of an aggregate is no part of an expression that is ordered by, unless it is a column of a table.
+        body, order, rest = template.rpartition(" ORDER BY m_")
+        if order and rest.count("(") == rest.count(")"):
+            template = f"SELECT * FROM ({body}) AS o{order}{rest}"
+        return super().render(template)
 
     def load(self):
         with self.client(None) as connection, connection.cursor() as cursor:
@@ -516,7 +525,10 @@ def converted(value, kind):
         return str(int(value)) if value == int(value) else str(value)
     if kind.startswith("decimal"):
         exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-        return f"{exact.normalize() + 0:f}"
+        # All digits count, of which Python's own arithmetic keeps 28.
+        text = f"{exact:f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+        return "0" if text == "-0" else text
     if kind in ("float", "double"):
         number = float(value)
         if kind == "float" and math.isfinite(number):

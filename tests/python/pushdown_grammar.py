@@ -349,11 +349,12 @@ class Grammar:
         ordered = f"({part}ORDER BY m_{up}({by}))"
         value = self.expression(scope, kind, 1)
         if kind == INT:
-            options = [f"rank() OVER {ordered}", f"dense_rank() OVER {ordered}", f"count({value}) OVER {ordered}", f"m_bigint(sum({value}) OVER {ordered})", f"m_bigint(sum({value}) OVER ({part.strip()}))",
+            # Numbers of rows have no sign in Minerva, and what they are computed with becomes a decimal.
+            options = [f"m_bigint(rank() OVER {ordered})", f"m_bigint(dense_rank() OVER {ordered})", f"count({value}) OVER {ordered}", f"m_bigint(sum({value}) OVER {ordered})", f"m_bigint(sum({value}) OVER ({part.strip()}))",
                        f"max({value}) OVER {ordered}", "count(*) OVER ()"]
             if identity:
                 unique = f"({part}ORDER BY m_{up}({by}), {', '.join(f'm_up({name})' for name in identity)})"
-                options += [f"row_number() OVER {unique}", f"lag({value}) OVER {unique}", f"first_value({value}) OVER {unique}", f"ntile(3) OVER {unique}",
+                options += [f"m_bigint(row_number() OVER {unique})", f"lag({value}) OVER {unique}", f"first_value({value}) OVER {unique}", f"m_bigint(ntile(3) OVER {unique})",
                             f"m_bigint(sum({value}) OVER ({unique[1:-1]} ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING))"]
             return self.pick(options)
         if kind in (BOOL, RAW):

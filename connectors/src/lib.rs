@@ -15,7 +15,9 @@ mod files;
 mod leaf;
 mod memory;
 mod mysql;
+mod narrow;
 mod postgres;
+mod remote;
 mod remote_table;
 mod scan;
 mod scan_codec;
@@ -49,6 +51,7 @@ pub use error::{Error, ErrorKind};
 pub use files::{DepotStore, decode_file_scan, encode_file_scan};
 pub use leaf::{LeafSource, leaf_addresses};
 pub use postgres::CopyDecoder;
+pub use remote::{PushDown, RemotePlanner, RemoteQuery};
 pub use remote_table::RemoteTable;
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};
@@ -138,6 +141,12 @@ pub trait Source: Debug + Send + Sync {
             "this depot is not read through `ScanExec`",
         )
         .about_dataset(&scan.address.collection, &scan.address.dataset))
+    }
+
+    /// The scan that asks for the rows of `scan` for which all of `filters` are true besides, as far as the source decides that as it is decided here. What
+    /// it leaves out is decided again. `None` when that is nothing. The filters of a scan with a statement call its columns `c0`, `c1` and so on.
+    fn narrowed(&self, _scan: &Scan, _filters: &[ScanFilter]) -> Option<Scan> {
+        None
     }
 
     /// Whether workers can read it. When false, a query that touches it runs on the coordinator alone.

@@ -26,7 +26,7 @@ use minerva_resources::{Address, Depot, Parameter, Problem};
 
 use self::connection::Database;
 use self::settings::Settings;
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores};
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores};
 
 /// Opens depots of type `mysql`.
 #[derive(Debug)]
@@ -138,6 +138,18 @@ impl Source for MysqlSource {
                 .transpose()
         };
         Ok(datasets.iter().map(schema).collect())
+    }
+
+    fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+        let table = self
+            .database
+            .known_table(&scan.address.collection, &scan.address.dataset)?;
+        let known = |filter: &&ScanFilter| filter.all_leaves(&|leaf| sql::accepts(leaf, &table));
+        let known: Vec<ScanFilter> = filters.iter().filter(known).cloned().collect();
+        (!known.is_empty()).then(|| Scan {
+            filters: scan.filters.iter().cloned().chain(known).collect(),
+            ..scan.clone()
+        })
     }
 
     fn read(&self, scan: &Scan, split: &Split, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

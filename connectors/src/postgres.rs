@@ -8,6 +8,7 @@ mod catalog;
 mod column;
 mod connection;
 mod decode;
+mod dialect;
 mod encode;
 mod kind;
 mod listing;
@@ -31,7 +32,8 @@ use minerva_resources::{Address, Depot, Parameter, Problem};
 
 use self::connection::Database;
 use self::settings::Settings;
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores, Writer};
+use crate::remote::narrowed;
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores, Writer};
 
 pub use self::decode::CopyDecoder;
 pub(crate) use self::settings::{TlsMode, expected_modes as expected_tls_modes};
@@ -161,7 +163,8 @@ impl Source for PostgresSource {
         let splits = splits(table.pages, self.database.readers());
         let exporter = snapshot::Exporter::new(&self.database, collection, dataset);
         let indexed = Arc::clone(&table);
-        let provider = RemoteTable::new(address, Arc::clone(&table.schema))
+        let relation = dialect::PostgresRelation::of(&address, &table);
+        let mut provider = RemoteTable::new(address, Arc::clone(&table.schema))
             .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
             .with_table_type(if table.is_view {
                 TableType::View
@@ -176,6 +179,9 @@ impl Source for PostgresSource {
                 found
             })
             .with_filters(move |filter| sql::accepts(filter, &table));
+        if let Some(relation) = relation {
+            provider = provider.with_relation(Arc::new(relation));
+        }
         Ok(Some(Arc::new(provider)))
     }
 
@@ -187,6 +193,25 @@ impl Source for PostgresSource {
     ) -> Result<Vec<Result<Option<SchemaRef>>>> {
         let mut found = listing::columns(&self.database, collection, datasets).await?;
         Ok(datasets.iter().map(|dataset| Ok(found.remove(dataset))).collect())
+    }
+
+    fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+        if let Some(query) = &scan.query {
+            let query = narrowed(query, &scan.schema, filters, &dialect::PostgresDialect)?;
+            return Some(Scan {
+                query: Some(Arc::new(query)),
+                ..scan.clone()
+            });
+        }
+        let table = self
+            .database
+            .known_table(&scan.address.collection, &scan.address.dataset)?;
+        let known = |filter: &&ScanFilter| filter.all_leaves(&|leaf| sql::accepts(leaf, &table));
+        let known: Vec<ScanFilter> = filters.iter().filter(known).cloned().collect();
+        (!known.is_empty()).then(|| Scan {
+            filters: scan.filters.iter().cloned().chain(known).collect(),
+            ..scan.clone()
+        })
     }
 
     fn writer(&self) -> Option<&dyn Writer> {

@@ -14,6 +14,8 @@ mod decoder;
 mod faults;
 #[path = "postgres/parallel.rs"]
 mod parallel;
+#[path = "postgres/pushdown.rs"]
+mod pushdown;
 #[path = "postgres/scans.rs"]
 mod scans;
 #[path = "postgres/server.rs"]

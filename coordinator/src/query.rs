@@ -27,6 +27,7 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, stream};
 use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
+use minerva_connectors::PushDown;
 use minerva_policy::{Grant, Leaf};
 use tokio::runtime::Handle;
 
@@ -278,6 +279,11 @@ pub(crate) async fn verified(
     let naming = parameters::naming(&parameters);
     let logical = parameters::bind(logical, parameters).map_err(&naming)?;
     let logical = state.optimize(&logical).map_err(|error| naming(error.into()))?;
+    let pushing = PushDown {
+        table_of: &minerva_policy::open_table,
+        is_eager: &|depot| session.is_eager(depot),
+    };
+    let logical = pushing.push(logical)?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let depots = &session.engine().depots;
     minerva_policy::verify(&physical, &names.grants, &|leaf| match system::is_own_leaf(leaf) {
@@ -303,7 +309,9 @@ pub(crate) async fn logical(
     let names = Catalog::of(session, snapshot).resolve(&query, &mut state).await?;
     let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
     let plan = state.statement_to_plan(statement).await?;
-    if !(names.distributable && is_distributable(&plan)) {
+    // A plan of one process keeps its subqueries apart, and so can tell sources what they found.
+    let is_alone = session.engine().members.active().len() < 2;
+    if is_alone || !(names.distributable && is_distributable(&plan)) {
         state = session.state(snapshot, false);
     }
     Ok((state, names, plan))

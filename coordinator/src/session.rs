@@ -23,6 +23,7 @@ use datafusion::{
 };
 use datafusion_distributed::DistributedExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
+use minerva_connectors::RemotePlanner;
 use minerva_policy::{BarrierPlanner, Explanation, Principal};
 use minerva_resources::{Address, Limits};
 
@@ -202,6 +203,11 @@ impl Session {
     /// Whether a depot may be asked to filter and to limit for this session.
     pub(crate) fn pushes_down(&self, depot: &str) -> bool {
         self.current().properties.pushes_down(depot)
+    }
+
+    /// Whether a depot does all that it can for this session, also where that is thought to cost more.
+    pub(crate) fn is_eager(&self, depot: &str) -> bool {
+        self.current().properties.is_eager(depot)
     }
 
     /// Takes over the properties of a session of the same user.
@@ -426,11 +432,15 @@ impl QueryPlanner for Planner {
         plan: &LogicalPlan,
         session: &dyn datafusion::catalog::Session,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner)])
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner), Arc::new(RemotePlanner)])
             .create_physical_plan(plan, session)
             .await
     }
 }
+
+/// The most keys, and bytes of them, that one side of a join tells the other as a list.
+const MOST_KEYS: usize = 10_000;
+const MOST_KEY_BYTES: usize = 1 << 20;
 
 /// The planner's and executor's settings; users cannot change them.
 fn settings(config: SessionConfig, wire: &Wire) -> SessionConfig {
@@ -440,6 +450,9 @@ fn settings(config: SessionConfig, wire: &Wire) -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false);
     let options = config.options_mut();
+    // A list of keys that one side of a join has is worth more to a database than their range.
+    options.optimizer.hash_join_inlist_pushdown_max_distinct_values = MOST_KEYS;
+    options.optimizer.hash_join_inlist_pushdown_max_size = MOST_KEY_BYTES;
     options.sql_parser.collect_spans = true;
     options.execution.collect_statistics = true;
     config

@@ -28,6 +28,7 @@ mod postgres;
 mod private_mariadb;
 mod private_postgres;
 mod prompt;
+mod pushdown;
 mod reload;
 mod resources;
 mod spill;

@@ -4,7 +4,7 @@
 
 use crate::{minerva::Minerva, private_mariadb::MariaDb, private_mariadb::PASSWORD, tpch, tpch_data};
 
-const SCALE: f64 = 0.01;
+const SCALE: f64 = 0.1;
 /// The tables that go into the database in the mixed set-up.
 const HALF: [&str; 4] = ["lineitem", "part", "customer", "nation"];
 

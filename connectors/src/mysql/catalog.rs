@@ -51,6 +51,9 @@ const OWN_ENGINES: [&str; 5] = ["InnoDB", "MyISAM", "Aria", "MEMORY", "RocksDB"]
 const COLUMNS: &str = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, NUMERIC_PRECISION, NUMERIC_SCALE, \
      CHARACTER_SET_NAME, IS_NULLABLE, PRIVILEGES FROM information_schema.COLUMNS";
 
+/// How the lists of rights write the user. Whose name has an `@` is not found there, which costs time and nothing else.
+const GRANTEE: &str = "CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
+
 /// The databases that the depot's user sees.
 pub(super) async fn databases(database: &Arc<Database>) -> Result<Vec<String>> {
     let sql = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA";
@@ -76,6 +79,14 @@ pub(super) async fn tables(database: &Arc<Database>, collection: &str) -> Result
             _ => None,
         })
         .collect();
+    // Whoever may read all of a database is let in to each table of it; to ask about each makes the server open all of them.
+    let sql = format!(
+        "SELECT 1 FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT' AND GRANTEE = {GRANTEE} UNION ALL \
+         SELECT 1 FROM information_schema.SCHEMA_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT' AND GRANTEE = {GRANTEE} AND TABLE_SCHEMA = {own}"
+    );
+    if !database.query(collection, &sql).await?.is_empty() {
+        return Ok(sorted(names.into_iter()));
+    }
     // What nothing can be read of may still be listed by the server, for other rights.
     let sql = format!(
         "SELECT DISTINCT TABLE_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {own} AND PRIVILEGES <> '' \
@@ -136,7 +147,7 @@ impl Listed {
 
 fn without_columns(database: &Database, is_view: bool) -> Error {
     let message = if is_view {
-        "the view refers to tables, columns or functions that are not there, or that its definer may not use"
+        "the view refers to tables, columns or functions that are not there, that its definer may not use, or that write something"
     } else {
         "the server does not say what its columns are; it may be damaged"
     };

@@ -266,7 +266,11 @@ impl Database {
         let mut idle = self.idle();
         if idle.connections.len() >= MOST_IDLE {
             drop(idle);
-            runtime.spawn(timeout(CANCEL_TIMEOUT, client.quit()));
+            runtime.spawn(async move {
+                let _ = timeout(CANCEL_TIMEOUT, client.quit()).await;
+                // Another one may be opened when this one is closed.
+                drop(permit);
+            });
             return;
         }
         idle.connections.push(Parked {

@@ -326,3 +326,73 @@ impl ColumnBuilder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{Field, Schema};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kinds() -> Vec<Kind> {
+        let decimal = |precision, scale| Kind::Decimal { precision, scale };
+        vec![
+            Kind::Int8,
+            Kind::UInt16,
+            Kind::Int32,
+            Kind::UInt64,
+            Kind::Float32,
+            Kind::Float64,
+            decimal(10, 2),
+            decimal(65, 30),
+            Kind::Boolean,
+            Kind::Bits,
+            Kind::Year,
+            Kind::Date,
+            Kind::Time,
+            Kind::DateTime,
+            Kind::Timestamp,
+            Kind::Text,
+            Kind::Label,
+            Kind::Printed,
+            Kind::Binary,
+            Kind::Geometry,
+        ]
+    }
+
+    fn decoder(kinds: &[Kind], nullable: bool) -> Decoder {
+        let fields = kinds.iter().map(|kind| Field::new("c", kind.arrow(), nullable));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        Decoder::new(schema, kinds, 3, false)
+    }
+
+    #[test]
+    fn nulls_are_taken_from_their_bits() {
+        let mut found = decoder(&kinds(), true);
+        // Twenty bits behind the two that are not used.
+        found.push(&[0xff, 0xff, 0xff]).unwrap();
+        let batch = found.batch().unwrap().unwrap();
+        assert!(batch.columns().iter().all(|column| column.null_count() == 1));
+        let refused = decoder(&kinds(), false).push(&[0xff, 0xff, 0xff]).unwrap_err();
+        assert_eq!((refused.row, refused.misfit), (1, Misfit::Null));
+        // Rows without columns have one that nobody asked for.
+        let mut nothing = decoder(&[], true);
+        nothing.push(&[0x04]).unwrap();
+        assert_eq!(nothing.batch().unwrap().unwrap().num_rows(), 1);
+    }
+
+    proptest! {
+        /// Whatever a server sends is rows or a fault.
+        #[test]
+        fn any_bytes_are_rows_or_a_fault(bytes in prop::collection::vec(any::<u8>(), 0..60), position in 0..20_usize) {
+            let kinds = kinds();
+            let mut all = decoder(&kinds, true);
+            let _ = all.push(&bytes);
+            let mut one = decoder(&kinds[position..=position], true);
+            let row = [&[0], bytes.as_slice()].concat();
+            if one.push(&row).is_ok() {
+                prop_assert_eq!(one.batch().unwrap().unwrap().num_rows(), 1);
+            }
+        }
+    }
+}

@@ -336,6 +336,7 @@ mod tests {
             ],
             limit: Some(3),
             snapshot: None,
+            query: None,
         };
         assert_eq!(
             select(&scan, &table).unwrap(),

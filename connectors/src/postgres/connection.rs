@@ -506,6 +506,10 @@ impl Database {
                 "PostgreSQL lacks memory, disk or another resource",
             ),
             ("HV", _) => (ErrorKind::Unreachable, "PostgreSQL cannot read what is foreign to it"),
+            (_, "22003") => (
+                ErrorKind::OutOfRange,
+                "a number that PostgreSQL computes leaves the range of its type",
+            ),
             ("22" | "23" | "P0", _) => (
                 ErrorKind::BadValue,
                 "PostgreSQL fails to compute a value of it; the log of the server says which",

@@ -285,6 +285,23 @@ mod tests {
         assert!(matches!(Greeting::of(b"SSH-2.0-OpenSSH"), Err(Failure::Protocol(_))));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_greeting_or_a_failure(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120),
+            cut in 0..100_usize,
+        ) {
+            let _ = Greeting::of(&bytes);
+            let mut mixed = greeting("caching_sha2_password");
+            mixed.truncate(cut);
+            mixed.extend_from_slice(&bytes);
+            if let Ok(mut begun) = Greeting::of(&mixed) {
+                let _ = begun.response("user", "5up3r", Secrecy::Encrypted, true);
+                let _ = begun.answer(&bytes, "5up3r", Secrecy::Encrypted);
+            }
+        }
+    }
+
     /// As other clients compute them.
     #[test]
     fn proofs_are_those_that_servers_expect() {

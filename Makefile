@@ -49,7 +49,7 @@ docs:
 # `basic`. The last two build DataFusion anew; `cargo test` runs the same properties on fewer inputs.
 STATEMENTS ?= 3000
 SEED ?= $(shell date +%s)
-fuzz: $(VENV)/ready postgresql mariadb
+fuzz: $(VENV)/ready postgresql
 ifeq ($(or $(TARGET_NAME),statements),statements)
 	@echo "seed $(SEED)"
 	MINERVA_FUZZ_STATEMENTS=$(STATEMENTS) MINERVA_FUZZ_SEED=$(SEED) cargo test --release --test it -- governance::twins_ governance::postgresql_ pushdown:: --skip command_line --test-threads 1

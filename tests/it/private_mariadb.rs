@@ -1,11 +1,10 @@
-//! A private MariaDB for one test: its own folder, a socket in it and a free port, gone at the end.
+//! A private MariaDB for one test: its own folder, a socket in it, gone at the end.
 //!
 //! In: statements. Out: a running server, and a depot over it.
 
 use std::{
     fs,
     io::Write,
-    net::TcpListener,
     os::unix::fs::MetadataExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -20,7 +19,6 @@ pub(crate) const PASSWORD: &str = "5up3r-s3cret";
 #[derive(Debug)]
 pub(crate) struct MariaDb {
     folder: TempDir,
-    port: u16,
     server: Child,
 }
 
@@ -54,17 +52,14 @@ impl MariaDb {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let server = Command::new(program("mariadbd"))
             .arg("--no-defaults")
             .args(as_root)
             .arg(format!("--datadir={}", file("data")))
             .arg(format!("--socket={}", file("s")))
             .arg(format!("--pid-file={}", file("pid")))
-            .arg(format!("--port={port}"))
             .args([
-                "--bind-address=127.0.0.1",
-                "--skip-name-resolve",
+                "--skip-networking",
                 "--innodb-flush-log-at-trx-commit=0",
                 "--local-infile",
             ])
@@ -73,7 +68,7 @@ impl MariaDb {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut started = Self { folder, port, server };
+        let mut started = Self { folder, server };
         while !started
             .client("mysql")
             .stdin(Stdio::null())
@@ -103,10 +98,6 @@ impl MariaDb {
                 database,
             ]);
         command
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     /// What its own client prints of some statements.

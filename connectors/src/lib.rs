@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod leaf;
 mod memory;
+mod mysql;
 mod narrow;
 mod postgres;
 mod remote;
@@ -178,6 +179,7 @@ pub const CONNECTORS: &[&dyn Connector] = &[
     &files::GCS,
     &files::HTTP,
     &memory::MemoryConnector,
+    &mysql::MysqlConnector,
     &postgres::PostgresConnector,
     &files::S3,
     &sqlite::SqliteConnector,

@@ -36,6 +36,8 @@ use crate::remote::narrowed;
 use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores, Writer};
 
 pub use self::decode::CopyDecoder;
+pub(crate) use self::settings::{TlsMode, expected_modes as expected_tls_modes};
+pub(crate) use self::tls::Tls;
 
 /// A reader of its own is worth it from so many pages on, 16 MiB as PostgreSQL is usually built.
 const FEWEST_PAGES: u64 = 2048;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::{
     governed_data::{run, script},
+    private_mariadb::MariaDb,
     private_postgres::Postgres,
 };
 
@@ -24,6 +25,13 @@ fn compared(depot: &str) -> Command {
 fn postgresql_answers_the_same_with_and_without_push_down_and_by_its_own_client() {
     let postgres = Postgres::start();
     run(compared("postgresql").args(["--postgresql", &postgres.port().to_string()]));
+}
+
+#[test]
+fn mariadb_answers_the_same_with_and_without_push_down_and_by_its_own_client() {
+    let mariadb = MariaDb::start();
+    mariadb.sql("GRANT ALL ON pushdown.* TO reader");
+    run(compared("mariadb").args(["--mariadb", &mariadb.port().to_string()]));
 }
 
 #[test]

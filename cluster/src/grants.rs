@@ -137,6 +137,7 @@ pub fn leaf_of(node: &dyn ExecutionPlan, depots: &Depots) -> Leaf {
     match leaf_addresses(node, depots) {
         LeafSource::NoData => Leaf::NoData,
         LeafSource::Dataset(addresses) => Leaf::Dataset(addresses),
+        LeafSource::Datasets(addresses) => Leaf::Datasets(addresses),
         LeafSource::Unknown(what) => Leaf::Unknown(what),
     }
 }
@@ -177,7 +178,7 @@ impl QueryGrants {
                     grants.add(seal.address.clone(), &seal.fingerprint);
                 }
             } else if node.children().is_empty()
-                && let Leaf::Dataset(addresses) = leaf_of(node.as_ref(), depots)
+                && let Leaf::Dataset(addresses) | Leaf::Datasets(addresses) = leaf_of(node.as_ref(), depots)
             {
                 for address in addresses {
                     if open.contains(hash(&address.to_string()).as_str()) {

@@ -28,10 +28,14 @@ pub enum ErrorKind {
     Unsupported,
     /// A stored value does not fit the type of its column.
     BadValue,
+    /// A number that the depot computed left the range of its type.
+    OutOfRange,
     /// The dataset is no longer what it was when the query was planned.
     Changed,
     /// A constraint of the depot does not allow what was to be written.
     Constraint,
+    /// The depot's answer to the end of a transaction was lost: nobody knows whether it was done.
+    Uncertain,
     /// The settings of the depot make no sense.
     Settings,
     /// A defect of this program.
@@ -126,7 +130,7 @@ struct Carried(Error);
 /// What stands between the text of an error and its kind. No name and no message has it.
 const MARK: &str = "\u{1}depot error ";
 
-const KINDS: [(ErrorKind, &str); 13] = [
+const KINDS: [(ErrorKind, &str); 15] = [
     (ErrorKind::NotFound, "not found"),
     (ErrorKind::AlreadyExists, "already exists"),
     (ErrorKind::Unreachable, "unreachable"),
@@ -136,8 +140,10 @@ const KINDS: [(ErrorKind, &str); 13] = [
     (ErrorKind::Corrupt, "corrupt"),
     (ErrorKind::Unsupported, "unsupported"),
     (ErrorKind::BadValue, "bad value"),
+    (ErrorKind::OutOfRange, "out of range"),
     (ErrorKind::Changed, "changed"),
     (ErrorKind::Constraint, "constraint"),
+    (ErrorKind::Uncertain, "uncertain"),
     (ErrorKind::Settings, "settings"),
     (ErrorKind::Internal, "internal"),
 ];

@@ -23,6 +23,8 @@ pub enum LeafSource {
     NoData,
     /// One dataset, which is one of these: several depots may hold the same files.
     Dataset(Vec<Address>),
+    /// All of these datasets.
+    Datasets(Vec<Address>),
     /// Something that cannot be traced to a dataset; the text names it.
     Unknown(String),
 }
@@ -30,6 +32,9 @@ pub enum LeafSource {
 /// What `leaf`, a node without children, reads.
 pub fn leaf_addresses(leaf: &dyn ExecutionPlan, depots: &Depots) -> LeafSource {
     if let Some(scan) = leaf.downcast_ref::<ScanExec>() {
+        if let Some(query) = &scan.scan().query {
+            return LeafSource::Datasets(query.addresses.clone());
+        }
         return LeafSource::Dataset(vec![scan.scan().address.clone()]);
     }
     if let Some(source) = leaf.downcast_ref::<DataSourceExec>() {

@@ -8,6 +8,7 @@ mod catalog;
 mod column;
 mod connection;
 mod decode;
+mod dialect;
 mod encode;
 mod kind;
 mod listing;
@@ -163,7 +164,8 @@ impl Source for PostgresSource {
         let splits = splits(table.pages, self.database.readers());
         let exporter = snapshot::Exporter::new(&self.database, collection, dataset);
         let indexed = Arc::clone(&table);
-        let provider = RemoteTable::new(address, Arc::clone(&table.schema))
+        let relation = dialect::PostgresRelation::of(&address, &table);
+        let mut provider = RemoteTable::new(address, Arc::clone(&table.schema))
             .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
             .with_table_type(if table.is_view {
                 TableType::View
@@ -178,6 +180,9 @@ impl Source for PostgresSource {
                 found
             })
             .with_filters(move |filter| sql::accepts(filter, &table));
+        if let Some(relation) = relation {
+            provider = provider.with_relation(Arc::new(relation));
+        }
         Ok(Some(Arc::new(provider)))
     }
 

@@ -16,6 +16,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use minerva_resources::Address;
 
+use crate::remote::Relation;
 use crate::scan_exec::{Held, deal};
 use crate::{Scan, ScanExec, ScanFilter, Split};
 
@@ -47,6 +48,7 @@ pub struct RemoteTable {
     /// Whether a source finds the rows of a filter without reading all of them.
     finds: Accepts,
     snapshots: Option<Arc<dyn Snapshots>>,
+    relation: Option<Arc<dyn Relation>>,
 }
 
 impl RemoteTable {
@@ -61,7 +63,42 @@ impl RemoteTable {
             accepts: Box::new(|_| false),
             finds: Box::new(|_| false),
             snapshots: None,
+            relation: None,
         }
+    }
+
+    /// How its source writes it, when more than scans may be pushed down to it.
+    pub(crate) fn with_relation(self, relation: Arc<dyn Relation>) -> RemoteTable {
+        RemoteTable {
+            relation: Some(relation),
+            ..self
+        }
+    }
+
+    pub(crate) fn relation(&self) -> Option<&Arc<dyn Relation>> {
+        self.relation.as_ref()
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn splits(&self) -> &[Split] {
+        &self.splits
+    }
+
+    pub(crate) fn snapshots(&self) -> Option<Arc<dyn Snapshots>> {
+        self.snapshots.clone()
+    }
+
+    /// How many rows it has, as far as this is known.
+    pub(crate) fn known_rows(&self) -> Option<usize> {
+        self.rows.get_value().copied()
+    }
+
+    /// Whether the source finds the rows of a filter without reading all of them.
+    pub(crate) fn finds(&self, filter: &ScanFilter) -> bool {
+        (self.finds)(filter)
     }
 
     /// The pieces it can be read in.
@@ -149,18 +186,38 @@ impl TableProvider for RemoteTable {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),
         };
-        let mut scan = Scan {
+        let scan = Scan {
             address: self.address.clone(),
             schema,
             filters: accepted,
             limit,
             snapshot: None,
+            query: None,
         };
-        let mut splits = self.splits.clone();
+        // What an index or a limit makes short is not worth several readers.
+        let is_short = limit.is_some() || scan.filters.iter().any(|filter| (self.finds)(filter));
+        let reading = Reading::of(scan, &self.splits, self.snapshots.as_ref(), is_short).await?;
+        Ok(Arc::new(reading.into_exec(session, self.rows)))
+    }
+}
+
+/// A scan that is ready to be read, in pieces if these can be had at one moment.
+pub(crate) struct Reading {
+    scan: Scan,
+    splits: Vec<Split>,
+    held: Option<Arc<dyn Held>>,
+}
+
+impl Reading {
+    pub(crate) async fn of(
+        mut scan: Scan,
+        splits: &[Split],
+        snapshots: Option<&Arc<dyn Snapshots>>,
+        is_short: bool,
+    ) -> Result<Reading> {
+        let mut splits = splits.to_vec();
         let mut held = None;
-        if let Some(snapshots) = self.snapshots.as_ref().filter(|_| splits.len() > 1) {
-            // What an index or a limit makes short is not worth several readers.
-            let is_short = limit.is_some() || scan.filters.iter().any(|filter| (self.finds)(filter));
+        if let Some(snapshots) = snapshots.filter(|_| splits.len() > 1) {
             match if is_short { None } else { snapshots.take().await? } {
                 Some(snapshot) => {
                     scan.snapshot = Some(snapshot.name);
@@ -169,8 +226,12 @@ impl TableProvider for RemoteTable {
                 None => splits = vec![Split::Whole],
             }
         }
-        let partitions = session.config().target_partitions().min(splits.len()).max(1);
-        let leaf = ScanExec::new(scan, deal(&splits, partitions), self.rows);
-        Ok(Arc::new(leaf.holding(held)))
+        Ok(Reading { scan, splits, held })
+    }
+
+    /// The leaf of a session's plan that reads it.
+    pub(crate) fn into_exec(self, session: &dyn Session, rows: Precision<usize>) -> ScanExec {
+        let partitions = session.config().target_partitions().min(self.splits.len()).max(1);
+        ScanExec::new(self.scan, deal(&self.splits, partitions), rows).holding(self.held)
     }
 }

@@ -5,11 +5,14 @@
 //! applied to rows that a policy hides. Everything else stays with DataFusion.
 
 use std::fmt;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator, expr::InList};
 use minerva_resources::Address;
+
+use crate::RemoteQuery;
 
 /// Filters with more values or branches than this are left to DataFusion: sources bound what a statement may hold.
 const LARGEST_FILTER: usize = 500;
@@ -28,6 +31,9 @@ pub struct Scan {
     /// The state of the source that every piece is read from, by the name that the source gave it; without one each piece is read as it is
     /// when its reading begins.
     pub snapshot: Option<String>,
+    /// The statement whose rows these are, when it is more than a part of one dataset: then `schema` has its columns by their places, and `filters` is
+    /// empty. `address` is the first of those that it reads.
+    pub query: Option<Arc<RemoteQuery>>,
 }
 
 /// One piece of a dataset, which can be read apart from the others. The source that makes the splits gives them their

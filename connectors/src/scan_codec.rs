@@ -11,7 +11,7 @@ use datafusion_proto::protobuf;
 use minerva_resources::Address;
 use prost::Message;
 
-use crate::{Comparison, Scan, ScanExec, ScanFilter, Split};
+use crate::{Comparison, RemoteQuery, Scan, ScanExec, ScanFilter, Split};
 
 #[derive(Clone, PartialEq, Message)]
 struct ScanMessage {
@@ -35,6 +35,25 @@ struct ScanMessage {
     rows_are_exact: bool,
     #[prost(string, optional, tag = "10")]
     snapshot: Option<String>,
+    #[prost(message, optional, tag = "11")]
+    query: Option<QueryMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct QueryMessage {
+    /// Collections and datasets, in turn; the depot is the scan's.
+    #[prost(string, repeated, tag = "1")]
+    datasets: Vec<String>,
+    #[prost(string, tag = "2")]
+    select: String,
+    #[prost(string, repeated, tag = "3")]
+    conditions: Vec<String>,
+    #[prost(string, tag = "4")]
+    rest: String,
+    #[prost(bool, tag = "5")]
+    divisible: bool,
+    #[prost(bool, tag = "6")]
+    limited: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -117,6 +136,7 @@ pub fn encode_scan(exec: &ScanExec) -> Result<Vec<u8>> {
         rows,
         rows_are_exact,
         snapshot: scan.snapshot.clone(),
+        query: scan.query.as_deref().map(encode_query),
     };
     Ok(message.encode_to_vec())
 }
@@ -129,6 +149,7 @@ pub fn decode_scan(bytes: &[u8]) -> Result<ScanExec> {
         .as_ref()
         .ok_or_else(|| malformed("it has no schema"))?
         .try_into()?;
+    let query = message.query.map(|query| Arc::new(decode_query(query, &message.depot)));
     let scan = Scan {
         address: Address {
             depot: message.depot,
@@ -139,6 +160,7 @@ pub fn decode_scan(bytes: &[u8]) -> Result<ScanExec> {
         filters: message.filters.iter().map(decode_filter).collect::<Result<_>>()?,
         limit: message.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         snapshot: message.snapshot,
+        query,
     };
     let partitions = message.partitions.iter().map(decode_partition).collect::<Result<_>>()?;
     let rows = match message.rows.map(|rows| usize::try_from(rows).unwrap_or(usize::MAX)) {
@@ -268,6 +290,33 @@ fn decode_filter(message: &FilterMessage) -> Result<ScanFilter> {
     }
 }
 
+fn encode_query(query: &RemoteQuery) -> QueryMessage {
+    let names = |address: &Address| [address.collection.clone(), address.dataset.clone()];
+    QueryMessage {
+        datasets: query.addresses.iter().flat_map(names).collect(),
+        select: query.select.clone(),
+        conditions: query.conditions.clone(),
+        rest: query.rest.clone(),
+        divisible: query.divisible,
+        limited: query.limited,
+    }
+}
+
+fn decode_query(message: QueryMessage, depot: &str) -> RemoteQuery {
+    let (pairs, _) = message.datasets.as_chunks::<2>();
+    RemoteQuery {
+        addresses: pairs
+            .iter()
+            .map(|[collection, dataset]| Address::new(depot, collection, dataset))
+            .collect(),
+        select: message.select,
+        conditions: message.conditions,
+        rest: message.rest,
+        divisible: message.divisible,
+        limited: message.limited,
+    }
+}
+
 fn malformed(why: &str) -> DataFusionError {
     internal_datafusion_err!("a scan that came over the wire cannot be read: {why}")
 }
@@ -311,6 +360,14 @@ mod tests {
             filters,
             limit: Some(7),
             snapshot: Some("00000003-0000001B-1".to_owned()),
+            query: Some(Arc::new(RemoteQuery {
+                addresses: vec![Address::new("d", "c", "t"), Address::new("d", "c", "u")],
+                select: "SELECT 'é'".to_owned(),
+                conditions: vec!["true".to_owned(), "a".to_owned()],
+                rest: " LIMIT 3".to_owned(),
+                divisible: true,
+                limited: true,
+            })),
         };
         ScanExec::new(
             scan,

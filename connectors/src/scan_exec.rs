@@ -167,6 +167,18 @@ impl DisplayAs for ScanExec {
             .iter()
             .map(|field| field.name().as_str())
             .collect();
+        if let Some(query) = &self.scan.query {
+            write!(
+                f,
+                "depot={}{separator}sql={}",
+                self.scan.address.depot,
+                query.text(None, self.scan.limit)
+            )?;
+            if format == DisplayFormatType::TreeRender {
+                writeln!(f)?;
+            }
+            return Ok(());
+        }
         write!(
             f,
             "address={}{separator}columns=[{}]",
@@ -258,7 +270,7 @@ impl ExecutionPlan for ScanExec {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        if !self.takes_limits {
+        if !self.takes_limits || self.scan.query.as_ref().is_some_and(|query| query.limited) {
             return None;
         }
         let scan = Scan {

@@ -23,6 +23,9 @@ use crate::depots::Shared;
 use crate::health::{Admitted, Health, Outcome, Probe};
 use crate::{Error, ErrorKind, Result, Scan, Source, Split, Writer};
 
+/// What is asked about datasets is answered in milliseconds, or in seconds where files are looked into.
+const LONGEST_ANSWER: Duration = Duration::from_secs(300);
+
 /// Who notes how calls to one depot end, and has somebody look after it when they fail.
 #[derive(Clone)]
 pub(crate) struct Watch {
@@ -53,7 +56,7 @@ impl Watch {
     /// Asks the depot something about its datasets.
     async fn ask<T>(&self, asking: impl Future<Output = Result<T>>, about_whole: bool) -> Result<T> {
         let mut admitted = self.health.admit()?;
-        let limit = self.timeouts.idle;
+        let limit = self.timeouts.idle.min(LONGEST_ANSWER);
         let result = match timeout(limit, asking).await {
             Ok(result) => result,
             Err(_) => Err(self.too_slow(ErrorKind::Unreachable, "it did not answer", limit)),
@@ -129,9 +132,13 @@ impl Source for Watched {
         datasets: &[String],
         session: &dyn Session,
     ) -> Result<Vec<Result<Option<SchemaRef>>>> {
-        // Of thousands of files this takes as long as it takes.
         let mut admitted = self.watch.health.admit()?;
-        let found = self.source.columns(collection, datasets, session).await;
+        // Of thousands of files this takes a while.
+        let limit = self.watch.timeouts.idle;
+        let found = match timeout(limit, self.source.columns(collection, datasets, session)).await {
+            Ok(found) => found,
+            Err(_) => Err(self.watch.too_slow(ErrorKind::Unreachable, "it did not answer", limit)),
+        };
         self.watch.note(Outcome::of_part(&found), Some(&mut admitted));
         found
     }

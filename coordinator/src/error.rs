@@ -79,6 +79,8 @@ pub enum Code {
     TableChanged,
     /// There is no such table, or the user may not know of it.
     TableNotFound,
+    /// The answer to the end of a transaction was lost: it may have been done.
+    TransactionResolutionUnknown,
     /// An expression has the wrong type.
     TypeMismatch,
     /// A worker died or cannot be reached.
@@ -119,6 +121,7 @@ impl Code {
             Code::TableAlreadyExists => "TABLE_ALREADY_EXISTS",
             Code::TableChanged => "TABLE_CHANGED",
             Code::TableNotFound => "TABLE_NOT_FOUND",
+            Code::TransactionResolutionUnknown => "TRANSACTION_RESOLUTION_UNKNOWN",
             Code::TypeMismatch => "TYPE_MISMATCH",
             Code::WorkerLost => "WORKER_LOST",
         }
@@ -307,8 +310,10 @@ fn from_connector(kind: ErrorKind) -> Code {
         ErrorKind::Unreachable | ErrorKind::Busy | ErrorKind::Refused | ErrorKind::Denied => Code::DepotUnreachable,
         ErrorKind::Corrupt | ErrorKind::BadValue => Code::CorruptData,
         ErrorKind::Unsupported => Code::NotSupported,
+        ErrorKind::OutOfRange => Code::NumericValueOutOfRange,
         ErrorKind::Changed => Code::TableChanged,
         ErrorKind::Constraint => Code::ConstraintViolation,
+        ErrorKind::Uncertain => Code::TransactionResolutionUnknown,
         ErrorKind::Settings => Code::InvalidArgument,
         ErrorKind::Internal => Code::GenericInternalError,
     }

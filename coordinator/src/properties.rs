@@ -40,6 +40,9 @@ const LIMITS: [(&str, &str, &str, &str); 5] = [
 
 /// The property of each depot.
 const PUSHDOWN: &str = "pushdown";
+const STRATEGY: &str = "join_pushdown_strategy";
+const AUTOMATIC: &str = "AUTOMATIC";
+const EAGER: &str = "EAGER";
 
 /// What a session has set.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +52,8 @@ pub(crate) struct Properties {
     limits: Limits,
     /// The depots whose push-down is switched off.
     unpushed: BTreeSet<String>,
+    /// The depots that do all they can, whatever it costs.
+    eager: BTreeSet<String>,
 }
 
 /// A property as `SHOW SESSION` lists it: name, value, default, type, description.
@@ -66,6 +71,14 @@ impl Properties {
                     "true" => self.unpushed.remove(depot),
                     "false" => self.unpushed.insert(depot.clone()),
                     _ => return Err(unfit(name, value, "`true` or `false`")),
+                };
+                Ok(())
+            }
+            [depot, property] if property == STRATEGY => {
+                match value.to_ascii_uppercase().as_str() {
+                    AUTOMATIC => self.eager.remove(depot),
+                    EAGER => self.eager.insert(depot.clone()),
+                    _ => return Err(unfit(name, value, "`AUTOMATIC` or `EAGER`")),
                 };
                 Ok(())
             }
@@ -95,6 +108,9 @@ impl Properties {
             [depot, property] if property == PUSHDOWN => {
                 self.unpushed.remove(depot);
             }
+            [depot, property] if property == STRATEGY => {
+                self.eager.remove(depot);
+            }
             [property] => {
                 let (property, ..) = limit(property).ok_or_else(|| unknown(name))?;
                 self.texts.remove(property);
@@ -121,6 +137,11 @@ impl Properties {
         !self.unpushed.contains(depot)
     }
 
+    /// Whether a depot does all that it can, also where that is thought to cost more.
+    pub(crate) fn is_eager(&self, depot: &str) -> bool {
+        self.eager.contains(depot)
+    }
+
     /// Every property with the value that is in force, and those of these depots.
     pub(crate) fn shown(&self, cluster: &Limits, depots: &[String]) -> Vec<Shown> {
         let lowest = cluster.lowest(&self.limits);
@@ -138,14 +159,22 @@ impl Properties {
                 (*description).to_owned(),
             ]
         });
-        let depots = depots.iter().map(|depot| {
-            [
+        let depots = depots.iter().flat_map(|depot| {
+            let pushdown = [
                 format!("{depot}.{PUSHDOWN}"),
                 self.pushes_down(depot).to_string(),
                 "true".to_owned(),
                 "boolean".to_owned(),
-                "whether the depot itself filters and limits what is read".to_owned(),
-            ]
+                "whether the depot itself filters, limits, joins and computes what is read".to_owned(),
+            ];
+            let strategy = [
+                format!("{depot}.{STRATEGY}"),
+                if self.is_eager(depot) { EAGER } else { AUTOMATIC }.to_owned(),
+                AUTOMATIC.to_owned(),
+                "varchar".to_owned(),
+                "what the depot joins and computes: what is cheaper there, or all that it can".to_owned(),
+            ];
+            [strategy, pushdown]
         });
         depots.chain(limits).collect()
     }

@@ -27,6 +27,7 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, stream};
 use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
+use minerva_connectors::PushDown;
 use minerva_policy::{Grant, Leaf};
 use tokio::runtime::Handle;
 
@@ -278,6 +279,11 @@ pub(crate) async fn verified(
     let naming = parameters::naming(&parameters);
     let logical = parameters::bind(logical, parameters).map_err(&naming)?;
     let logical = state.optimize(&logical).map_err(|error| naming(error.into()))?;
+    let pushing = PushDown {
+        table_of: &minerva_policy::open_table,
+        is_eager: &|depot| session.is_eager(depot),
+    };
+    let logical = pushing.push(logical)?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let depots = &session.engine().depots;
     minerva_policy::verify(&physical, &names.grants, &|leaf| match system::is_own_leaf(leaf) {

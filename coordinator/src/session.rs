@@ -23,6 +23,7 @@ use datafusion::{
 };
 use datafusion_distributed::DistributedExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
+use minerva_connectors::RemotePlanner;
 use minerva_policy::{BarrierPlanner, Explanation, Principal};
 use minerva_resources::{Address, Limits};
 
@@ -214,6 +215,11 @@ impl Session {
     /// Whether a depot may be asked to filter and to limit for this session.
     pub(crate) fn pushes_down(&self, depot: &str) -> bool {
         self.current().properties.pushes_down(depot)
+    }
+
+    /// Whether a depot does all that it can for this session, also where that is thought to cost more.
+    pub(crate) fn is_eager(&self, depot: &str) -> bool {
+        self.current().properties.is_eager(depot)
     }
 
     /// Takes over the properties of a session of the same user.
@@ -438,7 +444,7 @@ impl QueryPlanner for Planner {
         plan: &LogicalPlan,
         session: &dyn datafusion::catalog::Session,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner)])
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner), Arc::new(RemotePlanner)])
             .create_physical_plan(plan, session)
             .await
     }

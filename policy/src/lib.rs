@@ -58,7 +58,7 @@ pub use lineage::{CarriedTags, Lineage, Origin, lineage};
 pub use mask::{MASKS, Mask, MaskFunctions, MaskKind, mask_functions};
 pub use opaque::Opaque;
 pub use principal::Principal;
-pub use protect::{RAW_PREFIX, address_of, protect, protect_to_change};
+pub use protect::{RAW_PREFIX, address_of, open_table, protect, protect_to_change};
 pub use rules::{PolicyKind, PolicyRef, Rules, advise, check};
 pub use scrub::scrub;
 pub use tags::DerivedTags;

@@ -88,6 +88,14 @@ pub fn address_of(table: &dyn TableProvider) -> Option<Address> {
         .map(|protected| protected.address.clone())
 }
 
+/// The raw table inside a table of [`protect`] that nothing governs; `None` for those that something does, and for other tables.
+pub fn open_table(table: &dyn TableProvider) -> Option<Arc<dyn TableProvider>> {
+    match &table.downcast_ref::<ProtectedTable>()?.body {
+        Body::Open(raw) => Some(Arc::clone(raw)),
+        Body::Governed(_) => None,
+    }
+}
+
 /// Barrier over masks over row filters over the raw scan.
 fn governed_plan(address: &Address, governance: &Governance, raw: Arc<dyn TableProvider>) -> Result<LogicalPlan> {
     plan_with_raw(address, governance, raw, &BTreeSet::new())

@@ -26,6 +26,8 @@ pub enum Leaf {
     NoData,
     /// One of these datasets: a file may belong to several.
     Dataset(Vec<Address>),
+    /// All of these datasets.
+    Datasets(Vec<Address>),
     /// Nobody knows; the text names the leaf.
     Unknown(String),
 }
@@ -117,6 +119,10 @@ impl Verifier<'_> {
             Leaf::NoData => Ok(()),
             Leaf::Unknown(name) => refuse(format!("nobody knows what `{name}` reads")),
             Leaf::Dataset(candidates) => self.check_leaf(&candidates, behind),
+            Leaf::Datasets(all) if all.is_empty() => refuse("a statement that reads nobody knows what".to_owned()),
+            Leaf::Datasets(all) => all
+                .iter()
+                .try_for_each(|one| self.check_leaf(std::slice::from_ref(one), behind)),
         }
     }
 

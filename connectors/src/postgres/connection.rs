@@ -503,6 +503,10 @@ impl Database {
             ),
             ("53" | "58", _) => (ErrorKind::Busy, "PostgreSQL lacks memory, disk or another resource"),
             ("HV", _) => (ErrorKind::Busy, "PostgreSQL cannot read what is foreign to it"),
+            (_, "22003") => (
+                ErrorKind::OutOfRange,
+                "a number that PostgreSQL computes leaves the range of its type",
+            ),
             ("22" | "23" | "P0", _) => (
                 ErrorKind::BadValue,
                 "PostgreSQL fails to compute a value of it; the log of the server says which",

@@ -161,6 +161,37 @@ fn numeric(modifier: i32, decimals: u8) -> Scalar {
 }
 
 impl Kind {
+    /// What a computed value of an Arrow type is sent as.
+    pub(super) fn of(data_type: &DataType) -> Option<Kind> {
+        if let DataType::List(element) = data_type {
+            return match Kind::of(element.data_type())? {
+                Kind::One(scalar) => Some(Kind::List(scalar)),
+                Kind::List(_) | Kind::Json => None,
+            };
+        }
+        let scalar = match data_type {
+            DataType::Boolean => Scalar::Boolean,
+            DataType::Int16 => Scalar::Int2,
+            DataType::Int32 => Scalar::Int4,
+            DataType::Int64 => Scalar::Int8,
+            DataType::Float32 => Scalar::Float4,
+            DataType::Float64 => Scalar::Float8,
+            DataType::Decimal128(precision, scale) => Scalar::Numeric {
+                precision: *precision,
+                scale: u8::try_from(*scale).ok()?,
+            },
+            DataType::Utf8View => Scalar::Text,
+            DataType::Binary => Scalar::Bytea,
+            DataType::Date32 => Scalar::Date,
+            DataType::Time64(TimeUnit::Microsecond) => Scalar::Time,
+            DataType::Timestamp(TimeUnit::Microsecond, None) => Scalar::Timestamp,
+            DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => Scalar::TimestampTz,
+            DataType::Interval(IntervalUnit::MonthDayNano) => Scalar::Interval,
+            _ => return None,
+        };
+        Some(Kind::One(scalar))
+    }
+
     /// The Arrow type.
     pub(super) fn arrow(self) -> DataType {
         match self {

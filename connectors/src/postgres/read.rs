@@ -27,7 +27,7 @@ use super::decode::{Decoder, Fault};
 use super::kind::Kind;
 use super::snapshot::begin_with;
 use super::sql;
-use crate::{Error, ErrorKind, ROW_ID, Result, Scan, Split};
+use crate::{Error, ErrorKind, ROW_ID, RemoteQuery, Result, Scan, Split};
 
 /// Batches that wait for their reader.
 const BATCHES_AHEAD: usize = 2;
@@ -117,10 +117,15 @@ enum Refusal {
     Failed(Error),
 }
 
+/// A statement, and what its columns are read as.
+struct Asked {
+    select: String,
+    kinds: Vec<Kind>,
+}
+
 impl Reader {
     async fn run(&self, output: &Sender<StreamResult<RecordBatch>>) -> Result<()> {
-        let (table, mut running, mut rows) = self.start().await?;
-        let kinds = self.kinds(&table)?;
+        let (kinds, mut running, mut rows) = self.start().await?;
         let mut decoder = Decoder::new(SchemaRef::clone(&self.scan.schema), &kinds, self.batch_rows);
         loop {
             let bytes = match running.drive(rows.try_next()).await {
@@ -161,27 +166,54 @@ impl Reader {
     }
 
     /// Starts the statement by what is known of the table; if that is not true any more, once again by what is true now.
-    async fn start(&self) -> Result<(Arc<Table>, Running, Pin<Box<CopyOutStream>>)> {
+    async fn start(&self) -> Result<(Vec<Kind>, Running, Pin<Box<CopyOutStream>>)> {
+        if let Some(query) = &self.scan.query {
+            let asked = self.asked_by(query)?;
+            return match self.begin(&asked).await {
+                Ok((running, rows)) => Ok((asked.kinds, running, rows)),
+                Err(Refusal::Outdated) => Err(self.changed()),
+                Err(Refusal::Failed(error)) => Err(error),
+            };
+        }
         let Address {
             collection, dataset, ..
         } = &self.scan.address;
         if let Some(table) = self.database.known_table(collection, dataset) {
-            match self.begin(&table).await {
-                Ok((running, rows)) => return Ok((table, running, rows)),
+            match self.begin_with(&table).await {
+                Ok(started) => return Ok(started),
                 Err(Refusal::Outdated) => {}
                 Err(Refusal::Failed(error)) => return Err(error),
             }
         }
         let table = self.database.table(collection, dataset).await?;
         let table = table.ok_or_else(|| self.changed())?;
-        match self.begin(&table).await {
-            Ok((running, rows)) => Ok((table, running, rows)),
+        match self.begin_with(&table).await {
+            Ok(started) => Ok(started),
             Err(Refusal::Outdated) => Err(self.changed()),
             Err(Refusal::Failed(error)) => Err(error),
         }
     }
 
-    async fn begin(&self, table: &Table) -> Result<(Running, Pin<Box<CopyOutStream>>), Refusal> {
+    /// What the statement of a pushed-down part of a plan asks for.
+    fn asked_by(&self, query: &RemoteQuery) -> Result<Asked> {
+        let kinds: Option<Vec<Kind>> = (self.scan.schema.fields().iter())
+            .map(|field| Kind::of(field.data_type()))
+            .collect();
+        let kinds = kinds.ok_or_else(|| {
+            self.error(
+                ErrorKind::Internal,
+                "a statement of it has a column of no type of its own",
+            )
+        })?;
+        let pages = sql::pages(&self.split);
+        Ok(Asked {
+            select: query.text(pages.as_deref(), self.scan.limit),
+            kinds,
+        })
+    }
+
+    /// What the scan asks for of a table.
+    fn asked_of(&self, table: &Table) -> Result<Asked, Refusal> {
         let fits = self.scan.schema.fields().iter().all(|field| {
             let found = table.schema.column_with_name(field.name());
             field.name() == ROW_ID
@@ -198,7 +230,18 @@ impl Reader {
                 return Err(Refusal::Failed(self.error(ErrorKind::Denied, message)));
             }
         }
-        let copy = sql::copy(&select);
+        let kinds = self.kinds(table).map_err(Refusal::Failed)?;
+        Ok(Asked { select, kinds })
+    }
+
+    async fn begin_with(&self, table: &Table) -> Result<(Vec<Kind>, Running, Pin<Box<CopyOutStream>>), Refusal> {
+        let asked = self.asked_of(table)?;
+        let (running, rows) = self.begin(&asked).await?;
+        Ok((asked.kinds, running, rows))
+    }
+
+    async fn begin(&self, asked: &Asked) -> Result<(Running, Pin<Box<CopyOutStream>>), Refusal> {
+        let copy = sql::copy(&asked.select);
         let begin = match &self.scan.snapshot {
             None => BEGIN.to_owned(),
             Some(name) => begin_with(name)
@@ -208,7 +251,7 @@ impl Reader {
             let connection = self.database.connection().await.map_err(Refusal::Failed)?;
             let is_used = connection.is_used;
             let mut running = Running::new(&self.database, connection);
-            match self.execute(&mut running, &begin, &select, &copy, table).await {
+            match self.execute(&mut running, &begin, &copy, asked).await {
                 Ok(rows) => return Ok((running, rows)),
                 Err(Start::Failed(failure)) if is_used && is_lost(&failure) => {
                     // Nothing was read yet, and the next one may be alive.
@@ -241,9 +284,8 @@ impl Reader {
         &self,
         running: &mut Running,
         begin: &str,
-        select: &str,
         copy: &str,
-        table: &Table,
+        asked: &Asked,
     ) -> Result<Pin<Box<CopyOutStream>>, Start> {
         let Some(Connection { client, driver, .. }) = &mut running.connection else {
             return Err(Start::OtherTypes);
@@ -252,7 +294,7 @@ impl Reader {
         let sending = async {
             futures::join!(
                 client.batch_execute(begin),
-                client.prepare(select),
+                client.prepare(&asked.select),
                 client.prepare(copy)
             )
         };
@@ -260,12 +302,12 @@ impl Reader {
         begun?;
         let described: Statement = described?;
         let prepared: Statement = prepared?;
-        let expected = self.scan.schema.fields();
-        let same = described.columns().len() == expected.len()
-            && described.columns().iter().zip(expected).all(|(sent, field)| {
-                let column = table.columns.get(field.name());
-                column.is_some_and(|column| column.kind.is_sent_as(sent.type_()))
-            });
+        let sent = described.columns();
+        let same = sent.len() == asked.kinds.len()
+            && sent
+                .iter()
+                .zip(&asked.kinds)
+                .all(|(sent, kind)| kind.is_sent_as(sent.type_()));
         if !same {
             return Err(Start::OtherTypes);
         }
@@ -341,6 +383,10 @@ impl Reader {
     }
 
     fn about(&self, error: Error) -> Error {
+        if let Some(query) = self.scan.query.as_ref().filter(|query| query.addresses.len() > 1) {
+            let names = (query.addresses.iter()).map(|address| format!("{}.{}", address.collection, address.dataset));
+            return error.about(names.collect::<Vec<_>>().join("`, `"));
+        }
         error.about_dataset(&self.scan.address.collection, &self.scan.address.dataset)
     }
 }

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use arrow::datatypes::{Decimal128Type, DecimalType};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveTime};
 use datafusion::common::ScalarValue;
+use minerva_resources::Address;
 
 use super::catalog::{Column, Compared, Table};
 use super::kind::{Kind, Scalar, Written};
@@ -40,20 +41,10 @@ pub(super) fn select(scan: &Scan, table: &Table, split: &Split) -> Option<String
         let column = table.columns.get(field.name())?;
         sql.push_str(&value_of(field.name(), column)?);
     }
-    let (schema, name) = (
-        identifier(&scan.address.collection)?,
-        identifier(&scan.address.dataset)?,
-    );
-    push(&mut sql, format_args!(" FROM {schema}.{name} AS {ALIAS}"));
+    push(&mut sql, format_args!(" FROM {}", source(&scan.address)?));
     let mut between = " WHERE ";
-    if let Split::Range { from, to } = split {
-        let bound = |operator: &str, page: u64| {
-            format!("{ALIAS}.ctid OPERATOR(pg_catalog.{operator}) '({page},0)'::pg_catalog.tid")
-        };
-        push(&mut sql, format_args!(" WHERE {}", bound(">=", *from)));
-        if *to != LAST_PAGE {
-            push(&mut sql, format_args!(" AND {}", bound("<", *to)));
-        }
+    if let Some(pages) = pages(split) {
+        push(&mut sql, format_args!(" WHERE {pages}"));
         between = " AND ";
     }
     for filter in &scan.filters {
@@ -65,6 +56,32 @@ pub(super) fn select(scan: &Scan, table: &Table, split: &Split) -> Option<String
         // PostgreSQL counts in 64 bits with a sign.
         push(&mut sql, format_args!(" LIMIT {}", limit.min(i64::MAX as usize)));
     }
+    Some(sql)
+}
+
+/// A table in a FROM clause.
+pub(super) fn source(address: &Address) -> Option<String> {
+    let (schema, name) = (identifier(&address.collection)?, identifier(&address.dataset)?);
+    Some(format!("{schema}.{name} AS {ALIAS}"))
+}
+
+/// The condition on rows of a range of pages.
+pub(super) fn pages(split: &Split) -> Option<String> {
+    let Split::Range { from, to } = split else { return None };
+    let bound = |operator: &str, page: u64| {
+        format!("{ALIAS}.ctid OPERATOR(pg_catalog.{operator}) '({page},0)'::pg_catalog.tid")
+    };
+    let begin = bound(">=", *from);
+    Some(match *to {
+        LAST_PAGE => begin,
+        to => format!("{begin} AND {}", bound("<", to)),
+    })
+}
+
+/// A filter as a condition; `None` when it is none that [`accepts`] knows.
+pub(super) fn filter(filter: &ScanFilter, table: &Table) -> Option<String> {
+    let mut sql = String::new();
+    condition(&mut sql, filter, table)?;
     Some(sql)
 }
 
@@ -82,7 +99,7 @@ pub(super) fn columns(scan: &Scan) -> Vec<&str> {
     found
 }
 
-fn value_of(name: &str, column: &Column) -> Option<String> {
+pub(super) fn value_of(name: &str, column: &Column) -> Option<String> {
     if column.written == Written::Place {
         return Some(format!(
             "({ALIAS}.tableoid::pg_catalog.int8::pg_catalog.text OPERATOR(pg_catalog.||) {ALIAS}.ctid::pg_catalog.text)"
@@ -178,7 +195,7 @@ fn null_tested(name: &str, table: &Table) -> Option<String> {
 }
 
 /// A constant of the column's type; `None` when PostgreSQL has no such value, or would compare it differently.
-fn literal(scalar: Scalar, value: &ScalarValue) -> Option<String> {
+pub(super) fn literal(scalar: Scalar, value: &ScalarValue) -> Option<String> {
     let text = match (scalar, value) {
         (Scalar::Boolean, ScalarValue::Boolean(Some(value))) => value.to_string(),
         (Scalar::Int2, ScalarValue::Int16(Some(value))) => value.to_string(),
@@ -246,7 +263,7 @@ pub(super) fn timestamp(microseconds: i64) -> Option<String> {
     is_plain_year(timestamp.date()).then(|| timestamp.format("%Y-%m-%d %H:%M:%S%.6f").to_string())
 }
 
-fn column_name(name: &str) -> Option<String> {
+pub(super) fn column_name(name: &str) -> Option<String> {
     Some(format!("{ALIAS}.{}", identifier(name)?))
 }
 
@@ -278,10 +295,8 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
-    use arrow::datatypes::{Field, Schema};
-    use minerva_resources::Address;
-
     use super::*;
+    use arrow::datatypes::{Field, Schema};
 
     fn table(columns: &[(&str, Scalar)]) -> Table {
         let column = |scalar: Scalar| {
@@ -309,6 +324,7 @@ mod tests {
             rows: None,
             pages: None,
             has_rows_of_its_own: true,
+            is_foreign: false,
         }
     }
 
@@ -327,6 +343,7 @@ mod tests {
             filters,
             limit: Some(3),
             snapshot: None,
+            query: None,
         }
     }
 

@@ -360,7 +360,13 @@ impl Transaction {
     }
 
     async fn commit(mut self) -> Result<()> {
-        self.run("COMMIT").await?;
+        self.ask("COMMIT").await.map_err(|failure| {
+            if !is_lost(&failure) {
+                return self.failed(&failure);
+            }
+            let message = "PostgreSQL's answer to COMMIT was lost, so that the rows may be written or not; look before you write them again";
+            self.error(ErrorKind::Uncertain, message)
+        })?;
         self.running.end();
         Ok(())
     }

@@ -217,6 +217,7 @@ mod tests {
             filters,
             limit: Some(3),
             snapshot: None,
+            query: None,
         }
     }
 

@@ -149,7 +149,13 @@ impl Catalog<'_> {
         let metadata = &self.engine.metadata;
         let catalogs = self.catalogs().into_iter();
         for name in catalogs.filter(|name| catalog.is_none_or(|wanted| wanted == name)) {
-            metadata.expire(&name, collection);
+            let sees = |collection| {
+                let rules = &self.snapshot.rules;
+                rules.may_see_collection(self.principal, &name, collection)
+            };
+            if collection.is_none_or(sees) {
+                metadata.expire(&name, collection);
+            }
         }
         match (catalog, collection) {
             (Some(catalog), Some(collection)) => self.expect_schema(Some(catalog), collection).await,

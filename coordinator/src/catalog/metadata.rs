@@ -165,9 +165,9 @@ impl Metadata {
                 state,
             };
             // In a task of its own: who waits may leave, and the answer is kept for the next.
-            let task = SpawnedTask::spawn(asking.ask());
+            let task = tokio::spawn(asking.ask());
             let old = of_collection.known(&missing, None);
-            match kept.wait(task.join(), patience, !old.is_empty()).await {
+            match kept.wait(task, patience, !old.is_empty()).await {
                 Ok(Ok(Ok(asked))) => found.extend(asked),
                 failed => {
                     let error = match failed {

@@ -75,7 +75,8 @@ impl Writing<'_> {
         let missing = match &made {
             Ok(_) => false,
             Err(error) if error.code == Code::TableAlreadyExists => true,
-            // Whoever lost the depot's answer does not know: tags too many are no harm, and a copy without its tags is.
+            // It may be made a moment later: tags too many are no harm, and a copy without its tags is.
+            Err(error) if error.code == Code::TransactionResolutionUnknown => false,
             Err(_) => (place.source.datasets(&address.collection).await)
                 .is_ok_and(|datasets| !datasets.contains(&address.dataset)),
         };

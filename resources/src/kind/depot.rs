@@ -69,7 +69,7 @@ impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
             connect: Duration::from_secs(30),
-            idle: Duration::from_secs(300),
+            idle: Duration::from_secs(1800),
             query: None,
             listing: Duration::from_secs(5),
         }
@@ -361,7 +361,7 @@ depot:
             optional(
                 "timeouts.idle",
                 "duration",
-                "For an answer about its datasets and, of a database, for the next rows: `5m` when absent.",
+                "For the next rows of a database, which may compute before the first, and for an answer about datasets, there at most `5m`: `30m` when absent.",
             ),
             optional(
                 "timeouts.query",

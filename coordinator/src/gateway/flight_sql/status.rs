@@ -110,6 +110,7 @@ fn grpc_code(code: Code) -> GrpcCode {
         }
         Code::DepotUnreachable | Code::WorkerLost => GrpcCode::Unavailable,
         Code::TableChanged => GrpcCode::Aborted,
+        Code::TransactionResolutionUnknown => GrpcCode::Unknown,
         Code::CorruptData => GrpcCode::DataLoss,
         Code::ConstraintViolation | Code::PolicyError => GrpcCode::FailedPrecondition,
         Code::GenericInternalError => GrpcCode::Internal,

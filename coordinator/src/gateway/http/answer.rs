@@ -90,6 +90,7 @@ fn status(code: Code) -> StatusCode {
         Code::NotSupported => StatusCode::NOT_IMPLEMENTED,
         Code::QueryQueueFull => StatusCode::TOO_MANY_REQUESTS,
         Code::DepotUnreachable | Code::WorkerLost | Code::InsufficientDisk => StatusCode::SERVICE_UNAVAILABLE,
+        Code::TransactionResolutionUnknown => StatusCode::BAD_GATEWAY,
         Code::ExceededTimeLimit => StatusCode::GATEWAY_TIMEOUT,
         Code::GenericInternalError | Code::CorruptData => StatusCode::INTERNAL_SERVER_ERROR,
         Code::AmbiguousName

@@ -1,0 +1,139 @@
+//! What a source can be trusted to compute as DataFusion does.
+//!
+//! In: an operator or a function, and the values that it works on. Out: the text that means the same in the source's SQL, or nothing: then it is computed
+//! here. Each dialect is one file of its connector, and what it says yes to is compared with the database itself, value by value, by the tests.
+
+use std::fmt::Debug;
+
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator;
+
+use crate::ScanFilter;
+
+/// What may be done with a value in its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// It is compared, grouped and sorted there as it is here.
+    Exact,
+    /// A text.
+    Text {
+        /// Whether the source, by the value's own collation, finds the same texts equal as are equal here. It never sorts them the same.
+        own: bool,
+    },
+    /// It is handed through.
+    Opaque {
+        /// Whether it is NULL there when it is NULL here.
+        tested: bool,
+    },
+}
+
+/// A value in the SQL of a source.
+#[derive(Debug, Clone)]
+pub(crate) struct Value {
+    /// The text, which stands for itself: in parentheses where they are needed.
+    pub(crate) sql: String,
+    /// What it is read as. All texts are `Utf8View`.
+    pub(crate) data_type: DataType,
+    /// What may be done with it.
+    pub(crate) form: Form,
+    /// What it is when it is a constant.
+    pub(crate) literal: Option<ScalarValue>,
+}
+
+impl Value {
+    /// A value that is no constant.
+    pub(crate) fn new(sql: String, data_type: DataType, form: Form) -> Value {
+        Value {
+            sql,
+            data_type,
+            form,
+            literal: None,
+        }
+    }
+
+    /// A condition.
+    pub(crate) fn condition(sql: String) -> Value {
+        Value::new(sql, DataType::Boolean, Form::Exact)
+    }
+
+    /// The same value under a name that it has outside of a derived table.
+    pub(crate) fn called(&self, sql: String) -> Value {
+        Value::new(sql, self.data_type.clone(), self.form)
+    }
+
+    /// Whether it is NULL there when it is here.
+    pub(crate) fn is_tested(&self) -> bool {
+        !matches!(self.form, Form::Opaque { tested: false })
+    }
+
+    pub(crate) fn is_condition(&self) -> bool {
+        self.data_type == DataType::Boolean && self.form == Form::Exact
+    }
+}
+
+/// A table as its dialect writes it.
+pub(crate) trait Relation: Debug + Send + Sync {
+    /// How its source is spoken to.
+    fn dialect(&self) -> &'static dyn Dialect;
+
+    /// The table in a FROM clause, with the alias that its columns are written with.
+    fn source(&self) -> Option<String>;
+
+    /// A column; `None` when nothing that has it may be sent.
+    fn column(&self, name: &str) -> Option<Value>;
+
+    /// A filter that a scan of the table would apply, where it is worth more than what [`Dialect::compare`] makes of it: an index may find it.
+    fn filter(&self, filter: &ScanFilter) -> Option<String>;
+}
+
+/// The SQL of a kind of source. Every method answers `None` to what is not computed there exactly as it is here.
+pub(crate) trait Dialect: Debug + Send + Sync {
+    /// A constant of one of the types that values are read as; NULL has a type, too.
+    fn literal(&self, value: &ScalarValue) -> Option<Value>;
+
+    /// `=`, `<>`, `<`, `<=`, `>` or `>=`.
+    fn compare(&self, operator: Operator, left: &Value, right: &Value) -> Option<Value>;
+
+    /// Whether the value is one of these constants.
+    fn one_of(&self, value: &Value, list: &[Value]) -> Option<Value>;
+
+    /// `+`, `-` or `*` with a result of this type, which fails where the result does not fit.
+    fn arithmetic(&self, operator: Operator, left: &Value, right: &Value, to: &DataType) -> Option<Value>;
+
+    /// A conversion that cannot fail.
+    fn cast(&self, value: Value, to: &DataType) -> Option<Value>;
+
+    /// `LIKE` with a constant pattern, whose escape is the backslash.
+    fn like(&self, value: &Value, pattern: &str) -> Option<Value>;
+
+    /// A function by the name that DataFusion has for it.
+    fn call(&self, name: &str, arguments: &[Value], to: &DataType) -> Option<Value>;
+
+    /// An aggregate function by the name that DataFusion has for it. Without an argument it counts rows.
+    fn aggregate(&self, call: &Aggregation<'_>) -> Option<Value>;
+
+    /// What to group by, so that equal values are those that are equal here.
+    fn group_key(&self, value: &Value) -> Option<Value>;
+
+    /// What to sort by, so that the order is that of here.
+    fn sort_key(&self, value: &Value, ascending: bool, nulls_first: bool) -> Option<String>;
+}
+
+/// A call of an aggregate function.
+#[derive(Debug)]
+pub(crate) struct Aggregation<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) argument: Option<&'a Value>,
+    pub(crate) distinct: bool,
+    pub(crate) filter: Option<&'a Value>,
+    pub(crate) to: &'a DataType,
+}
+
+/// The name that the three types of text have in common.
+pub(crate) fn plain(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,576 @@
+//! The rule that grows statements, last of all rules.
+//!
+//! In: an optimised plan. For each node, beginning with the leaves: can the statement that its inputs have become take this node in as well? And is it
+//! cheaper to have it run there, or here over what its inputs send? A statement may grow through nodes at which stopping would cost too much, as long as a
+//! node above makes it worth it. Out: the cheapest plan.
+//!
+//! Sorts and limits stay in the plan even where their statement sorts and limits too: it sends few rows then, and who relies on their order needs nothing
+//! of the source.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
+use datafusion::catalog::{TableProvider, default_table_source::source_as_provider};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, NullEquality, Result, TableReference};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{
+    Aggregate, Expr, FetchType, Filter, Join, LogicalPlan, Operator, Projection, SkipType, Sort, TableScan, cast,
+};
+
+use super::cost::{Estimate, UNKNOWN_ROWS, here};
+use super::dialect::{Dialect, Form, Value, plain};
+use super::node::RemoteRead;
+use super::select::{From, LEFT, RIGHT, Select, exists};
+use super::translate::Scope;
+use crate::remote_table::Snapshots;
+use crate::{RemoteTable, ScanFilter, Split};
+
+/// A condition on rows leaves so many of them, when nothing better is known.
+const SHARE_EQUAL: f64 = 0.1;
+const SHARE_OTHER: f64 = 0.33;
+
+/// The rule, and what it is told of a statement.
+#[derive(Clone, Copy)]
+pub struct PushDown<'a> {
+    /// Finds the table of a source that nothing governs inside the table that a plan reads, if it is one.
+    pub table_of: &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync),
+    /// Whether a depot is to do all that it can, whatever it costs.
+    pub is_eager: &'a (dyn Fn(&str) -> bool + Sync),
+}
+
+impl std::fmt::Debug for PushDown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PushDown").finish_non_exhaustive()
+    }
+}
+
+/// A statement that stands for a node.
+#[derive(Clone)]
+struct Grown {
+    select: Select,
+    dialect: &'static dyn Dialect,
+    splits: Vec<Split>,
+    snapshots: Option<Arc<dyn Snapshots>>,
+    /// Whether it says no more than a scan of its table does anyway.
+    is_scan: bool,
+}
+
+/// A node, as it is best done as far as this is known, and the statement that could stand for it.
+struct Visited {
+    plan: LogicalPlan,
+    cost: f64,
+    rows: f64,
+    grown: Option<Grown>,
+}
+
+impl PushDown<'_> {
+    /// The plan with everything pushed into its sources that they compute as it would be computed here, and that is worth it.
+    ///
+    /// # Errors
+    /// When a plan cannot be put together again, which is a defect.
+    pub fn push(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        Ok(self.visit(plan)?.plan)
+    }
+
+    /// Whether a source should do what it can.
+    fn is_worth(&self, grown: &Grown, cost_there: f64, cost_here: f64) -> bool {
+        cost_there < cost_here || grown.depot().is_some_and(self.is_eager)
+    }
+
+    #[recursive::recursive]
+    fn visit(&self, plan: LogicalPlan) -> Result<Visited> {
+        let plan = self.visit_subqueries(plan)?;
+        if let LogicalPlan::TableScan(scan) = &plan {
+            let grown = self.scan(scan);
+            let rows = grown.as_ref().map_or(UNKNOWN_ROWS, |grown| grown.select.estimate.rows);
+            let cost = grown.as_ref().map_or(0.0, Grown::cost);
+            return Ok(Visited {
+                plan,
+                cost,
+                rows,
+                grown,
+            });
+        }
+        // What other nodes hold is theirs: a policy's barrier above all.
+        if matches!(plan, LogicalPlan::Extension(_)) {
+            return Ok(Visited::whole(plan));
+        }
+        let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
+        let inputs: Vec<Visited> = inputs
+            .into_iter()
+            .map(|input| self.visit(input))
+            .collect::<Result<_>>()?;
+        let taken = grow(&plan, &inputs)?;
+        let plans: Vec<LogicalPlan> = inputs.iter().map(|input| input.plan.clone()).collect();
+        let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
+        let cost_here = inputs.iter().map(|input| input.cost).sum::<f64>() + here(rows_in);
+        let expressions = plan.expressions();
+        let stays = |plans: Vec<LogicalPlan>| match plans.is_empty() {
+            true => Ok(plan.clone()),
+            false => plan.with_new_exprs(expressions.clone(), plans),
+        };
+        Ok(match taken {
+            Taken::Nothing => Visited {
+                plan: stays(plans)?,
+                cost: cost_here,
+                rows: rows_in,
+                grown: None,
+            },
+            Taken::Whole(grown) => {
+                let rows = grown.select.estimate.rows;
+                match realised(&grown, plan.schema())? {
+                    Some(there) if !grown.is_scan && self.is_worth(&grown, grown.cost(), cost_here) => Visited {
+                        plan: there,
+                        cost: grown.cost(),
+                        rows,
+                        grown: Some(grown),
+                    },
+                    _ => Visited {
+                        plan: stays(plans)?,
+                        cost: cost_here,
+                        rows,
+                        grown: Some(grown),
+                    },
+                }
+            }
+            // The node stays, over an input that does part of its work.
+            Taken::Part { input, node } => {
+                let cost = input.cost() + here(input.select.estimate.rows);
+                let schema = inputs.first().map(|visited| Arc::clone(visited.plan.schema()));
+                let there = match &schema {
+                    Some(schema) if self.is_worth(&input, cost, cost_here) => realised(&input, schema)?,
+                    _ => None,
+                };
+                match there {
+                    Some(there) => Visited {
+                        plan: match node {
+                            Some(node) => node.with_new_exprs(node.expressions(), vec![there])?,
+                            None => stays(vec![there])?,
+                        },
+                        cost,
+                        rows: input.select.estimate.rows,
+                        grown: None,
+                    },
+                    None => Visited {
+                        plan: stays(plans)?,
+                        cost: cost_here,
+                        rows: rows_in,
+                        grown: None,
+                    },
+                }
+            }
+        })
+    }
+
+    fn visit_subqueries(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let visited = plan.map_subqueries(|subquery| {
+            let LogicalPlan::Subquery(mut subquery) = subquery else {
+                return Ok(Transformed::no(subquery));
+            };
+            subquery.subquery = Arc::new(self.visit(Arc::unwrap_or_clone(subquery.subquery))?.plan);
+            Ok(Transformed::new(
+                LogicalPlan::Subquery(subquery),
+                true,
+                TreeNodeRecursion::Jump,
+            ))
+        })?;
+        Ok(visited.data)
+    }
+
+    /// The statement that reads what a scan reads.
+    fn scan(&self, scan: &TableScan) -> Option<Grown> {
+        if scan.fetch.is_some() {
+            return None;
+        }
+        let provider = source_as_provider(&scan.source).ok()?;
+        let raw = (self.table_of)(provider.as_ref())?;
+        let table = raw.downcast_ref::<RemoteTable>()?;
+        let relation = table.relation()?;
+        let dialect = relation.dialect();
+        let schema = raw.schema();
+        let projection = scan
+            .projection
+            .clone()
+            .unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let column = |index: usize| relation.column(schema.fields().get(index)?.name());
+        let outputs: Option<Vec<Value>> = projection.into_iter().map(column).collect();
+        let rows = table.known_rows().map_or(UNKNOWN_ROWS, |rows| rows as f64);
+        let from = From::Table(relation.source()?);
+        let estimate = Estimate::table(rows);
+        let mut select = Select::over(from, vec![table.address().clone()], outputs?, estimate);
+        let mut splits = table.splits().to_vec();
+        let columns: Vec<Value> = if scan.filters.is_empty() {
+            Vec::new()
+        } else {
+            // Only those that the filters name must be known; the others stand for themselves.
+            let unknown = || Value::new(String::new(), DataType::Null, Form::Opaque { tested: false });
+            (0..schema.fields().len())
+                .map(|index| column(index).unwrap_or_else(unknown))
+                .collect()
+        };
+        let whole = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &schema).ok()?;
+        let scope = Scope {
+            dialect,
+            schema: &whole,
+            columns: &columns,
+        };
+        for filter in scan.filters.iter().flat_map(split_conjunction) {
+            let known = ScanFilter::from_expr(filter, &schema);
+            if known.as_ref().is_some_and(|known| table.finds(known)) {
+                splits = vec![Split::Whole];
+            }
+            let condition = known
+                .and_then(|known| relation.filter(&known))
+                .or_else(|| scope.condition(filter))?;
+            select.filters.push(condition);
+            select.estimate = select.estimate.filtered(share(filter));
+        }
+        Some(Grown {
+            select,
+            dialect,
+            splits,
+            snapshots: table.snapshots(),
+            is_scan: true,
+        })
+    }
+}
+
+impl Visited {
+    /// A plan of which nothing is known.
+    fn whole(plan: LogicalPlan) -> Visited {
+        Visited {
+            plan,
+            cost: 0.0,
+            rows: UNKNOWN_ROWS,
+            grown: None,
+        }
+    }
+}
+
+impl Grown {
+    fn cost(&self) -> f64 {
+        self.select.estimate.cost(self.select.outputs.len())
+    }
+
+    fn depot(&self) -> Option<&str> {
+        self.select.addresses.first().map(|address| address.depot.as_str())
+    }
+}
+
+/// How much of a node a statement takes in.
+enum Taken {
+    Nothing,
+    Whole(Grown),
+    /// The node stays, over a statement that has grown for it; with `node`, a smaller one in its place.
+    Part {
+        input: Grown,
+        node: Option<LogicalPlan>,
+    },
+}
+
+fn grow(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
+    let grown: Option<Vec<&Grown>> = inputs.iter().map(|input| input.grown.as_ref()).collect();
+    let whole = |grown: Option<Grown>| grown.map_or(Taken::Nothing, Taken::Whole);
+    Ok(match (plan, grown.as_deref()) {
+        (LogicalPlan::SubqueryAlias(_), Some([input])) => Taken::Whole((*input).clone()),
+        (LogicalPlan::Filter(node), Some([input])) => filter(node, input)?,
+        (LogicalPlan::Projection(node), Some([input])) => whole(projection(node, input)),
+        (LogicalPlan::Aggregate(node), Some([input])) => whole(aggregate(node, input)),
+        (LogicalPlan::Join(node), Some([left, right])) => whole(join(node, left, right)),
+        (LogicalPlan::Sort(node), Some([input])) => match top(node, input) {
+            Some(input) => Taken::Part { input, node: None },
+            None => Taken::Nothing,
+        },
+        (LogicalPlan::Limit(node), Some([input])) => match (node.get_skip_type()?, node.get_fetch_type()?) {
+            (SkipType::Literal(skip), FetchType::Literal(Some(fetch))) if !input.is_scan => Taken::Part {
+                input: limited(input, skip.saturating_add(fetch)),
+                node: None,
+            },
+            _ => Taken::Nothing,
+        },
+        _ => Taken::Nothing,
+    })
+}
+
+fn scope<'a>(input: &'a Grown, schema: &'a DFSchema) -> Scope<'a> {
+    Scope {
+        dialect: input.dialect,
+        schema,
+        columns: &input.select.outputs,
+    }
+}
+
+fn filter(node: &Filter, input: &Grown) -> Result<Taken> {
+    let mut grown = Grown {
+        select: input.select.clone().unlimited(),
+        is_scan: false,
+        ..input.clone()
+    };
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    {
+        let scope = scope(&grown, node.input.schema());
+        for predicate in split_conjunction(&node.predicate) {
+            match scope.condition(predicate) {
+                Some(condition) => there.push((condition, share(predicate))),
+                None => here.push(predicate.clone()),
+            }
+        }
+    }
+    if there.is_empty() {
+        return Ok(Taken::Nothing);
+    }
+    for (condition, share) in there {
+        grown.select.keep(condition);
+        grown.select.estimate = grown.select.estimate.filtered(share);
+    }
+    Ok(match conjunction(here) {
+        None => Taken::Whole(grown),
+        Some(predicate) => Taken::Part {
+            input: grown,
+            node: Some(LogicalPlan::Filter(Filter::try_new(
+                predicate,
+                Arc::clone(&node.input),
+            )?)),
+        },
+    })
+}
+
+fn projection(node: &Projection, input: &Grown) -> Option<Grown> {
+    let scope = scope(input, node.input.schema());
+    let outputs: Option<Vec<Value>> = node.expr.iter().map(|expr| scope.value(expr)).collect();
+    let outputs = outputs?;
+    // To leave columns out is what scans do as well.
+    let is_choice = outputs
+        .iter()
+        .all(|output| input.select.outputs.iter().any(|known| known.sql == output.sql));
+    Some(Grown {
+        select: Select {
+            outputs,
+            ..input.select.clone()
+        },
+        is_scan: input.is_scan && is_choice,
+        ..input.clone()
+    })
+}
+
+fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
+    let grown = Grown {
+        select: input.select.clone().ungrouped(),
+        ..input.clone()
+    };
+    let scope = scope(&grown, node.input.schema());
+    let key = |expr: &Expr| {
+        let value = scope.value(expr).filter(|value| value.literal.is_none())?;
+        grown.dialect.group_key(&value)
+    };
+    let keys: Option<Vec<Value>> = node.group_expr.iter().map(key).collect();
+    let keys = keys?;
+    let aggregates = node.aggr_expr.iter().enumerate().map(|(at, expr)| {
+        let field = node.schema.fields().get(keys.len() + at)?;
+        scope.aggregate(expr, field.data_type())
+    });
+    let aggregates: Option<Vec<Value>> = aggregates.collect();
+    let groups = keys.iter().map(|key| key.sql.clone()).collect();
+    let estimate = grown.select.estimate.grouped(keys.len());
+    let outputs: Vec<Value> = keys.into_iter().chain(aggregates?).collect();
+    if outputs.len() != node.schema.fields().len() {
+        return None;
+    }
+    Some(Grown {
+        select: Select {
+            groups: Some(groups),
+            outputs,
+            estimate,
+            ..grown.select
+        },
+        dialect: input.dialect,
+        splits: vec![Split::Whole],
+        snapshots: None,
+        is_scan: false,
+    })
+}
+
+fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
+    if left.depot() != right.depot() || node.null_aware || node.on.is_empty() {
+        return None;
+    }
+    let dialect = left.dialect;
+    let (outputs_left, outputs_right) = (left.select.outputs_of(LEFT), right.select.outputs_of(RIGHT));
+    let (schema_left, schema_right) = (node.left.schema(), node.right.schema());
+    let side = |schema, columns| Scope {
+        dialect,
+        schema,
+        columns,
+    };
+    let (scope_left, scope_right) = (side(schema_left, &outputs_left), side(schema_right, &outputs_right));
+    let mut conditions = Vec::new();
+    for (key_left, key_right) in &node.on {
+        let (key_left, key_right) = (scope_left.value(key_left)?, scope_right.value(key_right)?);
+        let met = match node.null_equality {
+            NullEquality::NullEqualsNothing => dialect.compare(Operator::Eq, &key_left, &key_right)?,
+            NullEquality::NullEqualsNull => scope_left.same(&key_left, &key_right)?,
+        };
+        conditions.push(met.sql);
+    }
+    let both: Vec<Value> = outputs_left.iter().chain(&outputs_right).cloned().collect();
+    if let Some(filter) = &node.filter {
+        let schema = schema_left.join(schema_right).ok()?;
+        let scope = side(&schema, &both);
+        for predicate in split_conjunction(filter) {
+            conditions.push(scope.condition(predicate)?);
+        }
+    }
+    let on = conditions.join(" AND ");
+    let (estimate_left, estimate_right) = (left.select.estimate, right.select.estimate);
+    let joined = estimate_left.joined(estimate_right);
+    let mut addresses = left.select.addresses.clone();
+    addresses.extend(right.select.addresses.iter().cloned());
+    addresses.sort();
+    addresses.dedup();
+    let joining = |word: &'static str, estimate: Estimate| {
+        let from = From::Join {
+            left: Box::new(left.select.clone()),
+            word,
+            right: Box::new(right.select.clone()),
+            on: on.clone(),
+        };
+        Select::over(from, addresses.clone(), both.clone(), estimate)
+    };
+    // A row of one side for which the other has one.
+    let meeting = |kept: &Select, other: &Select, is_negated: bool| {
+        let (kept_as, other_as) = if std::ptr::eq(kept, &left.select) {
+            (LEFT, RIGHT)
+        } else {
+            (RIGHT, LEFT)
+        };
+        let condition = exists(other, other_as, &on, is_negated);
+        let met = kept.estimate.met(other.estimate);
+        let estimate = if is_negated {
+            Estimate {
+                rows: (kept.estimate.rows - met.rows).max(kept.estimate.rows * 0.1),
+                ..met
+            }
+        } else {
+            met
+        };
+        let outputs = kept.outputs_of(kept_as);
+        let from = From::Derived(Box::new(kept.clone()), kept_as);
+        let mut select = Select::over(from, addresses.clone(), outputs, estimate);
+        select.filters.push(condition);
+        select
+    };
+    let at_least = |rows: f64| Estimate {
+        rows: joined.rows.max(rows),
+        ..joined
+    };
+    let select = match node.join_type {
+        JoinType::Inner => joining("JOIN", joined),
+        JoinType::Left => joining("LEFT JOIN", at_least(estimate_left.rows)),
+        JoinType::Right => joining("RIGHT JOIN", at_least(estimate_right.rows)),
+        JoinType::LeftSemi => meeting(&left.select, &right.select, false),
+        JoinType::LeftAnti => meeting(&left.select, &right.select, true),
+        JoinType::RightSemi => meeting(&right.select, &left.select, false),
+        JoinType::RightAnti => meeting(&right.select, &left.select, true),
+        JoinType::Full | JoinType::LeftMark | JoinType::RightMark => return None,
+    };
+    Some(Grown {
+        select,
+        dialect,
+        splits: vec![Split::Whole],
+        snapshots: None,
+        is_scan: false,
+    })
+}
+
+/// The first rows in an order.
+fn top(node: &Sort, input: &Grown) -> Option<Grown> {
+    let fetch = node.fetch?;
+    let mut grown = limited(input, fetch);
+    let scope = scope(&grown, node.input.schema());
+    let key = |by: &datafusion::logical_expr::SortExpr| {
+        let value = scope.value(&by.expr)?;
+        if value.literal.is_some() {
+            return None;
+        }
+        grown.dialect.sort_key(&value, by.asc, by.nulls_first)
+    };
+    let order: Option<Vec<String>> = node.expr.iter().map(key).collect();
+    grown.select.order = order?;
+    Some(grown)
+}
+
+fn limited(input: &Grown, rows: usize) -> Grown {
+    let mut select = input.select.clone().unlimited();
+    select.limit = Some(rows);
+    select.estimate = select.estimate.limited(rows);
+    Grown {
+        select,
+        dialect: input.dialect,
+        splits: vec![Split::Whole],
+        snapshots: None,
+        is_scan: false,
+    }
+}
+
+fn share(predicate: &Expr) -> f64 {
+    match predicate {
+        Expr::BinaryExpr(binary) if binary.op == Operator::Eq => SHARE_EQUAL,
+        Expr::InList(list) if !list.negated => SHARE_EQUAL,
+        Expr::IsNotNull(_) => 0.95,
+        _ => SHARE_OTHER,
+    }
+}
+
+/// The leaf that reads what a statement finds, as columns of a node's schema; `None` when they are of other types.
+fn realised(grown: &Grown, schema: &DFSchemaRef) -> Result<Option<LogicalPlan>> {
+    let outputs = &grown.select.outputs;
+    let fields: Vec<(Option<TableReference>, Arc<Field>)> = schema
+        .iter()
+        .map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)))
+        .collect();
+    let fits = outputs.len() == fields.len()
+        && !outputs.is_empty()
+        && outputs
+            .iter()
+            .zip(&fields)
+            .all(|(output, (_, field))| output.data_type == plain(field.data_type()));
+    if !fits {
+        return Ok(None);
+    }
+    let query = grown.select.query();
+    let read = |schema: DFSchemaRef| {
+        RemoteRead {
+            splits: if query.divisible {
+                grown.splits.clone()
+            } else {
+                vec![Split::Whole]
+            },
+            snapshots: grown.snapshots.clone().filter(|_| query.divisible),
+            query: Arc::new(query.clone()),
+            schema,
+            rows: grown.select.estimate.rows as usize,
+        }
+        .into_plan()
+    };
+    let same = outputs
+        .iter()
+        .zip(&fields)
+        .all(|(output, (_, field))| output.data_type == *field.data_type());
+    if same {
+        return Ok(Some(read(Arc::clone(schema))));
+    }
+    // All texts come as one type; the plan may want another.
+    let sent = fields.iter().zip(outputs).map(|((qualifier, field), output)| {
+        let field = Field::clone(field).with_data_type(output.data_type.clone());
+        (qualifier.clone(), Arc::new(field))
+    });
+    let sent = DFSchema::new_with_metadata(sent.collect(), schema.metadata().clone())?;
+    let columns = fields.iter().map(|(qualifier, field)| {
+        let column = Expr::Column(Column::new(qualifier.clone(), field.name()));
+        cast(column, field.data_type().clone()).alias_qualified(qualifier.clone(), field.name())
+    });
+    let columns = columns.collect();
+    let projection = Projection::try_new(columns, Arc::new(read(Arc::new(sent))))?;
+    Ok(Some(LogicalPlan::Projection(projection)))
+}

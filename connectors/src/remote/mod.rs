@@ -1,0 +1,19 @@
+//! Push-down: parts of a query's plan that one source computes by itself.
+//!
+//! In: an optimised logical plan. Out: the same plan, in which whole subtrees over one depot have become one statement for its database. A subtree
+//! grows from a scan upwards, node by node, for as long as the depot's [`Dialect`] knows a text that means exactly what DataFusion would compute; where
+//! it stops, and where sending the rows would cost more than it saves, the rest of the plan stays here.
+//!
+//! Deliberately absent: anything that unparses a plan. A statement has the shape of [`Select`]; what has no place in it is not sent.
+
+mod cost;
+mod dialect;
+mod grow;
+mod node;
+mod select;
+mod translate;
+
+pub(crate) use dialect::{Aggregation, Dialect, Form, Relation, Value, plain};
+pub use grow::PushDown;
+pub use node::RemotePlanner;
+pub use select::RemoteQuery;

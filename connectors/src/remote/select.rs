@@ -1,0 +1,206 @@
+//! One statement for one source: a small relational tree.
+//!
+//! Each level is a SELECT, whose clauses are filled in the order in which SQL evaluates them. What comes earlier in that order than what is there already
+//! goes round it: the level becomes a derived table. Columns of derived tables are called `c0`, `c1` and so on, so that no name of a user's is part of it.
+
+use std::fmt::Write;
+
+use minerva_resources::Address;
+
+use super::cost::Estimate;
+use super::dialect::Value;
+
+/// The statement that a source runs for part of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RemoteQuery {
+    /// Every dataset that it reads.
+    pub addresses: Vec<Address>,
+    /// From SELECT to the end of the FROM clause.
+    pub select: String,
+    /// The conditions of WHERE.
+    pub conditions: Vec<String>,
+    /// What follows WHERE, with a blank before it.
+    pub rest: String,
+    /// Whether it reads one table row by row, so that pieces of the table can be read apart.
+    pub divisible: bool,
+    /// Whether no LIMIT can be put at its end.
+    pub limited: bool,
+}
+
+impl RemoteQuery {
+    /// The statement, with one condition more and with a limit.
+    pub fn text(&self, condition: Option<&str>, limit: Option<usize>) -> String {
+        let mut sql = self.select.clone();
+        let conditions = condition.into_iter().chain(self.conditions.iter().map(String::as_str));
+        for (position, condition) in conditions.enumerate() {
+            sql.push_str(if position == 0 { " WHERE " } else { " AND " });
+            sql.push_str(condition);
+        }
+        sql.push_str(&self.rest);
+        if let Some(limit) = limit {
+            push_limit(&mut sql, limit);
+        }
+        sql
+    }
+}
+
+/// Where a SELECT has its rows from.
+#[derive(Debug, Clone)]
+pub(super) enum From {
+    /// A table, as its dialect writes it.
+    Table(String),
+    /// Another SELECT, and what it is called.
+    Derived(Box<Select>, &'static str),
+    /// Two others. `word` is the kind of join.
+    Join {
+        left: Box<Select>,
+        word: &'static str,
+        right: Box<Select>,
+        on: String,
+    },
+}
+
+/// The names of derived tables. Each level has its own, and none sees those inside another.
+pub(super) const DERIVED: &str = "d";
+pub(super) const LEFT: &str = "l";
+pub(super) const RIGHT: &str = "r";
+
+/// A SELECT while it grows.
+#[derive(Debug, Clone)]
+pub(super) struct Select {
+    pub(super) addresses: Vec<Address>,
+    pub(super) from: From,
+    pub(super) filters: Vec<String>,
+    /// What it is grouped by; no keys is one group.
+    pub(super) groups: Option<Vec<String>>,
+    pub(super) having: Vec<String>,
+    pub(super) outputs: Vec<Value>,
+    pub(super) order: Vec<String>,
+    pub(super) limit: Option<usize>,
+    pub(super) estimate: Estimate,
+}
+
+impl Select {
+    pub(super) fn over(from: From, addresses: Vec<Address>, outputs: Vec<Value>, estimate: Estimate) -> Select {
+        Select {
+            addresses,
+            from,
+            filters: Vec::new(),
+            groups: None,
+            having: Vec::new(),
+            outputs,
+            order: Vec::new(),
+            limit: None,
+            estimate,
+        }
+    }
+
+    /// A SELECT of the rows of this one.
+    pub(super) fn derived(self) -> Select {
+        let outputs = self.outputs_of(DERIVED);
+        let (addresses, estimate) = (self.addresses.clone(), self.estimate);
+        Select::over(From::Derived(Box::new(self), DERIVED), addresses, outputs, estimate)
+    }
+
+    /// Its columns as they are called outside of it.
+    pub(super) fn outputs_of(&self, alias: &str) -> Vec<Value> {
+        let called = |(at, value): (usize, &Value)| value.called(format!("{alias}.c{at}"));
+        self.outputs.iter().enumerate().map(called).collect()
+    }
+
+    /// This one, or one around it, that can be grouped.
+    pub(super) fn ungrouped(self) -> Select {
+        match self.groups.is_some() || self.limit.is_some() {
+            true => self.derived(),
+            false => self,
+        }
+    }
+
+    /// This one, or one around it, that can be filtered.
+    pub(super) fn unlimited(self) -> Select {
+        match self.limit.is_some() {
+            true => self.derived(),
+            false => self,
+        }
+    }
+
+    /// Keeps the rows for which a condition over its columns is true.
+    pub(super) fn keep(&mut self, condition: String) {
+        match self.groups {
+            Some(_) => self.having.push(condition),
+            None => self.filters.push(condition),
+        }
+    }
+
+    /// The statement.
+    pub(super) fn query(&self) -> RemoteQuery {
+        let mut rest = String::new();
+        if let Some(groups) = self.groups.as_ref().filter(|groups| !groups.is_empty()) {
+            push(&mut rest, format_args!(" GROUP BY {}", groups.join(", ")));
+        }
+        if !self.having.is_empty() {
+            push(&mut rest, format_args!(" HAVING {}", self.having.join(" AND ")));
+        }
+        if !self.order.is_empty() {
+            push(&mut rest, format_args!(" ORDER BY {}", self.order.join(", ")));
+        }
+        if let Some(limit) = self.limit {
+            push_limit(&mut rest, limit);
+        }
+        RemoteQuery {
+            addresses: self.addresses.clone(),
+            select: format!("SELECT {} FROM {}", self.columns(), self.from.text()),
+            conditions: self.filters.clone(),
+            rest,
+            divisible: matches!(self.from, From::Table(_)) && self.groups.is_none() && self.limit.is_none(),
+            limited: self.limit.is_some(),
+        }
+    }
+
+    fn columns(&self) -> String {
+        let column = |(at, value): (usize, &Value)| format!("{} AS c{at}", value.sql);
+        let columns: Vec<String> = self.outputs.iter().enumerate().map(column).collect();
+        match columns.is_empty() {
+            // Not every database knows rows without a column.
+            true => "1 AS c0".to_owned(),
+            false => columns.join(", "),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.query().text(None, None)
+    }
+}
+
+impl From {
+    fn text(&self) -> String {
+        match self {
+            From::Table(table) => table.clone(),
+            From::Derived(select, alias) => format!("({}) AS {alias}", select.text()),
+            From::Join { left, word, right, on } => format!(
+                "({}) AS {LEFT} {word} ({}) AS {RIGHT} ON {on}",
+                left.text(),
+                right.text()
+            ),
+        }
+    }
+}
+
+/// A condition that holds when a SELECT, called `alias`, has a row that meets another condition.
+pub(super) fn exists(select: &Select, alias: &str, condition: &str, is_negated: bool) -> String {
+    let word = if is_negated { "NOT EXISTS" } else { "EXISTS" };
+    format!(
+        "{word} (SELECT 1 FROM ({}) AS {alias} WHERE {condition})",
+        select.text()
+    )
+}
+
+fn push_limit(sql: &mut String, limit: usize) {
+    // Databases count in 64 bits with a sign.
+    push(sql, format_args!(" LIMIT {}", limit.min(i64::MAX as usize)));
+}
+
+fn push(sql: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = sql.write_fmt(text);
+}

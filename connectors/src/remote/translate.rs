@@ -1,0 +1,239 @@
+//! DataFusion's expressions in the SQL of a source.
+//!
+//! In: an expression over the columns of a node. Out: the value in the source's SQL that it is, or nothing. What operators and functions mean there is the
+//! dialect's to say; here is only what means the same in every SQL.
+
+use arrow::datatypes::DataType;
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::logical_expr::expr::{AggregateFunction, Between, Case, InList, Like, ScalarFunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
+
+use super::dialect::{Aggregation, Dialect, Form, Value, plain};
+
+/// Deeper expressions are computed here.
+const DEEPEST: usize = 64;
+/// Longer lists of constants are.
+const LONGEST_LIST: usize = 20_000;
+
+/// The columns that expressions are about, and what they are called in the source.
+pub(super) struct Scope<'a> {
+    pub(super) dialect: &'static dyn Dialect,
+    pub(super) schema: &'a DFSchema,
+    pub(super) columns: &'a [Value],
+}
+
+impl Scope<'_> {
+    /// The value that an expression is.
+    pub(super) fn value(&self, expr: &Expr) -> Option<Value> {
+        self.at(expr, DEEPEST)
+    }
+
+    /// The condition that an expression is.
+    pub(super) fn condition(&self, expr: &Expr) -> Option<String> {
+        self.value(expr).filter(Value::is_condition).map(|value| value.sql)
+    }
+
+    fn at(&self, expr: &Expr, deepest: usize) -> Option<Value> {
+        let deepest = deepest.checked_sub(1)?;
+        let value = |expr: &Expr| self.at(expr, deepest);
+        let condition = |expr: &Expr| value(expr).filter(Value::is_condition);
+        let tested = |expr: &Expr, test: &str| {
+            let tested = value(expr).filter(Value::is_tested)?;
+            Some(Value::condition(format!("({} {test})", tested.sql)))
+        };
+        let truth = |expr: &Expr, test: &str| {
+            let tested = condition(expr)?;
+            Some(Value::condition(format!("({} {test})", tested.sql)))
+        };
+        match expr {
+            Expr::Column(column) => {
+                let index = self.schema.maybe_index_of_column(column)?;
+                self.columns.get(index).cloned()
+            }
+            Expr::Alias(alias) => value(&alias.expr),
+            Expr::Literal(literal, _) => self.dialect.literal(literal),
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
+                Operator::And | Operator::Or => {
+                    let (left, right) = (condition(left)?, condition(right)?);
+                    Some(Value::condition(format!("({} {op} {})", left.sql, right.sql)))
+                }
+                Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq => {
+                    self.dialect.compare(*op, &value(left)?, &value(right)?)
+                }
+                Operator::IsDistinctFrom => self.not(self.same(&value(left)?, &value(right)?)?),
+                Operator::IsNotDistinctFrom => self.same(&value(left)?, &value(right)?),
+                Operator::Plus | Operator::Minus | Operator::Multiply => {
+                    let to = expr.get_type(self.schema).ok()?;
+                    self.dialect.arithmetic(*op, &value(left)?, &value(right)?, &to)
+                }
+                Operator::StringConcat => {
+                    let to = expr.get_type(self.schema).ok()?;
+                    self.dialect.call("||", &[value(left)?, value(right)?], &to)
+                }
+                _ => None,
+            },
+            Expr::Not(inner) => self.not(condition(inner)?),
+            Expr::IsNull(inner) => tested(inner, "IS NULL"),
+            Expr::IsNotNull(inner) => tested(inner, "IS NOT NULL"),
+            Expr::IsTrue(inner) => truth(inner, "IS TRUE"),
+            Expr::IsNotTrue(inner) => truth(inner, "IS NOT TRUE"),
+            Expr::IsFalse(inner) => truth(inner, "IS FALSE"),
+            Expr::IsNotFalse(inner) => truth(inner, "IS NOT FALSE"),
+            Expr::IsUnknown(inner) => truth(inner, "IS NULL"),
+            Expr::IsNotUnknown(inner) => truth(inner, "IS NOT NULL"),
+            Expr::Between(Between {
+                expr,
+                negated,
+                low,
+                high,
+            }) => {
+                let between = value(expr)?;
+                let low = self.dialect.compare(Operator::GtEq, &between, &value(low)?)?;
+                let high = self.dialect.compare(Operator::LtEq, &between, &value(high)?)?;
+                let both = Value::condition(format!("({} AND {})", low.sql, high.sql));
+                if *negated { self.not(both) } else { Some(both) }
+            }
+            Expr::InList(InList { expr, list, negated }) => {
+                if list.len() > LONGEST_LIST {
+                    return None;
+                }
+                let list: Option<Vec<Value>> = list.iter().map(value).collect();
+                let list = list.filter(|list| !list.is_empty() && list.iter().all(is_constant))?;
+                let found = self.dialect.one_of(&value(expr)?, &list)?;
+                if *negated { self.not(found) } else { Some(found) }
+            }
+            Expr::Like(Like {
+                negated,
+                expr,
+                pattern,
+                escape_char: None | Some('\\'),
+                case_insensitive: false,
+            }) => {
+                let pattern = value(pattern)?.literal?;
+                let found = self.dialect.like(&value(expr)?, pattern.try_as_str().flatten()?)?;
+                if *negated { self.not(found) } else { Some(found) }
+            }
+            Expr::Case(case) => self.case(case, deepest),
+            Expr::Cast(cast) => self.dialect.cast(value(&cast.expr)?, cast.field.data_type()),
+            Expr::ScalarFunction(function) => self.function(expr, function, deepest),
+            _ => None,
+        }
+    }
+
+    fn not(&self, condition: Value) -> Option<Value> {
+        condition
+            .is_condition()
+            .then(|| Value::condition(format!("(NOT {})", condition.sql)))
+    }
+
+    /// Whether two values are equal or both NULL; never NULL itself.
+    pub(super) fn same(&self, left: &Value, right: &Value) -> Option<Value> {
+        let equal = self.dialect.compare(Operator::Eq, left, right)?;
+        Some(Value::condition(format!(
+            "(({} IS TRUE) OR ({} IS NULL AND {} IS NULL))",
+            equal.sql, left.sql, right.sql
+        )))
+    }
+
+    fn case(&self, case: &Case, deepest: usize) -> Option<Value> {
+        let of = match &case.expr {
+            Some(expr) => Some(self.at(expr, deepest)?),
+            None => None,
+        };
+        let mut sql = "(CASE".to_owned();
+        let mut results = Vec::new();
+        for (when, then) in &case.when_then_expr {
+            let when = self.at(when, deepest)?;
+            let when = match &of {
+                Some(of) => self.dialect.compare(Operator::Eq, of, &when)?,
+                None => Some(when).filter(Value::is_condition)?,
+            };
+            let then = self.at(then, deepest)?;
+            sql.push_str(&format!(" WHEN {} THEN {}", when.sql, then.sql));
+            results.push(then);
+        }
+        if let Some(otherwise) = &case.else_expr {
+            let otherwise = self.at(otherwise, deepest)?;
+            sql.push_str(&format!(" ELSE {}", otherwise.sql));
+            results.push(otherwise);
+        }
+        sql.push_str(" END)");
+        one_of_them(sql, &results)
+    }
+
+    fn function(&self, expr: &Expr, function: &ScalarFunction, deepest: usize) -> Option<Value> {
+        let arguments: Option<Vec<Value>> = function.args.iter().map(|arg| self.at(arg, deepest)).collect();
+        let arguments = arguments?;
+        let to = expr.get_type(self.schema).ok()?;
+        match (function.func.name(), arguments.as_slice()) {
+            ("coalesce", [_, ..]) => {
+                let texts: Vec<&str> = arguments.iter().map(|value| value.sql.as_str()).collect();
+                one_of_them(format!("COALESCE({})", texts.join(", ")), &arguments)
+            }
+            ("nullif", [left, right]) => {
+                let equal = self.dialect.compare(Operator::Eq, left, right)?;
+                let sql = format!("(CASE WHEN {} THEN NULL ELSE {} END)", equal.sql, left.sql);
+                Some(left.called(sql))
+            }
+            ("checked_add", [left, right]) => self.dialect.arithmetic(Operator::Plus, left, right, &to),
+            ("checked_subtract", [left, right]) => self.dialect.arithmetic(Operator::Minus, left, right, &to),
+            ("checked_multiply", [left, right]) => self.dialect.arithmetic(Operator::Multiply, left, right, &to),
+            (name, arguments) => self.dialect.call(name, arguments, &to),
+        }
+    }
+
+    /// The aggregate that an expression is.
+    pub(super) fn aggregate(&self, expr: &Expr, to: &DataType) -> Option<Value> {
+        let expr = match expr {
+            Expr::Alias(alias) => &alias.expr,
+            other => other,
+        };
+        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else {
+            return None;
+        };
+        if !params.order_by.is_empty() || params.null_treatment.is_some() {
+            return None;
+        }
+        let argument = match params.args.as_slice() {
+            // `count(*)` counts a constant.
+            [Expr::Literal(literal, _)] if !literal.is_null() && !params.distinct && func.name() == "count" => None,
+            [argument] => Some(self.value(argument)?),
+            _ => return None,
+        };
+        let filter = match &params.filter {
+            Some(filter) => Some(self.value(filter).filter(Value::is_condition)?),
+            None => None,
+        };
+        self.dialect.aggregate(&Aggregation {
+            name: func.name(),
+            argument: argument.as_ref(),
+            distinct: params.distinct,
+            filter: filter.as_ref(),
+            to,
+        })
+    }
+}
+
+fn is_constant(value: &Value) -> bool {
+    value.literal.as_ref().is_some_and(|literal| !literal.is_null())
+}
+
+/// A value that is one of others, if these are of one type. Texts of several collations have none of their own.
+fn one_of_them(sql: String, values: &[Value]) -> Option<Value> {
+    let typed: Vec<&Value> = values.iter().filter(|value| !is_null(value)).collect();
+    let first = typed.first().copied().or_else(|| values.first())?;
+    let same = values.iter().all(|value| value.data_type == first.data_type);
+    let own = values.iter().filter(|value| value.literal.is_none()).count() < 2;
+    let form = match first.form {
+        Form::Exact if typed.iter().all(|value| value.form == Form::Exact) => Form::Exact,
+        Form::Text { .. } => Form::Text {
+            own: own && typed.iter().all(|value| value.form == Form::Text { own: true }),
+        },
+        _ => return None,
+    };
+    same.then(|| Value::new(sql, plain(&first.data_type), form))
+}
+
+fn is_null(value: &Value) -> bool {
+    value.literal.as_ref().is_some_and(ScalarValue::is_null)
+}

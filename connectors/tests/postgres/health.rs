@@ -57,11 +57,11 @@ async fn nothing_is_waited_for_without_end() {
 
     let server = shared();
     let mut place = server
-        .database("slow", "CREATE VIEW slow AS SELECT pg_sleep(60)::text AS x")
+        .database("sleepy", "CREATE VIEW slow AS SELECT pg_sleep(60)::text AS x")
         .await;
     for (timeouts, said) in [("idle: 3s", "timeouts.idle"), ("query: 1s", "timeouts.query")] {
         let settings = format!(
-            "host: 127.0.0.1, port: {}, database: slow, params: {{sslmode: disable}}",
+            "host: 127.0.0.1, port: {}, database: sleepy, params: {{sslmode: disable}}",
             server.port
         );
         place.depots = waiting(&settings, timeouts);
@@ -70,7 +70,7 @@ async fn nothing_is_waited_for_without_end() {
         assert!(error.to_string().contains(said), "{error}");
         assert_eq!(place.depots.health("db").unwrap().state, DepotState::Degraded);
         // The statement does not go on in the server.
-        let running = "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'slow' AND usename = 'reader' AND state = 'active'";
+        let running = "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'sleepy' AND usename = 'reader' AND state = 'active'";
         place.until(running).await;
     }
 }

@@ -535,7 +535,11 @@ fn waiting(written: &Written, body: &Node, meta: &Meta, problems: &mut Vec<Probl
         };
         let found = found.filter(|found| (least..=most).contains(found));
         if found.is_none() {
-            let (key, least, most) = (path.join("."), time::duration_text(least), time::duration_text(most));
+            let (key, most) = (path.join("."), time::duration_text(most));
+            let least = match least.is_zero() {
+                true => "0s".to_owned(),
+                false => time::duration_text(least),
+            };
             let message = format!("`{key}` is `{text}`");
             let help = format!("expected a duration such as `90s`, from {least} to {most}");
             problems.push(Problem::new(meta.at(super::line_of(body, path)), message).help(help));

@@ -38,14 +38,14 @@ bench: $(VENV)/ready
 docs:
 	MINERVA_WRITE_DOCS=1 cargo test --release --workspace docs
 
-# TARGET_NAME is `statements` (STATEMENTS of them against twin databases and PostgreSQL's row security, from SEED or one by chance), `manifests`, `copy`, `jwt` or
+# TARGET_NAME is `statements` (STATEMENTS of them against twin databases, PostgreSQL's row security, and with and without push-down, from SEED or one by chance), `manifests`, `copy`, `jwt` or
 # `basic`. The last two build DataFusion anew; `cargo test` runs the same properties on fewer inputs.
 STATEMENTS ?= 3000
 SEED ?= $(shell date +%s)
 fuzz: $(VENV)/ready postgresql
 ifeq ($(or $(TARGET_NAME),statements),statements)
 	@echo "seed $(SEED)"
-	MINERVA_FUZZ_STATEMENTS=$(STATEMENTS) MINERVA_FUZZ_SEED=$(SEED) cargo test --release --test it -- governance::twins_ governance::postgresql_ --skip command_line --test-threads 1
+	MINERVA_FUZZ_STATEMENTS=$(STATEMENTS) MINERVA_FUZZ_SEED=$(SEED) cargo test --release --test it -- governance::twins_ governance::postgresql_ pushdown:: --skip command_line --test-threads 1
 else
 	cd fuzz && cargo +nightly fuzz run $(TARGET_NAME)
 endif

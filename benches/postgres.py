@@ -60,7 +60,7 @@ def programs():
 
 
 class Server:
-    def __init__(self, folder):
+    def __init__(self, folder, **more):
         self.bin, self.data = programs(), folder / "data"
         self.user = {}
         if os.getuid() == 0:
@@ -72,7 +72,7 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         settings = {"port": self.port, "listen_addresses": "'127.0.0.1'", "unix_socket_directories": "''", "fsync": "off"}
-        settings |= {"wal_level": "minimal", "max_wal_senders": 0, "max_wal_size": "'4GB'", "shared_buffers": "'256MB'"}
+        settings |= {"wal_level": "minimal", "max_wal_senders": 0, "max_wal_size": "'4GB'", "shared_buffers": "'256MB'"} | more
         with open(self.data / "postgresql.conf", "a") as file:
             file.writelines(f"{key} = {value}\n" for key, value in settings.items())
         self.call("pg_ctl", "-D", self.data, "-l", folder / "log", "-w", "start")

@@ -13,11 +13,12 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableProviderFilterPushDown, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, ident};
@@ -76,6 +77,7 @@ pub async fn check(subject: &Subject) -> Vec<Failure> {
         note(&about("projections"), projections(subject, sample).await);
         note(&about("limits"), limits(subject, sample).await);
         note(&about("filters"), filters(subject, sample).await);
+        note(&about("simplified filters"), simplified_filters(subject, sample).await);
         note(
             &about("rows without push-down"),
             without_push_down(subject, sample).await,
@@ -296,6 +298,40 @@ async fn filters(subject: &Subject, sample: &Sample) -> Check {
             few == expected.num_rows().min(2),
             &format!("LIMIT 2 with {filter} gives {few} rows"),
         )?;
+    }
+    Ok(())
+}
+
+/// A filter that a table promises to apply may be simplified before it gets it, into one that it knows or not: it is applied all the same.
+async fn simplified_filters(subject: &Subject, sample: &Sample) -> Check {
+    let key = ident(&sample.key);
+    let promised = key.clone().is_not_null();
+    let table = subject.table(&sample.name).await?;
+    if table.supports_filters_pushdown(&[&promised])? != [TableProviderFilterPushDown::Exact] {
+        return Ok(());
+    }
+    let null = Expr::Literal(ScalarValue::Boolean(None), None);
+    let strange = promised.clone().is_not_true();
+    for (filter, expected) in [
+        (lit(false), 0),
+        (null, 0),
+        (lit(true), sample.rows.num_rows()),
+        (strange, 0),
+    ] {
+        for projection in [None, Some(Vec::new())] {
+            let filters = [promised.clone(), filter.clone()];
+            let plan = table
+                .scan(&subject.session(), projection.as_ref(), &filters, None)
+                .await?;
+            let found = subject.collect(plan).await?;
+            expect(
+                found.num_rows() == expected,
+                &format!(
+                    "{filter} leaves {} rows of columns {projection:?}, expected {expected}",
+                    found.num_rows()
+                ),
+            )?;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod files;
 mod health;
 mod leaf;
 mod memory;
+mod narrow;
 mod postgres;
 mod remote;
 mod remote_table;
@@ -152,6 +153,12 @@ pub trait Source: Debug + Send + Sync {
             "this depot is not read through `ScanExec`",
         )
         .about_dataset(&scan.address.collection, &scan.address.dataset))
+    }
+
+    /// The scan that asks for the rows of `scan` for which all of `filters` are true besides, as far as the source decides that as it is decided here. What
+    /// it leaves out is decided again. `None` when that is nothing. The filters of a scan with a statement call its columns `c0`, `c1` and so on.
+    fn narrowed(&self, _scan: &Scan, _filters: &[ScanFilter]) -> Option<Scan> {
+        None
     }
 
     /// Whether workers can read it. When false, a query that touches it runs on the coordinator alone.

@@ -32,7 +32,8 @@ use minerva_resources::{Address, Depot, Parameter, Problem};
 
 use self::connection::Database;
 use self::settings::Settings;
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores, Writer};
+use crate::remote::narrowed;
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores, Writer};
 
 pub use self::decode::CopyDecoder;
 
@@ -194,6 +195,25 @@ impl Source for PostgresSource {
     ) -> Result<Vec<Result<Option<SchemaRef>>>> {
         let mut found = listing::columns(&self.database, collection, datasets).await?;
         Ok(datasets.iter().map(|dataset| Ok(found.remove(dataset))).collect())
+    }
+
+    fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+        if let Some(query) = &scan.query {
+            let query = narrowed(query, &scan.schema, filters, &dialect::PostgresDialect)?;
+            return Some(Scan {
+                query: Some(Arc::new(query)),
+                ..scan.clone()
+            });
+        }
+        let table = self
+            .database
+            .known_table(&scan.address.collection, &scan.address.dataset)?;
+        let known = |filter: &&ScanFilter| filter.all_leaves(&|leaf| sql::accepts(leaf, &table));
+        let known: Vec<ScanFilter> = filters.iter().filter(known).cloned().collect();
+        (!known.is_empty()).then(|| Scan {
+            filters: scan.filters.iter().cloned().chain(known).collect(),
+            ..scan.clone()
+        })
     }
 
     fn writer(&self) -> Option<&dyn Writer> {

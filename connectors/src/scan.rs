@@ -160,6 +160,11 @@ impl ScanFilter {
 
 fn translate(expr: &Expr, schema: &Schema) -> Option<ScanFilter> {
     match expr {
+        // What filters may become when they are simplified.
+        Expr::Literal(ScalarValue::Boolean(value), _) => Some(match value {
+            Some(true) => ScanFilter::All(Vec::new()),
+            Some(false) | None => ScanFilter::Any(Vec::new()),
+        }),
         Expr::BinaryExpr(BinaryExpr {
             left,
             op: Operator::And,
@@ -258,7 +263,7 @@ fn literal(expr: &Expr, column: &str, schema: &Schema) -> Option<ScalarValue> {
 }
 
 impl Comparison {
-    fn from_operator(operator: Operator) -> Option<Comparison> {
+    pub(crate) fn from_operator(operator: Operator) -> Option<Comparison> {
         match operator {
             Operator::Eq => Some(Comparison::Equal),
             Operator::NotEq => Some(Comparison::NotEqual),
@@ -271,7 +276,7 @@ impl Comparison {
     }
 
     /// The same comparison with its sides exchanged.
-    fn swapped(self) -> Comparison {
+    pub(crate) fn swapped(self) -> Comparison {
         match self {
             Comparison::Equal => Comparison::Equal,
             Comparison::NotEqual => Comparison::NotEqual,

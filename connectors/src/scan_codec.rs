@@ -314,6 +314,7 @@ fn decode_query(message: QueryMessage, depot: &str) -> RemoteQuery {
         rest: message.rest,
         divisible: message.divisible,
         limited: message.limited,
+        around: None,
     }
 }
 
@@ -367,6 +368,7 @@ mod tests {
                 rest: " LIMIT 3".to_owned(),
                 divisible: true,
                 limited: true,
+                around: None,
             })),
         };
         ScanExec::new(

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Statistics, internal_err};
@@ -15,6 +16,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::filter_pushdown::{ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -23,6 +25,7 @@ use datafusion::physical_plan::{
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
+use crate::narrow;
 use crate::scan::joined;
 use crate::{Depots, Scan, Split, depots_of};
 
@@ -39,6 +42,8 @@ pub struct ScanExec {
     takes_limits: bool,
     /// What keeps the scan's snapshot alive in its source. It does not travel: whoever planned the query keeps the plan until the query ends.
     held: Option<Arc<dyn Held>>,
+    /// What joins above will have learnt of their keys when this is read. It does not travel.
+    dynamic: Vec<Arc<dyn PhysicalExpr>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -61,6 +66,7 @@ impl ScanExec {
             rows,
             takes_limits: true,
             held: None,
+            dynamic: Vec::new(),
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -125,7 +131,11 @@ pub fn split(scan: &ScanExec, tasks: usize) -> Vec<ScanExec> {
         .into_iter()
         .map(|share| {
             let rows = portion(scan.rows, share.len(), splits.len());
-            ScanExec::new(Scan::clone(&scan.scan), deal(&share, partitions), rows).holding(scan.held.clone())
+            let share = ScanExec::new(Scan::clone(&scan.scan), deal(&share, partitions), rows);
+            ScanExec {
+                dynamic: scan.dynamic.clone(),
+                ..share.holding(scan.held.clone())
+            }
         })
         .collect()
 }
@@ -174,6 +184,9 @@ impl DisplayAs for ScanExec {
                 self.scan.address.depot,
                 query.text(None, self.scan.limit)
             )?;
+            if !self.dynamic.is_empty() {
+                write!(f, "{separator}dynamic filters={}", self.dynamic.len())?;
+            }
             if format == DisplayFormatType::TreeRender {
                 writeln!(f)?;
             }
@@ -185,6 +198,9 @@ impl DisplayAs for ScanExec {
             self.scan.address,
             columns.join(", ")
         )?;
+        if !self.dynamic.is_empty() {
+            write!(f, "{separator}dynamic filters={}", self.dynamic.len())?;
+        }
         if !self.scan.filters.is_empty() {
             let filters: Vec<String> = self.scan.filters.iter().map(ToString::to_string).collect();
             write!(f, "{separator}filters=[{}]", filters.join(", "))?;
@@ -214,8 +230,14 @@ impl ExecutionPlan for ScanExec {
 
     fn apply_expressions(
         &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
+        // Joins tell their keys only to leaves that say here that they listen.
+        for filter in &self.dynamic {
+            if f(filter)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
         Ok(TreeNodeRecursion::Continue)
     }
 
@@ -247,6 +269,7 @@ impl ExecutionPlan for ScanExec {
             joined(splits),
             context,
             self.held.clone(),
+            self.dynamic.clone(),
         );
         let batches = batches.inspect_ok(move |batch| {
             batch.record_output(&metrics);
@@ -269,8 +292,30 @@ impl ExecutionPlan for ScanExec {
         self.statistics(args.partition()).map(Arc::new)
     }
 
+    fn handle_child_pushdown_result(
+        &self,
+        _phase: FilterPushdownPhase,
+        found: ChildPushdownResult,
+        _config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let offered = found.parent_filters.iter().map(|offered| &offered.filter);
+        let dynamic: Vec<_> = offered.filter(|filter| narrow::is_dynamic(filter)).cloned().collect();
+        // None is promised: whoever offers them applies them, too.
+        let mut answer: FilterPushdownPropagation<Arc<dyn ExecutionPlan>> =
+            FilterPushdownPropagation::all_unsupported(found);
+        let is_limited = self.fetch().is_some() || self.scan.query.as_ref().is_some_and(|query| query.limited);
+        if self.takes_limits && !is_limited && !dynamic.is_empty() {
+            let mut leaf = self.clone();
+            leaf.dynamic.extend(dynamic);
+            answer.updated_node = Some(Arc::new(leaf) as Arc<dyn ExecutionPlan>);
+        }
+        Ok(answer)
+    }
+
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        if !self.takes_limits || self.scan.query.as_ref().is_some_and(|query| query.limited) {
+        // Rows that a join would leave out must not count.
+        if !self.takes_limits || !self.dynamic.is_empty() || self.scan.query.as_ref().is_some_and(|query| query.limited)
+        {
             return None;
         }
         let scan = Scan {
@@ -293,6 +338,7 @@ fn read(
     splits: Vec<Split>,
     context: Arc<TaskContext>,
     held: Option<Arc<dyn Held>>,
+    dynamic: Vec<Arc<dyn PhysicalExpr>>,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
     let rows_left = scan.limit.unwrap_or(usize::MAX);
     let reading = Reading {
@@ -302,6 +348,7 @@ fn read(
         splits: splits.into_iter(),
         current: None,
         rows_left,
+        dynamic,
         _held: held,
     };
     stream::try_unfold(reading, |mut reading| async move {
@@ -316,11 +363,16 @@ struct Reading {
     splits: std::vec::IntoIter<Split>,
     current: Option<SendableRecordBatchStream>,
     rows_left: usize,
+    /// What is not asked of the source yet.
+    dynamic: Vec<Arc<dyn PhysicalExpr>>,
     _held: Option<Arc<dyn Held>>,
 }
 
 impl Reading {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        if !self.dynamic.is_empty() {
+            self.narrow().await?;
+        }
         while self.rows_left > 0 {
             let Some(current) = &mut self.current else {
                 let Some(split) = self.splits.next() else {
@@ -341,6 +393,29 @@ impl Reading {
             }
         }
         Ok(None)
+    }
+
+    /// Has the source leave out what joins above would.
+    async fn narrow(&mut self) -> Result<()> {
+        let dynamic = std::mem::take(&mut self.dynamic);
+        let schema = &self.scan.schema;
+        let filters = match &self.scan.query {
+            Some(_) => narrow::conditions(&dynamic, schema, &|place| format!("c{place}")),
+            None => narrow::conditions(&dynamic, schema, &|place| {
+                schema
+                    .fields()
+                    .get(place)
+                    .map(|field| field.name().clone())
+                    .unwrap_or_default()
+            }),
+        };
+        if !filters.is_empty() {
+            let source = self.depots.open(&self.scan.address.depot).await?;
+            if let Some(narrowed) = source.narrowed(&self.scan, &filters) {
+                self.scan = Arc::new(narrowed);
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, batch: RecordBatch) -> RecordBatch {

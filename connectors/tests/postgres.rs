@@ -16,6 +16,8 @@ mod faults;
 mod health;
 #[path = "postgres/parallel.rs"]
 mod parallel;
+#[path = "postgres/pushdown.rs"]
+mod pushdown;
 #[path = "postgres/scans.rs"]
 mod scans;
 #[path = "postgres/server.rs"]

@@ -450,6 +450,10 @@ impl QueryPlanner for Planner {
     }
 }
 
+/// The most keys, and bytes of them, that one side of a join tells the other as a list.
+const MOST_KEYS: usize = 10_000;
+const MOST_KEY_BYTES: usize = 1 << 20;
+
 /// The planner's and executor's settings; users cannot change them.
 fn settings(config: SessionConfig, wire: &Wire) -> SessionConfig {
     let depots = Arc::clone(wire.depots());
@@ -458,6 +462,9 @@ fn settings(config: SessionConfig, wire: &Wire) -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false);
     let options = config.options_mut();
+    // A list of keys that one side of a join has is worth more to a database than their range.
+    options.optimizer.hash_join_inlist_pushdown_max_distinct_values = MOST_KEYS;
+    options.optimizer.hash_join_inlist_pushdown_max_size = MOST_KEY_BYTES;
     options.sql_parser.collect_spans = true;
     options.execution.collect_statistics = true;
     config

@@ -27,6 +27,7 @@ mod policies;
 mod postgres;
 mod private_postgres;
 mod prompt;
+mod pushdown;
 mod reload;
 mod resources;
 mod spill;

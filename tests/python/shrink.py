@@ -14,13 +14,13 @@ ATTEMPTS = 400
 CLAUSES = ["where", "having", "order", "limit", "offset", "distinct", "group", "qualify", "with_", "with", "filter"]
 
 
-def without(tree, node, change):
+def without(tree, node, change, dialect):
     """The statement in which one node is changed, or None where that makes no sense."""
     copy = tree.copy()
     twin = next((theirs for ours, theirs in zip(tree.walk(), copy.walk()) if ours is node), None)
     try:
         changed = change(twin)
-        return None if changed is False else (changed if twin is copy and isinstance(changed, exp.Expression) else copy).sql(dialect="trino")
+        return None if changed is False else (changed if twin is copy and isinstance(changed, exp.Expression) else copy).sql(dialect=dialect)
     except Exception:  # noqa: BLE001 - whatever the tree cannot be is no candidate
         return None
 
@@ -72,25 +72,25 @@ def changes(node):
             yield lambda node, index=index: node.set("expressions", node.expressions[:index] + node.expressions[index + 1:])
 
 
-def candidates(sql):
-    tree = sqlglot.parse_one(sql, dialect="trino")
+def candidates(sql, dialect):
+    tree = sqlglot.parse_one(sql, dialect=dialect)
     seen = {sql}
     for node in tree.walk():
         for change in changes(node):
-            candidate = without(tree, node, change)
+            candidate = without(tree, node, change, dialect)
             if candidate and candidate not in seen and len(candidate) < len(sql):
                 seen.add(candidate)
                 yield candidate
 
 
-def smallest(sql, shows):
+def smallest(sql, shows, dialect="trino"):
     """The smallest statement found for which `shows` is true, given one for which it is."""
     attempts = 0
     progress = True
     while progress and attempts < ATTEMPTS:
         progress = False
         try:
-            found = list(candidates(sql))
+            found = list(candidates(sql, dialect))
         except sqlglot.errors.SqlglotError:
             return sql
         # The shortest first: what leaves out most.

@@ -301,6 +301,16 @@ impl Dialect for PostgresDialect {
         Some(Value::condition(operator(&bytewise(value)?, "~~", &pattern.sql)))
     }
 
+    fn letters(&self, value: &Value, are_small: bool) -> Option<(Value, String)> {
+        let function = if are_small { "lower" } else { "upper" };
+        let sql = format!("pg_catalog.{function}({})", bytewise(value)?);
+        let others = format!(
+            "(pg_catalog.octet_length({}) OPERATOR(pg_catalog.<>) pg_catalog.length({}))",
+            value.sql, value.sql
+        );
+        Some((Value::new(sql, DataType::Utf8View, Form::Text { own: false }), others))
+    }
+
     fn call(&self, name: &str, arguments: &[Value], to: &DataType) -> Option<Value> {
         let text = |sql: String| {
             let is_text = plain(to) == DataType::Utf8View;

@@ -107,6 +107,9 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// `LIKE` with a constant pattern, whose escape is the backslash.
     fn like(&self, value: &Value, pattern: &str) -> Option<Value>;
 
+    /// A text in small or capital letters, where it has letters of ASCII only, and the condition that a text has others.
+    fn letters(&self, value: &Value, are_small: bool) -> Option<(Value, String)>;
+
     /// A function by the name that DataFusion has for it.
     fn call(&self, name: &str, arguments: &[Value], to: &DataType) -> Option<Value>;
 

@@ -214,6 +214,7 @@ impl PushDown<'_> {
             dialect,
             schema: &whole,
             columns: &columns,
+            unless: None,
         };
         for filter in scan.filters.iter().flat_map(split_conjunction) {
             let known = ScanFilter::from_expr(filter, &schema);
@@ -298,6 +299,7 @@ fn scope<'a>(input: &'a Grown, schema: &'a DFSchema) -> Scope<'a> {
         dialect: input.dialect,
         schema,
         columns: &input.select.outputs,
+        unless: None,
     }
 }
 
@@ -313,7 +315,12 @@ fn filter(node: &Filter, input: &Grown) -> Result<Taken> {
         for predicate in split_conjunction(&node.predicate) {
             match scope.condition(predicate) {
                 Some(condition) => there.push((condition, share(predicate))),
-                None => here.push(predicate.clone()),
+                None => {
+                    here.push(predicate.clone());
+                    if let Some(condition) = scope.weaker(predicate) {
+                        there.push((condition, share(predicate)));
+                    }
+                }
             }
         }
     }
@@ -402,6 +409,7 @@ fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
         dialect,
         schema,
         columns,
+        unless: None,
     };
     let (scope_left, scope_right) = (side(schema_left, &outputs_left), side(schema_right, &outputs_right));
     let mut conditions = Vec::new();

@@ -9,11 +9,13 @@
 mod cost;
 mod dialect;
 mod grow;
+mod narrowed;
 mod node;
 mod select;
 mod translate;
 
 pub(crate) use dialect::{Aggregation, Dialect, Form, Relation, Value, plain};
 pub use grow::PushDown;
+pub(crate) use narrowed::narrowed;
 pub use node::RemotePlanner;
 pub use select::RemoteQuery;

@@ -25,6 +25,8 @@ pub struct RemoteQuery {
     pub divisible: bool,
     /// Whether no LIMIT can be put at its end.
     pub limited: bool,
+    /// What stands before and after all that, when a condition was found later.
+    pub around: Option<(String, String)>,
 }
 
 impl RemoteQuery {
@@ -37,6 +39,9 @@ impl RemoteQuery {
             sql.push_str(condition);
         }
         sql.push_str(&self.rest);
+        if let Some((before, after)) = &self.around {
+            sql = format!("{before}{sql}{after}");
+        }
         if let Some(limit) = limit {
             push_limit(&mut sql, limit);
         }
@@ -154,6 +159,7 @@ impl Select {
             rest,
             divisible: matches!(self.from, From::Table(_)) && self.groups.is_none() && self.limit.is_none(),
             limited: self.limit.is_some(),
+            around: None,
         }
     }
 

@@ -3,6 +3,8 @@
 //! In: an expression over the columns of a node. Out: the value in the source's SQL that it is, or nothing. What operators and functions mean there is the
 //! dialect's to say; here is only what means the same in every SQL.
 
+use std::cell::RefCell;
+
 use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, Between, Case, InList, Like, ScalarFunction};
@@ -15,11 +17,16 @@ const DEEPEST: usize = 64;
 /// Longer lists of constants are.
 const LONGEST_LIST: usize = 20_000;
 
+/// Conditions under which a text does not mean the same.
+pub(super) type Unless = RefCell<Vec<String>>;
+
 /// The columns that expressions are about, and what they are called in the source.
 pub(super) struct Scope<'a> {
     pub(super) dialect: &'static dyn Dialect,
     pub(super) schema: &'a DFSchema,
     pub(super) columns: &'a [Value],
+    /// Where a value may be one that is right for most rows, the conditions for the others.
+    pub(super) unless: Option<&'a Unless>,
 }
 
 impl Scope<'_> {
@@ -31,6 +38,28 @@ impl Scope<'_> {
     /// The condition that an expression is.
     pub(super) fn condition(&self, expr: &Expr) -> Option<String> {
         self.value(expr).filter(Value::is_condition).map(|value| value.sql)
+    }
+
+    /// A condition that holds wherever an expression does, and for some rows more: for a source to leave out most of what is decided here. It may be the
+    /// expression itself only where [`Scope::condition`] finds it.
+    pub(super) fn weaker(&self, expr: &Expr) -> Option<String> {
+        let unless = Unless::default();
+        let scope = Scope {
+            unless: Some(&unless),
+            ..*self
+        };
+        let condition = scope.condition(expr)?;
+        let mut all = vec![condition];
+        all.extend(unless.into_inner());
+        Some(format!("({})", all.join(" OR ")))
+    }
+
+    /// A text in small or capital letters, if it need not be right for all rows.
+    fn letters(&self, value: &Value, are_small: bool) -> Option<Value> {
+        let unless = self.unless?;
+        let (value, others) = self.dialect.letters(value, are_small)?;
+        unless.borrow_mut().push(others);
+        Some(value)
     }
 
     fn at(&self, expr: &Expr, deepest: usize) -> Option<Value> {
@@ -113,6 +142,19 @@ impl Scope<'_> {
                 let found = self.dialect.like(&value(expr)?, pattern.try_as_str().flatten()?)?;
                 if *negated { self.not(found) } else { Some(found) }
             }
+            Expr::Like(Like {
+                negated,
+                expr,
+                pattern,
+                escape_char: None | Some('\\'),
+                case_insensitive: true,
+            }) => {
+                let pattern = value(pattern)?.literal?;
+                let pattern = pattern.try_as_str().flatten().filter(|pattern| pattern.is_ascii())?;
+                let letters = self.letters(&value(expr)?, true)?;
+                let found = self.dialect.like(&letters, &pattern.to_ascii_lowercase())?;
+                if *negated { self.not(found) } else { Some(found) }
+            }
             Expr::Case(case) => self.case(case, deepest),
             Expr::Cast(cast) => self.dialect.cast(value(&cast.expr)?, cast.field.data_type()),
             Expr::ScalarFunction(function) => self.function(expr, function, deepest),
@@ -178,6 +220,8 @@ impl Scope<'_> {
             ("checked_add", [left, right]) => self.dialect.arithmetic(Operator::Plus, left, right, &to),
             ("checked_subtract", [left, right]) => self.dialect.arithmetic(Operator::Minus, left, right, &to),
             ("checked_multiply", [left, right]) => self.dialect.arithmetic(Operator::Multiply, left, right, &to),
+            ("lower", [value]) => self.letters(value, true),
+            ("upper", [value]) => self.letters(value, false),
             (name, arguments) => self.dialect.call(name, arguments, &to),
         }
     }

@@ -1,0 +1,308 @@
+//! What a join has learnt of its keys before the other side is read, and what subqueries have found.
+//!
+//! In: DataFusion's dynamic filters and conditions with subqueries, expressions over the columns of a leaf that are known while the query runs. Out: the conditions that they are when the leaf
+//! begins to read, as far as a source may know them: lists of values and ranges. The join above still decides about every row, so what cannot be said to the
+//! source is left out.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{ColumnarValue, Operator};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{
+    BinaryExpr, CaseExpr, CastExpr, Column, DynamicFilterPhysicalExpr, InListExpr, Literal,
+};
+use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
+use datafusion::physical_expr::utils::collect_columns;
+
+use crate::{Comparison, ScanFilter};
+
+/// Longer lists of values are left to the join; their range is not.
+const MOST_VALUES: usize = 10_000;
+
+/// Whether an expression is one that is known only while the query runs.
+pub(crate) fn is_dynamic(filter: &Arc<dyn PhysicalExpr>) -> bool {
+    filter.is::<DynamicFilterPhysicalExpr>()
+        || filter.is::<ScalarSubqueryExpr>()
+        || filter.children().into_iter().any(is_dynamic)
+}
+
+/// What an expression without columns is now; `None` when that is not known, or NULL.
+fn constant(expr: &Arc<dyn PhysicalExpr>) -> Option<ScalarValue> {
+    if let Some(literal) = expr.downcast_ref::<Literal>() {
+        return Some(literal.value().clone()).filter(|value| !value.is_null());
+    }
+    let has_columns = |expr: &Arc<dyn PhysicalExpr>| !collect_columns(expr).is_empty();
+    if has_columns(expr) || !is_dynamic(expr) {
+        return None;
+    }
+    match expr.evaluate(&RecordBatch::new_empty(Arc::new(Schema::empty()))) {
+        Ok(ColumnarValue::Scalar(value)) if !value.is_null() => Some(value),
+        _ => None,
+    }
+}
+
+/// The conditions that must hold for rows of a leaf, by what is known now. `named` says what the filters call a column, by its place.
+pub(crate) fn conditions(
+    filters: &[Arc<dyn PhysicalExpr>],
+    schema: &Schema,
+    named: &dyn Fn(usize) -> String,
+) -> Vec<ScanFilter> {
+    let translating = Translating { schema, named };
+    let mut found = Vec::new();
+    for filter in filters {
+        translating.all(filter, &mut found);
+    }
+    found
+}
+
+struct Translating<'a> {
+    schema: &'a Schema,
+    named: &'a dyn Fn(usize) -> String,
+}
+
+impl Translating<'_> {
+    /// Every part of a conjunction that can be said.
+    fn all(&self, expr: &Arc<dyn PhysicalExpr>, found: &mut Vec<ScanFilter>) {
+        if let Some(dynamic) = expr.downcast_ref::<DynamicFilterPhysicalExpr>() {
+            if let Ok(current) = dynamic.current() {
+                self.all(&current, found);
+            }
+            return;
+        }
+        match expr.downcast_ref::<BinaryExpr>() {
+            Some(both) if *both.op() == Operator::And => {
+                self.all(both.left(), found);
+                self.all(both.right(), found);
+            }
+            _ => found.extend(self.one(expr).filter(|filter| *filter != ScanFilter::All(Vec::new()))),
+        }
+    }
+
+    fn one(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<ScanFilter> {
+        if let Some(dynamic) = expr.downcast_ref::<DynamicFilterPhysicalExpr>() {
+            return self.one(&dynamic.current().ok()?);
+        }
+        if let Some(literal) = expr.downcast_ref::<Literal>() {
+            return match literal.value() {
+                ScalarValue::Boolean(Some(true)) => Some(ScanFilter::All(Vec::new())),
+                ScalarValue::Boolean(_) => Some(ScanFilter::Any(Vec::new())),
+                _ => None,
+            };
+        }
+        if let Some(list) = expr.downcast_ref::<InListExpr>() {
+            if list.negated() || list.list().len() > MOST_VALUES {
+                return None;
+            }
+            let place = self.place(list.expr())?;
+            let values: Option<Vec<ScalarValue>> = (list.list().iter())
+                // NULL is found by no comparison, and a number that is too large for the column is not in it.
+                .filter(|value| !value.downcast_ref::<Literal>().is_some_and(|literal| literal.value().is_null()))
+                .filter(|value| !self.is_beyond(value, place))
+                .map(|value| self.value(value, place))
+                .collect();
+            return Some(ScanFilter::OneOf {
+                column: (self.named)(place),
+                values: values?,
+            });
+        }
+        // Each partition of a join has its own part of the keys.
+        if let Some(parts) = expr.downcast_ref::<CaseExpr>() {
+            let results = parts.when_then_expr().iter().map(|(_, then)| then);
+            let results: Option<Vec<ScanFilter>> =
+                results.chain(parts.else_expr()).map(|part| self.every(part)).collect();
+            return results.map(either);
+        }
+        let binary = expr.downcast_ref::<BinaryExpr>()?;
+        match binary.op() {
+            Operator::And => self.every(expr),
+            Operator::Or => Some(either(vec![self.every(binary.left())?, self.every(binary.right())?])),
+            operator => {
+                let comparison = Comparison::from_operator(*operator)?;
+                let (place, comparison, value) = match (self.place(binary.left()), self.place(binary.right())) {
+                    (Some(place), None) => (place, comparison, binary.right()),
+                    (None, Some(place)) => (place, comparison.swapped(), binary.left()),
+                    _ => return None,
+                };
+                Some(ScanFilter::Compare {
+                    column: (self.named)(place),
+                    comparison,
+                    value: self.value(value, place)?,
+                })
+            }
+        }
+    }
+
+    /// A conjunction as one condition, without the parts that cannot be said; `None` when none can.
+    fn every(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<ScanFilter> {
+        let mut found = Vec::new();
+        self.all(expr, &mut found);
+        match found.len() {
+            0 => self.one_without_parts(expr),
+            1 => found.pop(),
+            _ => Some(ScanFilter::All(found)),
+        }
+    }
+
+    /// `true` is a condition, too, where it is one of several.
+    fn one_without_parts(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<ScanFilter> {
+        let literal = expr.downcast_ref::<Literal>()?;
+        (*literal.value() == ScalarValue::Boolean(Some(true))).then(|| ScanFilter::All(Vec::new()))
+    }
+
+    /// Which column it is; a whole number that was made wider is the same number.
+    fn place(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+        if let Some(column) = expr.downcast_ref::<Column>() {
+            return Some(column.index());
+        }
+        let cast = expr.downcast_ref::<CastExpr>()?;
+        let place = cast.expr().downcast_ref::<Column>()?.index();
+        let from = self.schema.fields().get(place)?.data_type();
+        let is_wider = |width: Option<u8>, to: Option<u8>| width.is_some() && width <= to;
+        is_wider(width(from), width(cast.cast_type())).then_some(place)
+    }
+
+    /// Whether a constant is a whole number that its column cannot hold.
+    fn is_beyond(&self, expr: &Arc<dyn PhysicalExpr>, place: usize) -> bool {
+        let data_type = self.schema.fields().get(place).map(|field| field.data_type());
+        match (constant(expr), data_type) {
+            (Some(value), Some(to)) if width(&value.data_type()).is_some() && width(to).is_some() => {
+                value.cast_to(to).is_err()
+            }
+            _ => false,
+        }
+    }
+
+    /// A constant of the column's type.
+    fn value(&self, expr: &Arc<dyn PhysicalExpr>, place: usize) -> Option<ScalarValue> {
+        let value = constant(expr)?;
+        let data_type = self.schema.fields().get(place)?.data_type();
+        match value.data_type() == *data_type {
+            true => Some(value),
+            false if width(&value.data_type()).is_some() && width(data_type).is_some() => {
+                value.cast_to(data_type).ok().filter(|value| !value.is_null())
+            }
+            false => {
+                value.try_as_str().flatten()?;
+                value.cast_to(data_type).ok()
+            }
+        }
+    }
+}
+
+/// How many bytes a whole number with a sign has.
+fn width(data_type: &DataType) -> Option<u8> {
+    match data_type {
+        DataType::Int8 => Some(1),
+        DataType::Int16 => Some(2),
+        DataType::Int32 => Some(4),
+        DataType::Int64 => Some(8),
+        _ => None,
+    }
+}
+
+/// At least one of these; lists of values of one column become one list.
+fn either(parts: Vec<ScanFilter>) -> ScanFilter {
+    let mut lists: Vec<(String, Vec<ScalarValue>)> = Vec::new();
+    let mut others = Vec::new();
+    for part in parts {
+        match part {
+            // None of nothing.
+            ScanFilter::Any(none) if none.is_empty() => {}
+            ScanFilter::OneOf { column, values } => match lists.iter_mut().find(|(known, _)| *known == column) {
+                Some((_, known)) => known.extend(values),
+                None => lists.push((column, values)),
+            },
+            other => others.push(other),
+        }
+    }
+    let lists = lists
+        .into_iter()
+        .map(|(column, values)| ScanFilter::OneOf { column, values });
+    let mut all: Vec<ScanFilter> = lists.chain(others).collect();
+    match all.len() {
+        1 => all.pop().unwrap_or(ScanFilter::Any(Vec::new())),
+        _ => ScanFilter::Any(all),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Field;
+    use datafusion::physical_expr::expressions::{binary, cast, in_list, lit};
+
+    use super::*;
+
+    fn schema() -> Schema {
+        Schema::new(vec![
+            Field::new("id", DataType::Int64, true),
+            Field::new("name", DataType::Utf8View, true),
+        ])
+    }
+
+    fn column(name: &str, place: usize) -> Arc<dyn PhysicalExpr> {
+        Arc::new(Column::new(name, place))
+    }
+
+    fn check(filter: Arc<dyn PhysicalExpr>, expected: &[&str]) {
+        let schema = schema();
+        let found = conditions(&[filter], &schema, &|place| schema.field(place).name().clone());
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_can_be_said_is_said_and_the_rest_left_out() {
+        let schema = schema();
+        let (id, name) = (column("id", 0), column("name", 1));
+        let compare = |left: &Arc<dyn PhysicalExpr>, op, right| binary(Arc::clone(left), op, right, &schema).unwrap();
+        let low = compare(&id, Operator::GtEq, lit(3_i64));
+        let high = compare(&id, Operator::LtEq, lit(9_i64));
+        let range = compare(&low, Operator::And, Arc::clone(&high));
+        let sum = compare(&compare(&id, Operator::Plus, lit(1_i64)), Operator::Eq, lit(2_i64));
+        check(Arc::clone(&range), &["id >= 3", "id <= 9"]);
+        check(compare(&sum, Operator::And, Arc::clone(&high)), &["id <= 9"]);
+        check(compare(&sum, Operator::Or, Arc::clone(&high)), &[]);
+        check(lit(true), &[]);
+        check(lit(false), &["()"]);
+        let texts = vec![lit("a"), lit(ScalarValue::Utf8(None)), lit("b")];
+        let names = in_list(Arc::clone(&name), texts, &false, &schema).unwrap();
+        check(Arc::clone(&names), &["name IN (a, b)"]);
+        check(
+            compare(&names, Operator::Or, Arc::clone(&high)),
+            &["(name IN (a, b) OR id <= 9)"],
+        );
+        let dynamic = DynamicFilterPhysicalExpr::new(vec![Arc::clone(&id)], lit(true));
+        dynamic.update(range).unwrap();
+        check(Arc::new(dynamic), &["id >= 3", "id <= 9"]);
+        let part = |values: &[i64]| {
+            let values = values.iter().map(|value| lit(*value)).collect();
+            in_list(Arc::clone(&id), values, &false, &schema).unwrap()
+        };
+        let small = Schema::new(vec![Field::new("n", DataType::Int32, true)]);
+        let wider = cast(column("n", 0), &small, DataType::Int64).unwrap();
+        let filter = in_list(Arc::clone(&wider), vec![lit(5_i64), lit(1_i64 << 40)], &false, &small).unwrap();
+        let found = conditions(&[filter], &small, &|_| "n".to_owned());
+        let expected = ScanFilter::OneOf {
+            column: "n".to_owned(),
+            values: vec![ScalarValue::Int32(Some(5))],
+        };
+        assert_eq!(found, [expected]);
+        let beyond = binary(wider, Operator::Lt, lit(1_i64 << 40), &small).unwrap();
+        assert_eq!(conditions(&[beyond], &small, &|_| "n".to_owned()), []);
+        let parts = CaseExpr::try_new(
+            Some(lit(0_i64)),
+            vec![
+                (lit(0_i64), part(&[1, 2])),
+                (lit(1_i64), lit(false)),
+                (lit(2_i64), part(&[7])),
+            ],
+            Some(lit(false)),
+        );
+        check(Arc::new(parts.unwrap()), &["id IN (1, 2, 7)"]);
+        let open = CaseExpr::try_new(Some(lit(0_i64)), vec![(lit(0_i64), part(&[1]))], Some(lit(true)));
+        check(Arc::new(open.unwrap()), &["(id IN (1) OR ())"]);
+    }
+}

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::depots::Shared;
 use crate::health::{Admitted, Health, Outcome, Probe};
-use crate::{Error, ErrorKind, Result, Scan, Source, Split, Writer};
+use crate::{Error, ErrorKind, Result, Scan, ScanFilter, Source, Split, Writer};
 
 /// What is asked about datasets is answered in milliseconds, or in seconds where files are looked into.
 const LONGEST_ANSWER: Duration = Duration::from_secs(300);
@@ -147,6 +147,10 @@ impl Source for Watched {
         let admitted = self.watch.health.admit()?;
         let rows = self.source.read(scan, split, context)?;
         Ok(watched(rows, scan, self.watch.clone(), admitted))
+    }
+
+    fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+        self.source.narrowed(scan, filters)
     }
 
     fn distributable(&self) -> bool {

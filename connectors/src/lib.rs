@@ -54,7 +54,7 @@ pub use files::{DepotStore, decode_file_scan, encode_file_scan};
 pub use health::{DepotHealth, DepotState};
 pub use leaf::{LeafSource, leaf_addresses};
 pub use postgres::CopyDecoder;
-pub use remote::{PushDown, RemotePlanner, RemoteQuery};
+pub use remote::{PushDown, RemotePlanner, RemoteQuery, TableOf};
 pub use remote_table::RemoteTable;
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};

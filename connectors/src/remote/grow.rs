@@ -30,11 +30,14 @@ use crate::{RemoteTable, ScanFilter, Split};
 const SHARE_EQUAL: f64 = 0.1;
 const SHARE_OTHER: f64 = 0.33;
 
+/// Finds a table inside a table.
+pub type TableOf<'a> = &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync);
+
 /// The rule, and what it is told of a statement.
 #[derive(Clone, Copy)]
 pub struct PushDown<'a> {
     /// Finds the table of a source that nothing governs inside the table that a plan reads, if it is one.
-    pub table_of: &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync),
+    pub table_of: TableOf<'a>,
     /// Whether a depot is to do all that it can, whatever it costs.
     pub is_eager: &'a (dyn Fn(&str) -> bool + Sync),
 }

@@ -113,6 +113,14 @@ async fn names(subject: &Subject) -> Check {
         source.datasets("no such collection").await?.is_empty(),
         "a collection that is not there has datasets",
     )?;
+    if let Some(listed) = source.listing().await? {
+        let mut each = Vec::new();
+        for collection in source.collections().await? {
+            let datasets = source.datasets(&collection).await?;
+            each.push((collection, datasets));
+        }
+        expect(listed == each, "everything at once is not what each collection has")?;
+    }
     let session = subject.session();
     // Asked for together, tables have the columns that each has when it is opened.
     let mut asked = datasets.clone();

@@ -150,6 +150,10 @@ impl Source for PostgresSource {
         catalog::tables(&self.database, collection).await
     }
 
+    async fn listing(&self) -> Result<Option<Vec<(String, Vec<String>)>>> {
+        listing::listing(&self.database).await.map(Some)
+    }
+
     async fn dataset(
         &self,
         collection: &str,

@@ -11,6 +11,7 @@ mod bad_input;
 mod cli;
 mod demo;
 mod denied_columns;
+mod depots;
 mod flight_sql;
 mod governance;
 mod governed_data;

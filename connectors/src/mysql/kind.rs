@@ -71,7 +71,7 @@ impl Declared<'_> {
             "bigint" => whole(Kind::Int64, Kind::UInt64),
             "float" => Kind::Float32,
             "double" => Kind::Float64,
-            "decimal" => self.decimal().unwrap_or_else(|| Kind::Unknown(full)),
+            "decimal" => self.decimal().unwrap_or(Kind::Unknown(full)),
             "bit" if self.precision == Some(1) || full == "bit(1)" => Kind::Boolean,
             "bit" => Kind::Bits,
             "year" => Kind::Year,

@@ -261,6 +261,12 @@ async fn what_means_the_same_is_done_by_postgresql() {
             "SELECT id FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE b.a_id = a.id)",
             &["NOT EXISTS"],
         ),
+        ("SELECT avg(n), avg(small), n FROM a GROUP BY n", &["/"]),
+        ("SELECT avg(n) FROM a WHERE id > 1000", &["/"]),
+        (
+            "SELECT s, count(*) FROM (SELECT s, id FROM a UNION ALL SELECT t, a_id FROM b WHERE w > 5 UNION ALL SELECT odd, 3 FROM a) AS u GROUP BY s",
+            &["UNION ALL"],
+        ),
         (
             "SELECT t, count(*) FROM (SELECT t, a_id, sum(w) AS w FROM b GROUP BY t, a_id) AS x WHERE w > 10 GROUP BY t",
             &["FROM SELECT"],
@@ -280,7 +286,7 @@ async fn what_may_mean_something_else_is_not() {
         "SELECT id / 2, d / 3, id % 7 FROM a",
         "SELECT id FROM a WHERE s SIMILAR TO 'a%'",
         "SELECT id FROM a WHERE s LIKE 'a\\%'",
-        "SELECT avg(id) FROM a",
+        "SELECT avg(id), avg(f) FROM a",
         "SELECT sum(big) FROM a",
         "SELECT reverse(s) FROM a",
         "SELECT id FROM a ORDER BY f, id LIMIT 3",

@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn lengths_are_read_as_they_are_written() {
-        for length in [0, 1, 0xfa, 0xfb, 0xfc, 0xff, 0x100, 0xffff, 0x1_0000, 0x1_00_0000] {
+        for length in [0, 1, 0xfa, 0xfb, 0xfc, 0xff, 0x100, 0xffff, 0x1_0000, 0x0100_0000] {
             let mut bytes = Vec::new();
             push_lenenc_bytes(&mut bytes, &vec![1; length]);
             bytes.push(9);

@@ -129,6 +129,7 @@ impl Shared {
             health,
             timeouts: depot.timeouts,
             depots: Arc::downgrade(self),
+            as_a_whole: connector.fails_as_a_whole(),
         };
         let attempt = state.next_attempt;
         state.next_attempt += 1;

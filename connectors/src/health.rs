@@ -189,7 +189,7 @@ impl Health {
         let (state, failure) = match outcome {
             Outcome::Answered => (DepotState::Ready, None),
             Outcome::Interrupted(error) => (DepotState::Degraded, Some(error)),
-            Outcome::Failed(error) => match error.kind {
+            Outcome::Failed(error) | Outcome::Again(error) => match error.kind {
                 ErrorKind::Busy => (DepotState::Degraded, Some(error)),
                 _ => (DepotState::Unreachable, Some(error)),
             },
@@ -289,8 +289,10 @@ pub(crate) enum Outcome<'a> {
     Answered,
     /// It failed to.
     Failed(&'a Error),
-    /// It answered, and what it said broke off.
+    /// It answered, and what it said broke off, or a part of it could not be reached.
     Interrupted(&'a Error),
+    /// It failed still, when it was looked after.
+    Again(&'a Error),
 }
 
 impl<'a> Outcome<'a> {

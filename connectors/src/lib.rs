@@ -94,6 +94,11 @@ pub trait Connector: Debug + Send + Sync {
         true
     }
 
+    /// Whether a dataset that cannot be reached means that none can. In object stores each file is asked for by itself, and may fail by itself.
+    fn fails_as_a_whole(&self) -> bool {
+        true
+    }
+
     /// What is wrong with a depot's settings beyond what [`Connector::parameters`] says. Does no IO.
     fn check(&self, _depot: &Depot) -> Vec<Problem> {
         Vec::new()

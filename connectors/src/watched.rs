@@ -33,10 +33,23 @@ pub(crate) struct Watch {
     pub(crate) health: Arc<Health>,
     pub(crate) timeouts: Timeouts,
     pub(crate) depots: Weak<Shared>,
+    /// Whether a dataset that cannot be reached means that none can.
+    pub(crate) as_a_whole: bool,
+}
+
+tokio::task_local! {
+    /// Set where a depot is looked after in the background.
+    static LOOKING_AFTER: ();
 }
 
 impl Watch {
     pub(crate) fn note(&self, outcome: Outcome<'_>, admitted: Option<&mut Admitted>) {
+        let tries = admitted.as_ref().is_some_and(|admitted| admitted.tries());
+        let outcome = match outcome {
+            // Only failures that somebody met make others fail at once.
+            Outcome::Failed(error) if !tries && LOOKING_AFTER.try_with(|()| ()).is_ok() => Outcome::Again(error),
+            outcome => outcome,
+        };
         // Where nothing runs nobody can look after it; the next call does.
         let Ok(runtime) = Handle::try_current() else {
             self.health.note(outcome, admitted);
@@ -53,6 +66,13 @@ impl Watch {
         Error::new(&self.depot, kind, message)
     }
 
+    fn of_part<'a, T>(&self, result: &'a Result<T>) -> Outcome<'a> {
+        match Outcome::of_part(result) {
+            Outcome::Failed(error) if !self.as_a_whole => Outcome::Interrupted(error),
+            outcome => outcome,
+        }
+    }
+
     /// Asks the depot something about its datasets.
     async fn ask<T>(&self, asking: impl Future<Output = Result<T>>, about_whole: bool) -> Result<T> {
         let mut admitted = self.health.admit()?;
@@ -63,7 +83,7 @@ impl Watch {
         };
         let outcome = match about_whole {
             true => Outcome::of_whole(&result),
-            false => Outcome::of_part(&result),
+            false => self.of_part(&result),
         };
         self.note(outcome, Some(&mut admitted));
         result
@@ -84,7 +104,7 @@ async fn look_after(watch: Watch) {
         }
         // What comes of it is noted where it is met.
         if let Ok(source) = depots.open(&watch.depot).await {
-            let _ = source.collections().await;
+            let _ = LOOKING_AFTER.scope((), source.collections()).await;
         }
     }
 }
@@ -139,7 +159,7 @@ impl Source for Watched {
             Ok(found) => found,
             Err(_) => Err(self.watch.too_slow(ErrorKind::Unreachable, "it did not answer", limit)),
         };
-        self.watch.note(Outcome::of_part(&found), Some(&mut admitted));
+        self.watch.note(self.watch.of_part(&found), Some(&mut admitted));
         found
     }
 

@@ -169,8 +169,7 @@ fn look(plan: &Arc<dyn ExecutionPlan>, statements: &mut Vec<String>, nodes: &mut
         statements.push(
             text.replace("pg_catalog.", "")
                 .replace("OPERATOR(", "")
-                .replace(')', "")
-                .replace('(', ""),
+                .replace([')', '('], ""),
         );
     }
     for child in plan.children() {

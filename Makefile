@@ -2,6 +2,10 @@
 TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/minerva-target)
 VENV := $(TARGET)/test-venv
 AZURITE := 3.37.0
+# Debian's and Ubuntu's packages; the lists of a fresh machine may be old.
+APT := $$(test "$$(id -u)" = 0 || echo sudo) apt-get
+FEW := -y --no-install-recommends
+MARIADB := mariadb-server-core mariadb-client-core
 export CARGO_TARGET_DIR := $(TARGET)
 export MINERVA_TEST_PYTHON := $(VENV)/bin/python
 
@@ -17,14 +21,14 @@ test: $(VENV)/ready $(VENV)/azurite/$(AZURITE) postgresql mariadb
 # The tests start a private PostgreSQL: only its programs are needed, and on Debian and Ubuntu they are installed if there are none.
 postgresql:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || test -n "$$MINERVA_TEST_POSTGRES" || \
-	  $$(test "$$(id -u)" = 0 || echo sudo) apt-get install -y --no-install-recommends postgresql || \
+	  { $(APT) install $(FEW) postgresql || { $(APT) update && $(APT) install $(FEW) postgresql; }; } || \
 	  { echo "the tests need PostgreSQL's programs; install them, or name their folder in MINERVA_TEST_POSTGRES" >&2; exit 1; }
 
 # The same of MariaDB. These packages have the programs and no service that would be started.
 mariadb:
 	@{ command -v mariadbd >/dev/null || test -x /usr/sbin/mariadbd; } && command -v mariadb-install-db >/dev/null && command -v mariadb >/dev/null || \
 	  test -n "$$MINERVA_TEST_MARIADB" || \
-	  $$(test "$$(id -u)" = 0 || echo sudo) apt-get install -y --no-install-recommends mariadb-server-core mariadb-client-core || \
+	  { $(APT) install $(FEW) $(MARIADB) || { $(APT) update && $(APT) install $(FEW) $(MARIADB); }; } || \
 	  { echo "the tests need MariaDB's programs; install them, or name their folder in MINERVA_TEST_MARIADB" >&2; exit 1; }
 
 # What needs no DataFusion builds in seconds.

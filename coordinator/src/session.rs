@@ -394,6 +394,7 @@ impl Templates {
                 .with_aggregate_functions(aggregates())
                 .with_analyzer_rules(optimizer::analyzer_rules())
                 .with_optimizer_rules(optimizer::rules())
+                .with_physical_optimizer_rules(optimizer::physical_rules())
                 .with_physical_optimizer_rule(Arc::new(PaceJoins))
                 .with_query_planner(Arc::new(Planner))
         };

@@ -167,3 +167,27 @@ fn a_subquery_as_a_value_has_one_row() {
         ["false"]
     );
 }
+
+/// Filters above a join belong to a side, though both have a column of that name.
+#[test]
+fn a_filter_above_an_outer_join_stays_on_its_side() {
+    let minerva = minerva();
+    let a = "(VALUES (1, 'x'), (2, 'x'), (3, NULL)) AS a(k, at)";
+    let b = "(VALUES (1, NULL, 0), (3, 'y', 0), (9, 'y', 0), (2, 'z', 0), (1, 'q', 5)) AS b(k, at, n)";
+    for join in ["FULL", "RIGHT"] {
+        for filter in [
+            "upper(a.at) IS NOT NULL",
+            "CASE WHEN a.at IS NULL THEN false ELSE true END",
+            "a.at IS NOT DISTINCT FROM 'x'",
+        ] {
+            let sql = format!(
+                "SELECT coalesce(b.at, 'none') AS c FROM {a} {join} JOIN {b} ON a.k = b.k WHERE b.n IN (0) AND {filter} ORDER BY c"
+            );
+            assert_eq!(minerva.rows(None, &sql), ["none", "z"], "{sql}");
+        }
+        let sql = format!(
+            "SELECT count(*) FROM {a} {join} JOIN {b} ON a.k = b.k WHERE b.n < 3 AND a.at IS DISTINCT FROM 'x'"
+        );
+        assert_eq!(minerva.rows(None, &sql), ["2"], "{sql}");
+    }
+}

@@ -1,19 +1,24 @@
-//! The optimizer: DataFusion's rules, one of them guarded, a rule that keeps whole numbers from wrapping around, and the rule that lets
-//! leakproof predicates through a policy's barrier.
+//! The optimizer: DataFusion's rules, some of them guarded against wrong answers, a rule that keeps whole numbers from wrapping around, and the rule
+//! that lets leakproof predicates through a policy's barrier.
 //!
 //! Out: the rules in their order. Deliberately absent: anything that enforces a policy; every rule here may be skipped without harm.
 
 mod checked;
+mod filters_by_place;
 mod in_lists;
 mod multisets;
 mod single_rows;
 
 use std::sync::Arc;
 
-use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
+use datafusion::{
+    optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule},
+    physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
+};
 use minerva_policy::PushLeakproofThroughBarrier;
 
 use checked::CheckArithmetic;
+use filters_by_place::PushFiltersByPlace;
 use in_lists::GuardedSimplify;
 use multisets::CountMultisets;
 use single_rows::ExpectOneRow;
@@ -34,6 +39,21 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
             "push_down_filter" => {
                 rules.push(rule);
                 rules.push(Arc::new(PushLeakproofThroughBarrier));
+            }
+            _ => rules.push(rule),
+        }
+    }
+    rules
+}
+
+/// The physical optimizer's rules.
+pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = Vec::new();
+    for rule in PhysicalOptimizer::new().rules {
+        match rule.name() {
+            "FilterPushdown" => rules.push(Arc::new(PushFiltersByPlace::of_plans())),
+            "FilterPushdown(Post)" => {
+                rules.push(Arc::new(PushFiltersByPlace::of_running_plans()));
             }
             _ => rules.push(rule),
         }

@@ -191,3 +191,32 @@ fn a_filter_above_an_outer_join_stays_on_its_side() {
         assert_eq!(minerva.rows(None, &sql), ["2"], "{sql}");
     }
 }
+
+#[test]
+fn a_union_with_constants_is_ordered_by_them() {
+    let minerva = minerva();
+    let many = "(SELECT 'a' || CAST(value AS VARCHAR) AS w FROM (SELECT unnest(range(1, 20001)) AS value) r)";
+    let few = "(VALUES (1), (2), (3)) AS f(x)";
+    let union = format!("SELECT -3 AS c0, w AS c1 FROM {many} UNION ALL SELECT 5, 'z' FROM {few}");
+    let sql = format!("SELECT * FROM ({union}) u ORDER BY c0 DESC, c1 LIMIT 2");
+    for _ in 0..10 {
+        assert_eq!(minerva.rows(None, &sql), ["5,z", "5,z"]);
+    }
+    let sql = format!("SELECT * FROM ({union}) u ORDER BY c1 DESC, c0 LIMIT 4");
+    assert_eq!(minerva.rows(None, &sql), ["5,z", "5,z", "5,z", "-3,a9999"]);
+}
+
+#[test]
+fn nan_is_one_group_among_the_first() {
+    let minerva = minerva();
+    let f = "(VALUES ('NaN'), ('1.5'), ('NaN'), ('-Infinity'), ('NaN'), ('2.5')) AS t(w)";
+    let f = format!("(SELECT CAST(w AS DOUBLE) AS f FROM {f}) t");
+    let sql = format!("SELECT DISTINCT f FROM {f} ORDER BY f DESC LIMIT 3");
+    assert_eq!(
+        minerva.rows(None, &format!("SELECT count(*), count(DISTINCT f) FROM ({sql}) s")),
+        ["3,3"]
+    );
+    assert_eq!(minerva.rows(None, &sql), ["NaN", "2.5", "1.5"]);
+    let sql = format!("SELECT f FROM {f} GROUP BY f ORDER BY f LIMIT 10");
+    assert_eq!(minerva.rows(None, &sql).len(), 4);
+}

@@ -8,6 +8,7 @@ mod filters_by_place;
 mod in_lists;
 mod multisets;
 mod single_rows;
+mod top_rows;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use filters_by_place::PushFiltersByPlace;
 use in_lists::GuardedSimplify;
 use multisets::CountMultisets;
 use single_rows::ExpectOneRow;
+use top_rows::{GuardedTopGroups, OrderTopRows};
 
 /// Rules that see the plan as SQL means it, before any other has changed it.
 pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
@@ -52,7 +54,10 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
     for rule in PhysicalOptimizer::new().rules {
         match rule.name() {
             "FilterPushdown" => rules.push(Arc::new(PushFiltersByPlace::of_plans())),
+            "LimitAggregation" => rules.push(Arc::new(GuardedTopGroups::default())),
             "FilterPushdown(Post)" => {
+                // Sorts get the filters that they tell others while they run, and so must have their order before.
+                rules.push(Arc::new(OrderTopRows));
                 rules.push(Arc::new(PushFiltersByPlace::of_running_plans()));
             }
             _ => rules.push(rule),

@@ -207,6 +207,45 @@ fn a_union_with_constants_is_ordered_by_them() {
 }
 
 #[test]
+fn nulls_are_equal_in_no_other_join() {
+    let minerva = minerva();
+    let a = "(VALUES (1, 1), (NULL, 2), (2, NULL)) AS a(x, y)";
+    let b = "(VALUES (1, 1), (NULL, NULL), (2, NULL), (NULL, 2)) AS b(x, y)";
+    let c = "(VALUES (1), (NULL)) AS c(y)";
+    let count = |from: &str| minerva.rows(None, &format!("SELECT count(*) FROM {from}")).concat();
+    assert_eq!(
+        count(&format!(
+            "{a} JOIN {b} ON a.x = b.x JOIN {c} ON b.y IS NOT DISTINCT FROM c.y"
+        )),
+        "2"
+    );
+    assert_eq!(
+        count(&format!(
+            "{a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x JOIN {c} ON b.y = c.y"
+        )),
+        "1"
+    );
+    assert_eq!(
+        count(&format!("{a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x WHERE a.y = b.y")),
+        "2"
+    );
+    assert_eq!(count(&format!("{a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x")), "4");
+    assert_eq!(
+        count(&format!(
+            "{a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x AND a.y IS NOT DISTINCT FROM b.y"
+        )),
+        "3"
+    );
+    let plan = minerva
+        .rows(
+            None,
+            &format!("EXPLAIN SELECT * FROM {a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x"),
+        )
+        .concat();
+    assert!(plan.contains("HashJoinExec"), "{plan}");
+}
+
+#[test]
 fn nan_is_one_group_among_the_first() {
     let minerva = minerva();
     let f = "(VALUES ('NaN'), ('1.5'), ('NaN'), ('-Infinity'), ('NaN'), ('2.5')) AS t(w)";

@@ -7,6 +7,7 @@ mod checked;
 mod filters_by_place;
 mod in_lists;
 mod multisets;
+mod null_keys;
 mod single_rows;
 mod top_rows;
 
@@ -22,6 +23,7 @@ use checked::CheckArithmetic;
 use filters_by_place::PushFiltersByPlace;
 use in_lists::GuardedSimplify;
 use multisets::CountMultisets;
+use null_keys::{GuardedCrossJoins, GuardedJoinKeys};
 use single_rows::ExpectOneRow;
 use top_rows::{GuardedTopGroups, OrderTopRows};
 
@@ -38,6 +40,8 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     for rule in Optimizer::new().rules {
         match rule.name() {
             "simplify_expressions" => rules.push(Arc::new(GuardedSimplify::default())),
+            "eliminate_cross_join" => rules.push(Arc::new(GuardedCrossJoins::default())),
+            "extract_equijoin_predicate" => rules.push(Arc::new(GuardedJoinKeys::default())),
             "push_down_filter" => {
                 rules.push(rule);
                 rules.push(Arc::new(PushLeakproofThroughBarrier));

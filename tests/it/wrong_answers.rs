@@ -246,6 +246,35 @@ fn nulls_are_equal_in_no_other_join() {
 }
 
 #[test]
+fn years_before_nanoseconds_are_compared() {
+    let minerva = minerva();
+    let days = "(VALUES (DATE '2020-05-01'), (DATE '1969-12-31'), (NULL)) AS t(day)";
+    let kept = |predicate: &str| {
+        let year = predicate.replace("YEAR", "date_part('year', CAST(day AS TIMESTAMP))");
+        minerva
+            .rows(None, &format!("SELECT count(*) FROM {days} WHERE {year}"))
+            .concat()
+    };
+    assert_eq!(kept("YEAR > 1600"), "2");
+    assert_eq!(kept("1600 < YEAR"), "2");
+    assert_eq!(kept("YEAR < 2300"), "2");
+    assert_eq!(kept("YEAR <> 1600"), "2");
+    assert_eq!(kept("YEAR IN (1600, 2020)"), "1");
+    assert_eq!(kept("YEAR NOT IN (1600, 2020)"), "1");
+    assert_eq!(kept("YEAR = 2020"), "1");
+    assert_eq!(kept("YEAR = 2262"), "0");
+    assert_eq!(kept("(YEAR = 1600) IS NULL"), "1");
+    assert_eq!(
+        kept(
+            "EXTRACT(YEAR FROM CAST(day AS TIMESTAMP)) > 800 * 2"
+                .replace("YEAR FROM", "year FROM")
+                .as_str()
+        ),
+        "2"
+    );
+}
+
+#[test]
 fn nan_is_one_group_among_the_first() {
     let minerva = minerva();
     let f = "(VALUES ('NaN'), ('1.5'), ('NaN'), ('-Infinity'), ('NaN'), ('2.5')) AS t(w)";

@@ -415,10 +415,10 @@ impl Templates {
     }
 }
 
-/// DataFusion's aggregate functions, with a `sum` that does not wrap around.
+/// DataFusion's aggregate functions, those that give wrong answers replaced.
 fn aggregates() -> Vec<Arc<AggregateUDF>> {
     let mut functions = SessionStateDefaults::default_aggregate_functions();
-    functions.push(minerva_cluster::sum());
+    functions.extend(minerva_cluster::aggregates());
     functions
 }
 

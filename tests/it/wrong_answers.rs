@@ -275,6 +275,35 @@ fn years_before_nanoseconds_are_compared() {
 }
 
 #[test]
+fn running_aggregates_are_ordered_by() {
+    let minerva = minerva();
+    let t = "(VALUES (1, NULL, 'a'), (2, 5, 'a'), (3, 2, 'b'), (4, 9, 'b'), (NULL, 1, 'b')) AS t(k, v, g)";
+    let ordered = |window: &str| {
+        minerva
+            .rows(
+                None,
+                &format!(
+                    "SELECT coalesce(CAST(c AS VARCHAR), 'NULL') FROM (SELECT {window} AS c FROM {t}) s ORDER BY c"
+                ),
+            )
+            .join(" ")
+    };
+    assert_eq!(ordered("max(v) OVER (ORDER BY k)"), "5 5 9 9 NULL");
+    assert_eq!(ordered("min(v) OVER (ORDER BY k)"), "1 2 2 5 NULL");
+    assert_eq!(ordered("sum(v) OVER (ORDER BY k)"), "5 7 16 17 NULL");
+    let frame = "ROWS BETWEEN 1 PRECEDING AND CURRENT ROW";
+    assert_eq!(
+        ordered(&format!("count(*) OVER (PARTITION BY g ORDER BY k {frame})")),
+        "1 1 2 2 2"
+    );
+    assert_eq!(ordered(&format!("count(v) OVER (ORDER BY v {frame})")), "1 1 2 2 2");
+    assert_eq!(
+        ordered(&format!("max(v) OVER (ORDER BY v NULLS FIRST {frame})")),
+        "1 2 5 9 NULL"
+    );
+}
+
+#[test]
 fn nan_is_one_group_among_the_first() {
     let minerva = minerva();
     let f = "(VALUES ('NaN'), ('1.5'), ('NaN'), ('-Infinity'), ('NaN'), ('2.5')) AS t(w)";
@@ -287,4 +316,27 @@ fn nan_is_one_group_among_the_first() {
     assert_eq!(minerva.rows(None, &sql), ["NaN", "2.5", "1.5"]);
     let sql = format!("SELECT f FROM {f} GROUP BY f ORDER BY f LIMIT 10");
     assert_eq!(minerva.rows(None, &sql).len(), 4);
+}
+
+#[test]
+fn extremes_of_groups_may_be_infinite_or_no_number() {
+    let lake = "name: big\nversion: v2alpha\ntype: depot\ndepot: {type: TPCH, tpch: {scale: 0.01}}\n";
+    let values = "SELECT l_linenumber AS g, CAST(CASE l_linenumber WHEN 1 THEN '-Infinity' WHEN 2 THEN 'Infinity' WHEN 3 THEN 'NaN' \
+                  ELSE CASE l_orderkey % 3 WHEN 0 THEN 'NaN' WHEN 1 THEN '1.5' ELSE '-2.5' END END AS FLOATS) AS f FROM big.tpch.lineitem";
+    for workers in [1, 2] {
+        let minerva = Minerva::start(&[("big.yaml", lake)], workers);
+        for kind in ["DOUBLE", "REAL"] {
+            let values = values.replace("FLOATS", kind);
+            let sql = format!("SELECT g, min(f), max(f) FROM ({values}) t WHERE g < 5 GROUP BY g ORDER BY g");
+            let expected = [
+                "1,-Infinity,-Infinity",
+                "2,Infinity,Infinity",
+                "3,NaN,NaN",
+                "4,-2.5,NaN",
+            ];
+            assert_eq!(minerva.rows(None, &sql), expected, "{workers} workers");
+            let whole = minerva.rows(None, &format!("SELECT min(f), max(f) FROM ({values}) t WHERE g = 4"));
+            assert_eq!(whole, ["-2.5,NaN"]);
+        }
+    }
 }

@@ -340,3 +340,18 @@ fn extremes_of_groups_may_be_infinite_or_no_number() {
         }
     }
 }
+
+#[test]
+fn statements_that_once_failed() {
+    let minerva = minerva();
+    let t = "(VALUES (true, 1.234), (false, 0.29), (NULL, 0.21)) AS t(ok, d)";
+    let sql = format!("SELECT DISTINCT ok IS TRUE AS y FROM {t} ORDER BY y");
+    assert_eq!(minerva.rows(None, &sql), ["false", "true"]);
+    let sql = format!("SELECT ok IS NOT FALSE AS y, count(*) FROM {t} GROUP BY ok IS NOT FALSE ORDER BY y");
+    assert_eq!(minerva.rows(None, &sql), ["false,1", "true,2"]);
+    let d = "CAST(d AS DECIMAL(12, 2))";
+    let sql = format!("SELECT count(*) FROM {t} WHERE round({d}, 1) < CAST('0.26' AS DECIMAL(12, 2))");
+    assert_eq!(minerva.rows(None, &sql), ["1"]);
+    let sql = format!("SELECT count(*) FROM {t} WHERE round({d}, -1) < CAST('0.26' AS DECIMAL(12, 2))");
+    assert_eq!(minerva.rows(None, &sql), ["3"]);
+}

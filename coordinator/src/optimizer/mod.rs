@@ -4,6 +4,7 @@
 //! Out: the rules in their order. Deliberately absent: anything that enforces a policy; every rule here may be skipped without harm.
 
 mod checked;
+mod decimal_places;
 mod filters_by_place;
 mod in_lists;
 mod multisets;
@@ -20,6 +21,7 @@ use datafusion::{
 use minerva_policy::PushLeakproofThroughBarrier;
 
 use checked::CheckArithmetic;
+use decimal_places::KnowDecimalPlaces;
 use filters_by_place::PushFiltersByPlace;
 use in_lists::GuardedSimplify;
 use multisets::CountMultisets;
@@ -29,7 +31,11 @@ use top_rows::{GuardedTopGroups, OrderTopRows};
 
 /// Rules that see the plan as SQL means it, before any other has changed it.
 pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(CountMultisets), Arc::new(ExpectOneRow)];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(CountMultisets),
+        Arc::new(ExpectOneRow),
+        Arc::new(KnowDecimalPlaces),
+    ];
     rules.extend(Analyzer::new().rules);
     rules
 }
@@ -68,4 +74,37 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
         }
     }
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rule that DataFusion has renamed would go unguarded.
+    #[test]
+    fn every_guard_has_found_its_rule() {
+        let logical = |guard: &str| rules().iter().any(|rule| format!("{rule:?}").starts_with(guard));
+        for guard in [
+            "GuardedSimplify",
+            "GuardedCrossJoins",
+            "GuardedJoinKeys",
+            "PushLeakproofThroughBarrier",
+        ] {
+            assert!(logical(guard), "{guard}");
+        }
+        let physical: Vec<String> = physical_rules().iter().map(|rule| format!("{rule:?}")).collect();
+        for guard in ["PushFiltersByPlace", "GuardedTopGroups", "OrderTopRows"] {
+            assert!(
+                physical.iter().any(|rule| rule.starts_with(guard)),
+                "{guard} in {physical:?}"
+            );
+        }
+        assert_eq!(
+            physical
+                .iter()
+                .filter(|rule| rule.starts_with("PushFiltersByPlace"))
+                .count(),
+            2
+        );
+    }
 }

@@ -5,13 +5,13 @@ AZURITE := 3.37.0
 export CARGO_TARGET_DIR := $(TARGET)
 export MINERVA_TEST_PYTHON := $(VENV)/bin/python
 
-.PHONY: run test postgresql check fmt bench quick docs fuzz clean-data
+.PHONY: run test postgresql mariadb check fmt bench quick docs fuzz clean-data
 
 run:
 	cargo run --release -- demo
 
 # Programs, libraries and tests share one profile, so that DataFusion is built once.
-test: $(VENV)/ready $(VENV)/azurite/$(AZURITE) postgresql
+test: $(VENV)/ready $(VENV)/azurite/$(AZURITE) postgresql mariadb
 	cargo test --release --workspace --no-fail-fast
 
 # The tests start a private PostgreSQL: only its programs are needed, and on Debian and Ubuntu they are installed if there are none.
@@ -19,6 +19,13 @@ postgresql:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || test -n "$$MINERVA_TEST_POSTGRES" || \
 	  $$(test "$$(id -u)" = 0 || echo sudo) apt-get install -y --no-install-recommends postgresql || \
 	  { echo "the tests need PostgreSQL's programs; install them, or name their folder in MINERVA_TEST_POSTGRES" >&2; exit 1; }
+
+# The same of MariaDB. These packages have the programs and no service that would be started.
+mariadb:
+	@{ command -v mariadbd >/dev/null || test -x /usr/sbin/mariadbd; } && command -v mariadb-install-db >/dev/null && command -v mariadb >/dev/null || \
+	  test -n "$$MINERVA_TEST_MARIADB" || \
+	  $$(test "$$(id -u)" = 0 || echo sudo) apt-get install -y --no-install-recommends mariadb-server-core mariadb-client-core || \
+	  { echo "the tests need MariaDB's programs; install them, or name their folder in MINERVA_TEST_MARIADB" >&2; exit 1; }
 
 # What needs no DataFusion builds in seconds.
 quick:

@@ -5,6 +5,7 @@
 //!
 //! It puts no data into depots that cannot be written: their tests do that.
 
+mod names;
 mod sample;
 
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableProviderFilterPushDown, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, ident};
@@ -68,7 +70,7 @@ pub async fn check(subject: &Subject) -> Vec<Failure> {
             failures.push(Failure(format!("{name}: {message}")));
         }
     };
-    note("names", names(subject).await);
+    note("names", names::names(subject).await);
     note("writes", writes(subject).await);
     for sample in &subject.samples {
         let about = |check: &str| format!("{check} of `{}`", sample.name);
@@ -76,6 +78,7 @@ pub async fn check(subject: &Subject) -> Vec<Failure> {
         note(&about("projections"), projections(subject, sample).await);
         note(&about("limits"), limits(subject, sample).await);
         note(&about("filters"), filters(subject, sample).await);
+        note(&about("simplified filters"), simplified_filters(subject, sample).await);
         note(
             &about("rows without push-down"),
             without_push_down(subject, sample).await,
@@ -86,52 +89,6 @@ pub async fn check(subject: &Subject) -> Vec<Failure> {
         note(&about("stopping"), stopping(subject, sample).await);
     }
     failures
-}
-
-/// Everything is listed once and in order, and what is not there is said not to be there.
-async fn names(subject: &Subject) -> Check {
-    let source = subject.source().await?;
-    expect(
-        sorted_once(&source.collections().await?),
-        "collections are not sorted and unique",
-    )?;
-    expect(
-        source.collections().await?.contains(&subject.collection),
-        "the collection is not listed",
-    )?;
-    let datasets = source.datasets(&subject.collection).await?;
-    expect(sorted_once(&datasets), "datasets are not sorted and unique")?;
-    for sample in &subject.samples {
-        expect(
-            datasets.contains(&sample.name),
-            &format!("`{}` is not listed", sample.name),
-        )?;
-    }
-    expect(
-        source.datasets("no such collection").await?.is_empty(),
-        "a collection that is not there has datasets",
-    )?;
-    let session = subject.session();
-    // Asked for together, tables have the columns that each has when it is opened.
-    let mut asked = datasets.clone();
-    asked.push("no such \"table\"".to_owned());
-    let together = source.columns(&subject.collection, &asked, &session).await?;
-    expect(together.len() == asked.len(), "columns are not told of each dataset")?;
-    for (dataset, columns) in asked.iter().zip(together) {
-        let table = source.dataset(&subject.collection, dataset, &session).await?;
-        expect(
-            columns? == table.map(|table| table.schema()),
-            &format!("`{dataset}` has other columns in a listing"),
-        )?;
-    }
-    for (collection, dataset) in [
-        (subject.collection.as_str(), "no such \"table\""),
-        ("no such collection", "x"),
-    ] {
-        let found = source.dataset(collection, dataset, &session).await?;
-        expect(found.is_none(), "a dataset that is not there was found")?;
-    }
-    Ok(())
 }
 
 /// Tables can be made, grown and removed; or each of it is refused.
@@ -288,6 +245,40 @@ async fn filters(subject: &Subject, sample: &Sample) -> Check {
             few == expected.num_rows().min(2),
             &format!("LIMIT 2 with {filter} gives {few} rows"),
         )?;
+    }
+    Ok(())
+}
+
+/// A filter that a table promises to apply may be simplified before it gets it, into one that it knows or not: it is applied all the same.
+async fn simplified_filters(subject: &Subject, sample: &Sample) -> Check {
+    let key = ident(&sample.key);
+    let promised = key.clone().is_not_null();
+    let table = subject.table(&sample.name).await?;
+    if table.supports_filters_pushdown(&[&promised])? != [TableProviderFilterPushDown::Exact] {
+        return Ok(());
+    }
+    let null = Expr::Literal(ScalarValue::Boolean(None), None);
+    let strange = promised.clone().is_not_true();
+    for (filter, expected) in [
+        (lit(false), 0),
+        (null, 0),
+        (lit(true), sample.rows.num_rows()),
+        (strange, 0),
+    ] {
+        for projection in [None, Some(Vec::new())] {
+            let filters = [promised.clone(), filter.clone()];
+            let plan = table
+                .scan(&subject.session(), projection.as_ref(), &filters, None)
+                .await?;
+            let found = subject.collect(plan).await?;
+            expect(
+                found.num_rows() == expected,
+                &format!(
+                    "{filter} leaves {} rows of columns {projection:?}, expected {expected}",
+                    found.num_rows()
+                ),
+            )?;
+        }
     }
     Ok(())
 }

@@ -10,15 +10,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::execution::TaskContext;
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
+use futures::future::{BoxFuture, Shared as SharedFuture};
 use minerva_resources::{Depot, ResourceSet};
 
-use crate::{Connector, Error, ErrorKind, Result, Source, Stores, connector};
+use crate::health::Health;
+use crate::watched::{self, Watch};
+use crate::{Connector, DepotHealth, Error, ErrorKind, Result, Source, Stores, connector};
 
-type Opening = Shared<BoxFuture<'static, Result<Arc<dyn Source>>>>;
+type Opening = SharedFuture<BoxFuture<'static, Result<Arc<dyn Source>>>>;
 
 /// The depots of a resource set, shared by all sessions of a process.
 pub struct Depots {
+    shared: Arc<Shared>,
+}
+
+/// The same, for those who look after depots that failed.
+pub(crate) struct Shared {
     state: Mutex<State>,
     stores: Arc<Stores>,
 }
@@ -26,6 +33,8 @@ pub struct Depots {
 struct State {
     resources: Arc<ResourceSet>,
     open: HashMap<String, Entry>,
+    /// By name, with the fingerprint of the manifest that it is about.
+    health: HashMap<String, (String, Arc<Health>)>,
     next_attempt: u64,
 }
 
@@ -39,11 +48,14 @@ impl Depots {
     /// The depots of a resource set, none of them open yet.
     pub fn new(resources: Arc<ResourceSet>) -> Depots {
         Depots {
-            stores: Arc::new(Stores::new(Arc::clone(&resources))),
-            state: Mutex::new(State {
-                resources,
-                open: HashMap::new(),
-                next_attempt: 0,
+            shared: Arc::new(Shared {
+                stores: Arc::new(Stores::new(Arc::clone(&resources))),
+                state: Mutex::new(State {
+                    resources,
+                    open: HashMap::new(),
+                    health: HashMap::new(),
+                    next_attempt: 0,
+                }),
             }),
         }
     }
@@ -51,37 +63,53 @@ impl Depots {
     /// Takes a new resource set. Depots whose manifest did not change stay open; the others are closed once the queries
     /// that read them are done.
     pub fn update(&self, resources: Arc<ResourceSet>) {
-        let mut state = self.state();
-        state.open.retain(|name, entry| {
-            resources
-                .depot(name)
-                .is_some_and(|depot| depot.fingerprint == entry.fingerprint)
-        });
+        let mut state = self.shared.state();
+        let is_same = |name: &str, fingerprint: &str| {
+            let depot = resources.depot(name);
+            depot.is_some_and(|depot| depot.fingerprint == fingerprint)
+        };
+        state.open.retain(|name, entry| is_same(name, &entry.fingerprint));
+        state.health.retain(|name, (fingerprint, _)| is_same(name, fingerprint));
         state.resources = Arc::clone(&resources);
-        self.stores.update(resources);
+        self.shared.stores.update(resources);
     }
 
     /// The object stores of these depots, which the runtime of every session over them must have.
     pub fn stores(&self) -> &Arc<Stores> {
-        &self.stores
+        &self.shared.stores
     }
 
     /// The resource set that names are looked up in.
     pub fn resources(&self) -> Arc<ResourceSet> {
-        Arc::clone(&self.state().resources)
+        Arc::clone(&self.shared.state().resources)
     }
 
-    /// The source of a depot, opened if it is not open yet.
+    /// The source of a depot, opened if it is not open yet. While the depot is left alone after failures this fails at once, or the source's calls do.
     pub async fn open(&self, name: &str) -> Result<Arc<dyn Source>> {
-        let (attempt, opening) = self.opening(name)?;
-        let result = opening.await;
-        if result.is_err() {
-            self.forget(name, attempt);
-        }
-        result
+        self.shared.open(name).await
     }
 
-    fn opening(&self, name: &str) -> Result<(u64, Opening)> {
+    /// Whether a depot can be reached, as far as this process knows; `None` when there is none of this name. Asks nobody.
+    pub fn health(&self, name: &str) -> Option<DepotHealth> {
+        let mut state = self.shared.state();
+        let depot = state.resources.depot(name).cloned()?;
+        Some(state.health_of(&depot).report())
+    }
+}
+
+impl Shared {
+    pub(crate) async fn open(self: &Arc<Self>, name: &str) -> Result<Arc<dyn Source>> {
+        let opening = self.opening(name)?;
+        opening.await
+    }
+
+    /// Whether this is the health of a depot as its manifest is now.
+    pub(crate) fn has(&self, name: &str, health: &Arc<Health>) -> bool {
+        let known = self.state().health.get(name).map(|(_, known)| Arc::clone(known));
+        known.is_some_and(|known| Arc::ptr_eq(&known, health))
+    }
+
+    fn opening(self: &Arc<Self>, name: &str) -> Result<Opening> {
         let mut state = self.state();
         let Some(depot) = state.resources.depot(name).cloned() else {
             return Err(unknown_depot(name));
@@ -91,12 +119,24 @@ impl Depots {
             .get(name)
             .filter(|entry| entry.fingerprint == depot.fingerprint)
         {
-            return Ok((entry.attempt, entry.opening.clone()));
+            return Ok(entry.opening.clone());
         }
+        let connector = connector_of(&depot)?;
+        let health = state.health_of(&depot);
+        let admitted = health.admit()?;
+        let watch = Watch {
+            depot: name.to_owned(),
+            health,
+            timeouts: depot.timeouts,
+            depots: Arc::downgrade(self),
+            as_a_whole: connector.fails_as_a_whole(),
+        };
         let attempt = state.next_attempt;
         state.next_attempt += 1;
         let fingerprint = depot.fingerprint.clone();
-        let opening = start(depot, Arc::clone(&self.stores))?;
+        let stores = Arc::clone(&self.stores);
+        let opening = async move { connector.open(&depot, &stores).await };
+        let opening: Opening = watched::open(opening, watch, admitted, attempt).boxed().shared();
         state.open.insert(
             name.to_owned(),
             Entry {
@@ -105,10 +145,11 @@ impl Depots {
                 opening: opening.clone(),
             },
         );
-        Ok((attempt, opening))
+        Ok(opening)
     }
 
-    fn forget(&self, name: &str, attempt: u64) {
+    /// Does not keep an attempt that failed.
+    pub(crate) fn forget(&self, name: &str, attempt: u64) {
         let mut state = self.state();
         if state.open.get(name).is_some_and(|entry| entry.attempt == attempt) {
             state.open.remove(name);
@@ -121,21 +162,36 @@ impl Depots {
     }
 }
 
+impl State {
+    fn health_of(&mut self, depot: &Depot) -> Arc<Health> {
+        let name = depot.name();
+        if let Some((fingerprint, health)) = self.health.get(name)
+            && *fingerprint == depot.fingerprint
+        {
+            return Arc::clone(health);
+        }
+        let is_remote = connector(&depot.depot_type).is_some_and(Connector::is_remote);
+        let health = Health::new(name, is_remote);
+        self.health
+            .insert(name.to_owned(), (depot.fingerprint.clone(), Arc::clone(&health)));
+        health
+    }
+}
+
 impl fmt::Debug for Depots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state();
+        let state = self.shared.state();
         let mut open: Vec<&String> = state.open.keys().collect();
         open.sort();
         f.debug_struct("Depots").field("open", &open).finish_non_exhaustive()
     }
 }
 
-fn start(depot: Arc<Depot>, stores: Arc<Stores>) -> Result<Opening> {
-    let connector: &'static dyn Connector = connector(&depot.depot_type).ok_or_else(|| {
+fn connector_of(depot: &Depot) -> Result<&'static dyn Connector> {
+    connector(&depot.depot_type).ok_or_else(|| {
         let message = format!("unknown depot type `{}`", depot.depot_type);
         Error::new(&depot.meta.name, ErrorKind::Unsupported, message)
-    })?;
-    Ok(async move { connector.open(&depot, &stores).await }.boxed().shared())
+    })
 }
 
 fn unknown_depot(name: &str) -> Error {

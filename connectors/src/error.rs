@@ -16,7 +16,11 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The depot cannot be reached, or does not answer in time. Trying again may help.
     Unreachable,
-    /// The depot refuses the credentials, or the operating system refuses the access.
+    /// The depot is there, but something is locked, full or was stopped. Trying again may help.
+    Busy,
+    /// The depot refuses the credentials.
+    Refused,
+    /// The depot or the operating system refuses the access.
     Denied,
     /// The data is damaged, or is not what its name says.
     Corrupt,
@@ -126,10 +130,12 @@ struct Carried(Error);
 /// What stands between the text of an error and its kind. No name and no message has it.
 const MARK: &str = "\u{1}depot error ";
 
-const KINDS: [(ErrorKind, &str); 13] = [
+const KINDS: [(ErrorKind, &str); 15] = [
     (ErrorKind::NotFound, "not found"),
     (ErrorKind::AlreadyExists, "already exists"),
     (ErrorKind::Unreachable, "unreachable"),
+    (ErrorKind::Busy, "busy"),
+    (ErrorKind::Refused, "refused"),
     (ErrorKind::Denied, "denied"),
     (ErrorKind::Corrupt, "corrupt"),
     (ErrorKind::Unsupported, "unsupported"),

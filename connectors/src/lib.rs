@@ -12,8 +12,10 @@
 mod depots;
 mod error;
 mod files;
+mod health;
 mod leaf;
 mod memory;
+mod mysql;
 mod narrow;
 mod postgres;
 mod remote;
@@ -25,6 +27,7 @@ mod sqlite;
 mod stores;
 mod tpch;
 mod unpushed;
+mod watched;
 mod writer;
 
 pub mod conformance;
@@ -48,9 +51,10 @@ use object_store::path::Path;
 pub use depots::{Depots, depots_of};
 pub use error::{Error, ErrorKind};
 pub use files::{DepotStore, decode_file_scan, encode_file_scan};
+pub use health::{DepotHealth, DepotState};
 pub use leaf::{LeafSource, leaf_addresses};
 pub use postgres::CopyDecoder;
-pub use remote::{PushDown, RemotePlanner, RemoteQuery};
+pub use remote::{PushDown, RemotePlanner, RemoteQuery, TableOf};
 pub use remote_table::RemoteTable;
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};
@@ -85,6 +89,16 @@ pub trait Connector: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Whether it is reached over a network, so that failing to reach it costs time: it is left alone for a while then.
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    /// Whether a dataset that cannot be reached means that none can. In object stores each file is asked for by itself, and may fail by itself.
+    fn fails_as_a_whole(&self) -> bool {
+        true
+    }
+
     /// What is wrong with a depot's settings beyond what [`Connector::parameters`] says. Does no IO.
     fn check(&self, _depot: &Depot) -> Vec<Problem> {
         Vec::new()
@@ -105,6 +119,11 @@ pub trait Source: Debug + Send + Sync {
 
     /// The names of the datasets of a collection, sorted; none when there is no such collection.
     async fn datasets(&self, collection: &str) -> Result<Vec<String>>;
+
+    /// All collections with their datasets, sorted, where the source can tell at once; `None` where each collection is asked for by itself.
+    async fn listing(&self) -> Result<Option<Vec<(String, Vec<String>)>>> {
+        Ok(None)
+    }
 
     /// The table of that name, or `None` when there is none. An error means that it is there but cannot be read.
     async fn dataset(
@@ -178,6 +197,7 @@ pub const CONNECTORS: &[&dyn Connector] = &[
     &files::GCS,
     &files::HTTP,
     &memory::MemoryConnector,
+    &mysql::MysqlConnector,
     &postgres::PostgresConnector,
     &files::S3,
     &sqlite::SqliteConnector,

@@ -40,6 +40,10 @@ impl Connector for MemoryConnector {
         &[]
     }
 
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     fn example(&self) -> &'static str {
         "name: scratch\nversion: v2alpha\ntype: depot\ndepot:\n  type: memory\n  memory: {}\n"
     }

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ColumnarValue, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{
-    BinaryExpr, CaseExpr, Column, DynamicFilterPhysicalExpr, InListExpr, Literal,
+    BinaryExpr, CaseExpr, CastExpr, Column, DynamicFilterPhysicalExpr, InListExpr, Literal,
 };
 use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
 use datafusion::physical_expr::utils::collect_columns;
@@ -96,10 +96,11 @@ impl Translating<'_> {
             if list.negated() || list.list().len() > MOST_VALUES {
                 return None;
             }
-            let place = list.expr().downcast_ref::<Column>()?.index();
+            let place = self.place(list.expr())?;
             let values: Option<Vec<ScalarValue>> = (list.list().iter())
-                // NULL is found by no comparison.
+                // NULL is found by no comparison, and a number that is too large for the column is not in it.
                 .filter(|value| !value.downcast_ref::<Literal>().is_some_and(|literal| literal.value().is_null()))
+                .filter(|value| !self.is_beyond(value, place))
                 .map(|value| self.value(value, place))
                 .collect();
             return Some(ScanFilter::OneOf {
@@ -120,8 +121,7 @@ impl Translating<'_> {
             Operator::Or => Some(either(vec![self.every(binary.left())?, self.every(binary.right())?])),
             operator => {
                 let comparison = Comparison::from_operator(*operator)?;
-                let place = |side: &Arc<dyn PhysicalExpr>| side.downcast_ref::<Column>().map(Column::index);
-                let (place, comparison, value) = match (place(binary.left()), place(binary.right())) {
+                let (place, comparison, value) = match (self.place(binary.left()), self.place(binary.right())) {
                     (Some(place), None) => (place, comparison, binary.right()),
                     (None, Some(place)) => (place, comparison.swapped(), binary.left()),
                     _ => return None,
@@ -152,17 +152,54 @@ impl Translating<'_> {
         (*literal.value() == ScalarValue::Boolean(Some(true))).then(|| ScanFilter::All(Vec::new()))
     }
 
+    /// Which column it is; a whole number that was made wider is the same number.
+    fn place(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+        if let Some(column) = expr.downcast_ref::<Column>() {
+            return Some(column.index());
+        }
+        let cast = expr.downcast_ref::<CastExpr>()?;
+        let place = cast.expr().downcast_ref::<Column>()?.index();
+        let from = self.schema.fields().get(place)?.data_type();
+        let is_wider = |width: Option<u8>, to: Option<u8>| width.is_some() && width <= to;
+        is_wider(width(from), width(cast.cast_type())).then_some(place)
+    }
+
+    /// Whether a constant is a whole number that its column cannot hold.
+    fn is_beyond(&self, expr: &Arc<dyn PhysicalExpr>, place: usize) -> bool {
+        let data_type = self.schema.fields().get(place).map(|field| field.data_type());
+        match (constant(expr), data_type) {
+            (Some(value), Some(to)) if width(&value.data_type()).is_some() && width(to).is_some() => {
+                value.cast_to(to).is_err()
+            }
+            _ => false,
+        }
+    }
+
     /// A constant of the column's type.
     fn value(&self, expr: &Arc<dyn PhysicalExpr>, place: usize) -> Option<ScalarValue> {
         let value = constant(expr)?;
         let data_type = self.schema.fields().get(place)?.data_type();
         match value.data_type() == *data_type {
             true => Some(value),
+            false if width(&value.data_type()).is_some() && width(data_type).is_some() => {
+                value.cast_to(data_type).ok().filter(|value| !value.is_null())
+            }
             false => {
                 value.try_as_str().flatten()?;
                 value.cast_to(data_type).ok()
             }
         }
+    }
+}
+
+/// How many bytes a whole number with a sign has.
+fn width(data_type: &DataType) -> Option<u8> {
+    match data_type {
+        DataType::Int8 => Some(1),
+        DataType::Int16 => Some(2),
+        DataType::Int32 => Some(4),
+        DataType::Int64 => Some(8),
+        _ => None,
     }
 }
 
@@ -193,8 +230,8 @@ fn either(parts: Vec<ScanFilter>) -> ScanFilter {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{DataType, Field};
-    use datafusion::physical_expr::expressions::{binary, in_list, lit};
+    use arrow::datatypes::Field;
+    use datafusion::physical_expr::expressions::{binary, cast, in_list, lit};
 
     use super::*;
 
@@ -244,6 +281,17 @@ mod tests {
             let values = values.iter().map(|value| lit(*value)).collect();
             in_list(Arc::clone(&id), values, &false, &schema).unwrap()
         };
+        let small = Schema::new(vec![Field::new("n", DataType::Int32, true)]);
+        let wider = cast(column("n", 0), &small, DataType::Int64).unwrap();
+        let filter = in_list(Arc::clone(&wider), vec![lit(5_i64), lit(1_i64 << 40)], &false, &small).unwrap();
+        let found = conditions(&[filter], &small, &|_| "n".to_owned());
+        let expected = ScanFilter::OneOf {
+            column: "n".to_owned(),
+            values: vec![ScalarValue::Int32(Some(5))],
+        };
+        assert_eq!(found, [expected]);
+        let beyond = binary(wider, Operator::Lt, lit(1_i64 << 40), &small).unwrap();
+        assert_eq!(conditions(&[beyond], &small, &|_| "n".to_owned()), []);
         let parts = CaseExpr::try_new(
             Some(lit(0_i64)),
             vec![

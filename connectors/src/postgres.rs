@@ -36,6 +36,8 @@ use crate::remote::narrowed;
 use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores, Writer};
 
 pub use self::decode::CopyDecoder;
+pub(crate) use self::settings::{TlsMode, expected_modes as expected_tls_modes};
+pub(crate) use self::tls::Tls;
 
 /// A reader of its own is worth it from so many pages on, 16 MiB as PostgreSQL is usually built.
 const FEWEST_PAGES: u64 = 2048;
@@ -146,6 +148,10 @@ impl Source for PostgresSource {
 
     async fn datasets(&self, collection: &str) -> Result<Vec<String>> {
         catalog::tables(&self.database, collection).await
+    }
+
+    async fn listing(&self) -> Result<Option<Vec<(String, Vec<String>)>>> {
+        listing::listing(&self.database).await.map(Some)
     }
 
     async fn dataset(

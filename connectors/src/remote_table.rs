@@ -9,11 +9,14 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, Statistics};
 use datafusion::error::Result;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 use minerva_resources::Address;
 
 use crate::remote::Relation;
@@ -137,6 +140,39 @@ impl RemoteTable {
         }
     }
 
+    /// A scan with a filter above it that its source does not apply.
+    async fn scan_and_filter(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        accepted: &[Expr],
+        filter: Expr,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let wanted = projection.unwrap_or(&all);
+        let mut read = wanted.clone();
+        for column in filter.column_refs() {
+            let index = self.schema.index_of(&column.name)?;
+            if !read.contains(&index) {
+                read.push(index);
+            }
+        }
+        let scan = self.scan(session, Some(&read), accepted, None).await?;
+        let unqualified = filter.transform(|expr| {
+            Ok(match expr {
+                Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
+                other => Transformed::no(other),
+            })
+        })?;
+        let schema = DFSchema::try_from(scan.schema())?;
+        let predicate = session.create_physical_expr(unqualified.data, &schema)?;
+        let shown = (0..wanted.len()).collect();
+        let filtered = FilterExecBuilder::new(predicate, scan)
+            .apply_projection(Some(shown))?
+            .build()?;
+        Ok(Arc::new(filtered))
+    }
+
     fn filter(&self, expr: &Expr) -> Option<ScanFilter> {
         ScanFilter::from_expr(expr, &self.schema).filter(|filter| filter.all_leaves(self.accepts.as_ref()))
     }
@@ -179,9 +215,13 @@ impl TableProvider for RemoteTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        // A filter that was promised may have been simplified into one that never was; nobody above applies it.
+        let (accepted, others): (Vec<_>, Vec<_>) = filters.iter().partition(|expr| self.filter(expr).is_some());
+        if let Some(others) = conjunction(others.into_iter().cloned()) {
+            let accepted: Vec<Expr> = accepted.into_iter().cloned().collect();
+            return self.scan_and_filter(session, projection, &accepted, others).await;
+        }
         let accepted: Vec<ScanFilter> = filters.iter().filter_map(|expr| self.filter(expr)).collect();
-        // A filter that was not promised is applied above this leaf, so rows that it drops must not count.
-        let limit = limit.filter(|_| accepted.len() == filters.len());
         let schema = match projection {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),

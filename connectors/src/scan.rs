@@ -160,6 +160,11 @@ impl ScanFilter {
 
 fn translate(expr: &Expr, schema: &Schema) -> Option<ScanFilter> {
     match expr {
+        // What filters may become when they are simplified.
+        Expr::Literal(ScalarValue::Boolean(value), _) => Some(match value {
+            Some(true) => ScanFilter::All(Vec::new()),
+            Some(false) | None => ScanFilter::Any(Vec::new()),
+        }),
         Expr::BinaryExpr(BinaryExpr {
             left,
             op: Operator::And,

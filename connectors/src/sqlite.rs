@@ -50,6 +50,10 @@ impl Connector for SqliteConnector {
         }]
     }
 
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     fn example(&self) -> &'static str {
         "name: crm\nversion: v2alpha\ntype: depot\ndepot:\n  type: sqlite\n  sqlite:\n    path: ./crm.db\n"
     }

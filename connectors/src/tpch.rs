@@ -59,6 +59,10 @@ impl Connector for TpchConnector {
         }]
     }
 
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     fn example(&self) -> &'static str {
         "name: benchmark\nversion: v2alpha\ntype: depot\ndepot:\n  type: tpch\n  tpch:\n    scale: 0.1\n"
     }

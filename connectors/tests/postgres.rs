@@ -12,6 +12,8 @@
 mod decoder;
 #[path = "postgres/faults.rs"]
 mod faults;
+#[path = "postgres/health.rs"]
+mod health;
 #[path = "postgres/parallel.rs"]
 mod parallel;
 #[path = "postgres/pushdown.rs"]

@@ -6,6 +6,7 @@
 mod absent;
 mod closed;
 mod listing;
+mod metadata;
 mod writing;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -30,7 +31,8 @@ use minerva_policy::{Explanation, Governance, Grant, Grants, Principal, Verdict,
 use minerva_resources::{Address, Depot};
 
 pub(crate) use closed::ClosedTables;
-pub(crate) use listing::like;
+pub(crate) use listing::{exactly, like};
+pub(crate) use metadata::Metadata;
 pub(crate) use writing::Deed;
 
 use crate::{
@@ -493,6 +495,10 @@ impl<'a> Catalog<'a> {
 
     pub(crate) fn session(&self) -> &'a Session {
         self.session
+    }
+
+    pub(crate) fn snapshot(&self) -> &'a Snapshot {
+        self.snapshot
     }
 
     /// Who sees what of a table and why, for operators: the raw table's columns are needed, and they are found nowhere else.

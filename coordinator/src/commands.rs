@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     audit::Owner,
-    catalog::{Catalog, TableRequest, like},
+    catalog::{Catalog, TableRequest, exactly, like},
     engine::Snapshot,
     error::{Code, QueryError, Result},
     parse::Request,
@@ -43,6 +43,7 @@ pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request
             catalog.expect_schema(Some(&name), &schema).await?;
             let request = TableRequest {
                 catalog: Some(name),
+                schema_pattern: Some(exactly(&schema)),
                 ..TableRequest::default()
             };
             let tables = catalog
@@ -86,6 +87,10 @@ pub(crate) async fn run(session: &Session, snapshot: &Snapshot, request: Request
             catalog.expect_schema(Some(&name), &schema).await?;
             session.set_catalog(Some(&name)).await?;
             session.set_schema(Some(&schema)).await?;
+            Ok(Answer::Count(0))
+        }
+        Request::Refresh { depot, collection } => {
+            catalog.refresh(depot.as_deref(), collection.as_deref()).await?;
             Ok(Answer::Count(0))
         }
         Request::KillQuery { query_id, message } => {

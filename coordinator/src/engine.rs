@@ -24,6 +24,7 @@ use crate::{
     admission::Admission,
     apply::CHECKS,
     audit::{Audit, Keeping, Owner},
+    catalog::Metadata,
     config::Config,
     error::{Code, QueryError, Result},
     gateway::auth::{self, Authenticator, Credentials, Identities, KeyHash, Known, Presented},
@@ -65,6 +66,8 @@ pub struct Engine {
     pub(crate) config: Config,
     pub(crate) queries: Arc<Queries>,
     pub(crate) depots: Arc<Depots>,
+    /// What depots said of their datasets, for listings.
+    pub(crate) metadata: Arc<Metadata>,
     pub(crate) members: Members,
     pub(crate) admission: Admission,
     pub(crate) audit: Audit,
@@ -146,6 +149,7 @@ impl Engine {
             admission: Admission::new(&limits),
             snapshot: ArcSwap::from_pointee(snapshot),
             depots: Arc::clone(wire.depots()),
+            metadata: Arc::default(),
             audit,
             refused: Mutex::default(),
             store,
@@ -212,6 +216,7 @@ impl Engine {
                 });
                 match made {
                     Ok(snapshot) => {
+                        self.metadata.keep_only(&set);
                         self.depots.update(set);
                         self.wire.set_keys(snapshot.rules.keys());
                         self.snapshot.store(Arc::new(snapshot));

@@ -307,7 +307,7 @@ fn from_connector(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::NotFound => Code::TableNotFound,
         ErrorKind::AlreadyExists => Code::TableAlreadyExists,
-        ErrorKind::Unreachable | ErrorKind::Denied => Code::DepotUnreachable,
+        ErrorKind::Unreachable | ErrorKind::Busy | ErrorKind::Refused | ErrorKind::Denied => Code::DepotUnreachable,
         ErrorKind::Corrupt | ErrorKind::BadValue => Code::CorruptData,
         ErrorKind::Unsupported => Code::NotSupported,
         ErrorKind::OutOfRange => Code::NumericValueOutOfRange,

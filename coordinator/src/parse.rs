@@ -3,6 +3,7 @@
 //! In: the SQL text of a client. Out: a [`Request`], which says what kind of thing is asked, or a syntax error with its position.
 //! Deliberately absent: names and types (the planner's), and every statement that is not in [`Request`]: what is not allowed is refused here.
 
+mod call;
 mod kind;
 mod session;
 pub(crate) mod writing;
@@ -90,6 +91,11 @@ pub(crate) enum Request {
     ResetSession { name: Vec<String> },
     /// `CALL system.runtime.kill_query(query_id => .., message => ..)`.
     KillQuery { query_id: String, message: Option<String> },
+    /// `CALL system.refresh(depot => .., collection => ..)`, `REFRESH [depot[.collection]]`: asks depots anew what there is to list.
+    Refresh {
+        depot: Option<String>,
+        collection: Option<String>,
+    },
 }
 
 /// The rows that a DELETE or UPDATE is about.
@@ -180,7 +186,8 @@ fn request(tokens: Vec<TokenWithSpan>) -> Result<Request> {
         None => Err(QueryError::new(Code::SyntaxError, "the statement is empty")),
         Some("EXPLAIN") => explain(tokens),
         Some("SHOW") => show(&words),
-        Some("CALL") => call(tokens),
+        Some("CALL") => call::call(tokens),
+        Some("REFRESH") => call::refresh(tokens),
         Some(verb @ ("SET" | "RESET")) => session::change(verb, tokens),
         Some(verb) => from_statement(verb, parse(tokens)?),
     }
@@ -467,53 +474,6 @@ fn name_after(words: &[String], start: usize) -> Result<Vec<String>> {
         .and_then(|mut parser| parser.parse_object_name(false))
         .map_err(parser_error)?;
     parts(&name)
-}
-
-fn call(tokens: Vec<TokenWithSpan>) -> Result<Request> {
-    let Statement::Call(function) = parse(tokens)? else {
-        return Err(not_supported("this CALL"));
-    };
-    let name = parts(&function.name)?.join(".");
-    if name != "system.runtime.kill_query" {
-        return Err(
-            QueryError::new(Code::NotSupported, format!("procedure `{name}` does not exist"))
-                .with_hint("the one procedure is system.runtime.kill_query"),
-        );
-    }
-    let (mut query_id, mut message) = (None, None);
-    if let ast::FunctionArguments::List(list) = &function.args {
-        for (index, argument) in list.args.iter().enumerate() {
-            let (key, value) = match argument {
-                ast::FunctionArg::Named { name, arg, .. } => (name.value.to_lowercase(), arg),
-                ast::FunctionArg::Unnamed(arg) => (["query_id", "message"].get(index).unwrap_or(&"").to_string(), arg),
-                ast::FunctionArg::ExprNamed { .. } => return Err(not_supported("this form of argument")),
-            };
-            let ast::FunctionArgExpr::Expr(ast::Expr::Value(value)) = value else {
-                return Err(QueryError::new(
-                    Code::InvalidArgument,
-                    format!("argument `{key}` is no string"),
-                ));
-            };
-            let Some(text) = value.value.clone().into_string() else {
-                return Err(QueryError::new(
-                    Code::InvalidArgument,
-                    format!("argument `{key}` is no string"),
-                ));
-            };
-            match key.as_str() {
-                "query_id" => query_id = Some(text),
-                "message" => message = Some(text),
-                other => {
-                    return Err(
-                        QueryError::new(Code::InvalidArgument, format!("unknown argument `{other}`"))
-                            .with_hint("use query_id and message"),
-                    );
-                }
-            }
-        }
-    }
-    let query_id = query_id.ok_or_else(|| QueryError::new(Code::InvalidArgument, "argument `query_id` is missing"))?;
-    Ok(Request::KillQuery { query_id, message })
 }
 
 fn use_target(target: &ast::Use) -> Result<Request> {

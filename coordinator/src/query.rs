@@ -309,7 +309,9 @@ pub(crate) async fn logical(
     let names = Catalog::of(session, snapshot).resolve(&query, &mut state).await?;
     let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
     let plan = state.statement_to_plan(statement).await?;
-    if !(names.distributable && is_distributable(&plan)) {
+    // A plan of one process keeps its subqueries apart, and so can tell sources what they found.
+    let is_alone = session.engine().members.active().len() < 2;
+    if is_alone || !(names.distributable && is_distributable(&plan)) {
         state = session.state(snapshot, false);
     }
     Ok((state, names, plan))

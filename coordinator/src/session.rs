@@ -112,6 +112,18 @@ impl Session {
         }
     }
 
+    /// A session of the same user that is as this one is now, and goes its own way then.
+    pub(crate) fn twin(&self) -> Arc<Session> {
+        let current = self.current().clone();
+        let mut twin = Session::new(
+            Arc::clone(&self.engine),
+            Arc::clone(&self.principal),
+            self.client.clone(),
+        );
+        twin.current = Mutex::new(current);
+        Arc::new(twin)
+    }
+
     fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }

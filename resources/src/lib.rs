@@ -37,7 +37,7 @@ pub use kind::{
     cluster::{Cluster, Limits, Selector},
     data::{ColumnSelector, DataPolicy, FilterSpec, MaskSpec, Rule, Scope, UserSelector},
     dataset::{Column, Dataset, Unclassified},
-    depot::Depot,
+    depot::{Depot, Timeouts},
     identity_provider::{IdentityProvider, KeySource, TagsClaim},
     policy_test::{PolicyTest, TestAccess, TestSubject},
     secret::Secret,

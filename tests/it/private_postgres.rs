@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::Write,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::unix::{
         fs::{MetadataExt, chown},
         process::CommandExt,
@@ -21,7 +21,8 @@ use tempfile::TempDir;
 pub(crate) struct Postgres {
     port: u16,
     programs: PathBuf,
-    _folder: TempDir,
+    user: Option<(u32, u32)>,
+    folder: TempDir,
     server: Child,
 }
 
@@ -59,6 +60,28 @@ fn lent_user() -> Option<(u32, u32)> {
     Some((ids.next().unwrap(), ids.next().unwrap()))
 }
 
+/// Runs the server on a port; what it says is in the file `log`.
+fn serve(programs: &Path, folder: &Path, user: Option<(u32, u32)>, port: u16) -> Child {
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
+    let mut command = Command::new(programs.join("postgres"));
+    if let Some((user, group)) = user {
+        command.uid(user).gid(group);
+    }
+    command
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .args(["-D", "data", "-p", &port.to_string(), "-F"])
+        .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
 impl Postgres {
     pub(crate) fn start() -> Self {
         let (programs, user, folder) = (programs(), lent_user(), tempfile::tempdir().unwrap());
@@ -80,21 +103,62 @@ impl Postgres {
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = run("postgres")
-            .args(["-D", "data", "-p", &port.to_string(), "-F"])
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let server = serve(&programs, folder.path(), user, port);
         let postgres = Self {
             port,
             programs: programs.clone(),
-            _folder: folder,
+            user,
+            folder,
             server,
         };
-        while !postgres.psql("postgres", "SELECT 1").output().unwrap().status.success() {}
+        postgres.wait();
         postgres
+    }
+
+    fn wait(&self) {
+        while !self.psql("postgres", "SELECT 1").output().unwrap().status.success() {}
+    }
+
+    /// Stops it as a crash would.
+    pub(crate) fn stop(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+        // Its children leave when they see that it is gone; the next server waits for them.
+        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() {}
+    }
+
+    /// Starts it again on the same port.
+    pub(crate) fn start_again(&mut self) {
+        let has_ended = |server: &mut Child| server.try_wait().unwrap().is_some();
+        loop {
+            self.server = serve(&self.programs, self.folder.path(), self.user, self.port);
+            while !has_ended(&mut self.server) {
+                if self.psql("postgres", "SELECT 1").output().unwrap().status.success() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What it has written to its log.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Has a user prove who they are from now on.
+    pub(crate) fn require_password(&self, user: &str) {
+        let file = self.folder.path().join("data/pg_hba.conf");
+        let rules = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("host all {user} 127.0.0.1/32 scram-sha-256\n{rules}")).unwrap();
+        self.execute("SELECT pg_reload_conf()", b"");
+        // The server takes its time to read it.
+        while self.as_user(user).output().unwrap().status.success() {}
+    }
+
+    fn as_user(&self, user: &str) -> Command {
+        let mut command = self.psql("postgres", "SELECT 1");
+        command.env("PGPASSWORD", "none").args(["-U", user]);
+        command
     }
 
     /// A new database, filled by a script of `psql`'s.

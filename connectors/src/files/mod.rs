@@ -68,6 +68,10 @@ impl Connector for FileConnector {
         PARAMETERS
     }
 
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     fn example(&self) -> &'static str {
         "name: lake
 version: v2alpha

@@ -229,7 +229,7 @@ impl Database {
                     self.settings.max_connections,
                     PERMIT_TIMEOUT.as_secs()
                 );
-                Err(self.failure(ErrorKind::Unreachable, message))
+                Err(self.failure(ErrorKind::Busy, message))
             }
         }
     }
@@ -408,11 +408,11 @@ impl Database {
             let code_text = code.code();
             let (kind, message) = match *code {
                 SqlState::INVALID_PASSWORD => (
-                    ErrorKind::Denied,
+                    ErrorKind::Refused,
                     "PostgreSQL refuses the user or the password of the depot's secret".to_owned(),
                 ),
                 SqlState::INVALID_AUTHORIZATION_SPECIFICATION => (
-                    ErrorKind::Denied,
+                    ErrorKind::Refused,
                     "PostgreSQL refuses the connection: the user is unknown, or `pg_hba.conf` has no entry for this \
                      user, database, host and `sslmode`"
                         .to_owned(),
@@ -443,7 +443,7 @@ impl Database {
         }
         if failure.to_string().starts_with("authentication error") || text.contains("password missing") {
             return self.failure(
-                ErrorKind::Denied,
+                ErrorKind::Refused,
                 format!("the server and the depot's secret cannot agree on how to authenticate: {text}"),
             );
         }
@@ -476,7 +476,7 @@ impl Database {
                 "it, or what it is made of, is not there any more; run the query again",
             ),
             (_, "57014") => (
-                ErrorKind::Unreachable,
+                ErrorKind::Busy,
                 "PostgreSQL ended the statement, at its `statement_timeout` or because somebody cancelled it",
             ),
             (_, "57P03") => (
@@ -484,11 +484,11 @@ impl Database {
                 "PostgreSQL is starting or stopping; try again later",
             ),
             (_, "55P03") => (
-                ErrorKind::Unreachable,
+                ErrorKind::Busy,
                 "somebody else kept it locked for too long; try again later",
             ),
             (_, "53300") => (
-                ErrorKind::Unreachable,
+                ErrorKind::Busy,
                 "PostgreSQL has no connection left; raise its `max_connections` or try again later",
             ),
             (_, "25006") => (
@@ -498,14 +498,11 @@ impl Database {
             (_, "XX001" | "XX002") => (ErrorKind::Corrupt, "PostgreSQL finds its files damaged"),
             ("08" | "57", _) => (ErrorKind::Unreachable, "PostgreSQL ended the connection"),
             ("40", _) => (
-                ErrorKind::Unreachable,
+                ErrorKind::Busy,
                 "PostgreSQL ended the statement because of what others do; try again",
             ),
-            ("53" | "58", _) => (
-                ErrorKind::Unreachable,
-                "PostgreSQL lacks memory, disk or another resource",
-            ),
-            ("HV", _) => (ErrorKind::Unreachable, "PostgreSQL cannot read what is foreign to it"),
+            ("53" | "58", _) => (ErrorKind::Busy, "PostgreSQL lacks memory, disk or another resource"),
+            ("HV", _) => (ErrorKind::Busy, "PostgreSQL cannot read what is foreign to it"),
             (_, "22003") => (
                 ErrorKind::OutOfRange,
                 "a number that PostgreSQL computes leaves the range of its type",

@@ -34,6 +34,15 @@ const COLUMNS: &str = "\
     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
     AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')";
 
+/// One row for each schema that may be used, with its tables.
+const LISTING: &str = "\
+    SELECT n.nspname::text, pg_catalog.array_agg(c.relname::text) FILTER (WHERE c.oid IS NOT NULL) AS tables \
+    FROM pg_catalog.pg_namespace n \
+    LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+        AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT') \
+    WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+    GROUP BY n.nspname";
+
 /// What types are made of: a domain of another type, an array of its elements.
 const TYPES: &str = "\
     SELECT t.oid, t.typtype::text, t.typbasetype, t.typtypmod, e.oid AS element \
@@ -45,6 +54,20 @@ struct Made {
     /// Of a domain, the type and modifier of what it is a domain of.
     base: Option<(u32, i32)>,
     element: Option<u32>,
+}
+
+/// All schemas with their tables, sorted as everything here sorts names.
+pub(super) async fn listing(database: &Arc<Database>) -> Result<Vec<(String, Vec<String>)>> {
+    let rows = database.query("tables", LISTING, &[]).await?;
+    let listed = |row: &Row| {
+        let mut tables: Vec<String> = row.try_get::<_, Option<_>>("tables")?.unwrap_or_default();
+        tables.sort();
+        Ok((row.try_get("nspname")?, tables))
+    };
+    let listed: Result<Vec<(String, Vec<String>)>, tokio_postgres::Error> = rows.iter().map(listed).collect();
+    let mut listed = listed.map_err(|failure| database.error(&failure).about("tables"))?;
+    listed.sort();
+    Ok(listed)
 }
 
 /// The columns of these tables, or of all and more.

@@ -84,7 +84,7 @@ const PARAMS: [&str; 4] = ["application_name", "connect_timeout", "sslmode", "ss
 
 /// How much of TLS is asked for. There is no mode that tries TLS and goes on without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TlsMode {
+pub(crate) enum TlsMode {
     /// Without TLS.
     Disable,
     /// Encrypted, whoever the server is.
@@ -103,7 +103,7 @@ impl TlsMode {
         ("verify-full", TlsMode::VerifyFull),
     ];
 
-    fn of(word: &str) -> Option<TlsMode> {
+    pub(crate) fn of(word: &str) -> Option<TlsMode> {
         TlsMode::ALL
             .iter()
             .find(|(name, _)| *name == word)
@@ -217,7 +217,8 @@ impl Settings {
     }
 }
 
-fn expected_modes(word: &str) -> String {
+/// What should stand there instead of a word that is no mode.
+pub(crate) fn expected_modes(word: &str) -> String {
     if word == "prefer" || word == "allow" {
         return "nothing falls back to a connection without TLS; say `require` or `disable`".to_owned();
     }

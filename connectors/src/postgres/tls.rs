@@ -34,11 +34,11 @@ const SYSTEM_ROOTS: [&str; 4] = [
 
 /// Makes TLS connections in one mode.
 #[derive(Clone)]
-pub(super) struct Tls(Arc<ClientConfig>);
+pub(crate) struct Tls(Arc<ClientConfig>);
 
 impl Tls {
     /// Reads the roots. What is wrong with them is told in words that follow the depot's name.
-    pub(super) fn new(mode: TlsMode, roots: Option<&Path>) -> Result<Tls, String> {
+    pub(crate) fn new(mode: TlsMode, roots: Option<&Path>) -> Result<Tls, String> {
         let provider = Arc::new(ring::default_provider());
         // As libpq has it: a root that is named is used, even where a mode would do without.
         let mode = match (mode, roots) {
@@ -57,6 +57,11 @@ impl Tls {
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         Ok(Tls(Arc::new(config)))
+    }
+
+    /// For protocols that wrap their sockets themselves.
+    pub(crate) fn connector(&self) -> TlsConnector {
+        TlsConnector::from(Arc::clone(&self.0))
     }
 }
 
@@ -205,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for T
 }
 
 /// One handshake to make.
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     connector: TlsConnector,
     name: ServerName<'static>,
 }
@@ -224,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Hands
 }
 
 /// A socket inside TLS.
-pub(super) struct Encrypted<S>(Box<tokio_rustls::client::TlsStream<S>>);
+pub(crate) struct Encrypted<S>(Box<tokio_rustls::client::TlsStream<S>>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {
     fn channel_binding(&self) -> ChannelBinding {

@@ -67,6 +67,16 @@ impl Estimate {
         }
     }
 
+    /// The rows of all of them.
+    pub(super) fn together(all: &[Estimate]) -> Estimate {
+        let sum = |part: fn(&Estimate) -> f64| all.iter().map(part).sum();
+        Estimate {
+            rows: sum(|one| one.rows),
+            unfiltered: sum(|one| one.unfiltered),
+            work: sum(|one| one.work),
+        }
+    }
+
     /// Rows of two sides that meet on a key, of which one side has each value once.
     pub(super) fn joined(self, other: Estimate) -> Estimate {
         let keys = self.unfiltered.min(other.unfiltered).max(1.0);

@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 use super::cost::{Estimate, UNKNOWN_ROWS, here};
 use super::dialect::{Dialect, Form, Value, plain};
 use super::node::RemoteRead;
-use super::select::{From, LEFT, RIGHT, Select, exists};
+use super::select::{DERIVED, From, LEFT, RIGHT, Select, exists};
 use super::translate::Scope;
 use crate::remote_table::Snapshots;
 use crate::{RemoteTable, ScanFilter, Split};
@@ -30,11 +30,14 @@ use crate::{RemoteTable, ScanFilter, Split};
 const SHARE_EQUAL: f64 = 0.1;
 const SHARE_OTHER: f64 = 0.33;
 
+/// Finds a table inside a table.
+pub type TableOf<'a> = &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync);
+
 /// The rule, and what it is told of a statement.
 #[derive(Clone, Copy)]
 pub struct PushDown<'a> {
     /// Finds the table of a source that nothing governs inside the table that a plan reads, if it is one.
-    pub table_of: &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync),
+    pub table_of: TableOf<'a>,
     /// Whether a depot is to do all that it can, whatever it costs.
     pub is_eager: &'a (dyn Fn(&str) -> bool + Sync),
 }
@@ -279,6 +282,7 @@ fn grow(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
         (LogicalPlan::Projection(node), Some([input])) => whole(projection(node, input)),
         (LogicalPlan::Aggregate(node), Some([input])) => whole(aggregate(node, input)),
         (LogicalPlan::Join(node), Some([left, right])) => whole(join(node, left, right)),
+        (LogicalPlan::Union(_), Some(parts @ [_, _, ..])) => whole(union(parts)),
         (LogicalPlan::Sort(node), Some([input])) => match top(node, input) {
             Some(input) => Taken::Part { input, node: None },
             None => Taken::Nothing,
@@ -485,6 +489,43 @@ fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
     Some(Grown {
         select,
         dialect,
+        splits: vec![Split::Whole],
+        snapshots: None,
+        is_scan: false,
+    })
+}
+
+/// The rows of all inputs.
+fn union(parts: &[&Grown]) -> Option<Grown> {
+    let (first, others) = parts.split_first()?;
+    let mut outputs = first.select.outputs_of(DERIVED);
+    for other in others {
+        if other.depot() != first.depot() || other.select.outputs.len() != outputs.len() {
+            return None;
+        }
+        for (output, value) in outputs.iter_mut().zip(&other.select.outputs) {
+            output.form = match (output.form, value.form) {
+                (Form::Exact, Form::Exact) => Form::Exact,
+                // Texts of two collations have none.
+                (Form::Text { .. }, Form::Text { .. }) => Form::Text { own: false },
+                _ => return None,
+            };
+            if output.data_type != value.data_type {
+                return None;
+            }
+        }
+    }
+    let mut addresses: Vec<_> = parts
+        .iter()
+        .flat_map(|part| part.select.addresses.iter().cloned())
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    let estimates: Vec<Estimate> = parts.iter().map(|part| part.select.estimate).collect();
+    let from = From::Union(parts.iter().map(|part| part.select.clone()).collect());
+    Some(Grown {
+        select: Select::over(from, addresses, outputs, Estimate::together(&estimates)),
+        dialect: first.dialect,
         splits: vec![Split::Whole],
         snapshots: None,
         is_scan: false,

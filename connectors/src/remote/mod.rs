@@ -15,7 +15,7 @@ mod select;
 mod translate;
 
 pub(crate) use dialect::{Aggregation, Dialect, Form, Relation, Value, plain};
-pub use grow::PushDown;
+pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;
 pub use node::RemotePlanner;
 pub use select::RemoteQuery;

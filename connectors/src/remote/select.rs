@@ -56,6 +56,8 @@ pub(super) enum From {
     Table(String),
     /// Another SELECT, and what it is called.
     Derived(Box<Select>, &'static str),
+    /// The rows of several others, one after another.
+    Union(Vec<Select>),
     /// Two others. `word` is the kind of join.
     Join {
         left: Box<Select>,
@@ -183,6 +185,10 @@ impl From {
         match self {
             From::Table(table) => table.clone(),
             From::Derived(select, alias) => format!("({}) AS {alias}", select.text()),
+            From::Union(parts) => {
+                let parts: Vec<String> = parts.iter().map(|part| format!("({})", part.text())).collect();
+                format!("({}) AS {DERIVED}", parts.join(" UNION ALL "))
+            }
             From::Join { left, word, right, on } => format!(
                 "({}) AS {LEFT} {word} ({}) AS {RIGHT} ON {on}",
                 left.text(),

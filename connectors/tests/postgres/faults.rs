@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use futures::StreamExt;
-use minerva_connectors::{Error, ErrorKind};
+use minerva_connectors::{DepotState, Error, ErrorKind};
 
 use crate::server::{PASSWORD, Place, Server, context, depots, row_count, shared};
 
@@ -36,9 +36,9 @@ async fn what_cannot_be_connected_to_is_said_and_no_credential_is() {
         error
     };
     let wrong = open(at("127.0.0.1", server.port, "connect", 10), "reader", "wrong-word").await;
-    assert_eq!(wrong.kind, ErrorKind::Denied, "{wrong}");
+    assert_eq!(wrong.kind, ErrorKind::Refused, "{wrong}");
     let unknown = open(at("127.0.0.1", server.port, "connect", 10), "nobody", "wrong-word").await;
-    assert_eq!(unknown.kind, ErrorKind::Denied, "{unknown}");
+    assert_eq!(unknown.kind, ErrorKind::Refused, "{unknown}");
     let missing = open(at("127.0.0.1", server.port, "gone", 10), "reader", PASSWORD).await;
     assert_eq!(missing.kind, ErrorKind::NotFound, "{missing}");
     assert!(missing.to_string().contains("`gone`"), "{missing}");
@@ -312,7 +312,10 @@ fn resident() -> u64 {
 #[tokio::test]
 async fn a_connection_lost_in_the_middle_is_an_error_and_not_the_end() {
     let place = shared().database("lost", ENDLESS).await;
-    for action in ["pg_terminate_backend", "pg_cancel_backend"] {
+    for (action, kind) in [
+        ("pg_terminate_backend", ErrorKind::Unreachable),
+        ("pg_cancel_backend", ErrorKind::Busy),
+    ] {
         let session = context(&place.depots);
         let mut stream = execute_stream(plan(&place, "endless").await, session.task_ctx()).unwrap();
         assert!(stream.next().await.unwrap().unwrap().num_rows() > 0);
@@ -327,7 +330,8 @@ async fn a_connection_lost_in_the_middle_is_an_error_and_not_the_end() {
                 None => panic!("a short answer"),
             }
         };
-        assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+        assert_eq!(error.kind, kind, "{error}");
+        assert_eq!(place.depots.health("db").unwrap().state, DepotState::Degraded);
         assert!(
             error.to_string().starts_with("depot `db`: `public.endless`: "),
             "{error}"
@@ -374,6 +378,7 @@ async fn dead_connections_are_replaced_before_anything_was_read() {
     server.stop();
     let error = place.find("public", "t").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    assert_eq!(place.depots.health("db").unwrap().state, DepotState::Unreachable);
 }
 
 /// A table that somebody has locked is waited for, and leaving does not leave the wait behind.

@@ -43,6 +43,8 @@ struct Pushed {
 struct Ran {
     statements: Vec<String>,
     nodes: BTreeSet<String>,
+    /// How many rows came from PostgreSQL.
+    sent: usize,
     rows: Result<String, Error>,
 }
 
@@ -93,7 +95,8 @@ impl Pushed {
         let plan = planner.create_physical_plan(&plan, &state).await.unwrap();
         let (mut statements, mut nodes) = (Vec::new(), BTreeSet::new());
         look(&plan, &mut statements, &mut nodes);
-        let rows = collect(plan, state.task_ctx()).await;
+        let rows = collect(Arc::clone(&plan), state.task_ctx()).await;
+        let sent = sent(&plan);
         let rows = rows.map_err(|failure| {
             Error::find(&failure)
                 .unwrap_or_else(|| panic!("{sql}: {failure}"))
@@ -108,6 +111,7 @@ impl Pushed {
         Ran {
             statements,
             nodes,
+            sent,
             rows,
         }
     }
@@ -145,6 +149,14 @@ impl Pushed {
         assert_eq!(with.statements, Vec::<String>::new(), "{sql}");
         assert_eq!(with.rows.unwrap(), without.rows.unwrap(), "{sql}");
     }
+}
+
+fn sent(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let own = plan
+        .metrics()
+        .filter(|_| plan.is::<ScanExec>())
+        .and_then(|metrics| metrics.output_rows());
+    own.unwrap_or_default() + plan.children().into_iter().map(sent).sum::<usize>()
 }
 
 fn look(plan: &Arc<dyn ExecutionPlan>, statements: &mut Vec<String>, nodes: &mut BTreeSet<String>) {
@@ -206,15 +218,15 @@ async fn what_means_the_same_is_done_by_postgresql() {
             &["length", "~~"],
         ),
         (
-            "SELECT id FROM a WHERE odd IN ('one', 'TWO') OR v NOT IN ('v1', 'v2') OR length(v) > 9",
+            "SELECT id FROM a WHERE odd IN ('one', 'TWO', 'a', 'b', 'c') OR v NOT IN ('v1', 'v2') OR length(v) > 9",
             &["ANY"],
         ),
         (
-            "SELECT id, n + 1, d * d - 3.5, CASE WHEN n > 2 THEN s ELSE v END, coalesce(n, id) FROM a WHERE id < n * 30",
+            "SELECT id, n + 1, d * d - d, CASE WHEN n > 2 THEN s ELSE v END, coalesce(n, id) FROM a WHERE id < n * 30",
             &["CASE"],
         ),
         (
-            "SELECT id FROM a WHERE n IS DISTINCT FROM small AND s || v <> 'av1'",
+            "SELECT id FROM a WHERE (n IS DISTINCT FROM small) AND (s || v) <> 'av1'",
             &["IS TRUE"],
         ),
         (
@@ -249,6 +261,12 @@ async fn what_means_the_same_is_done_by_postgresql() {
             "SELECT id FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE b.a_id = a.id)",
             &["NOT EXISTS"],
         ),
+        ("SELECT avg(n), avg(small), n FROM a GROUP BY n", &["/"]),
+        ("SELECT avg(n) FROM a WHERE id > 1000", &["/"]),
+        (
+            "SELECT s, count(*) FROM (SELECT s, id FROM a UNION ALL SELECT t, a_id FROM b WHERE w > 5 UNION ALL SELECT odd, 3 FROM a) AS u GROUP BY s",
+            &["UNION ALL"],
+        ),
         (
             "SELECT t, count(*) FROM (SELECT t, a_id, sum(w) AS w FROM b GROUP BY t, a_id) AS x WHERE w > 10 GROUP BY t",
             &["FROM SELECT"],
@@ -268,7 +286,7 @@ async fn what_may_mean_something_else_is_not() {
         "SELECT id / 2, d / 3, id % 7 FROM a",
         "SELECT id FROM a WHERE s SIMILAR TO 'a%'",
         "SELECT id FROM a WHERE s LIKE 'a\\%'",
-        "SELECT avg(id) FROM a",
+        "SELECT avg(id), avg(f) FROM a",
         "SELECT sum(big) FROM a",
         "SELECT reverse(s) FROM a",
         "SELECT id FROM a ORDER BY f, id LIMIT 3",
@@ -307,7 +325,7 @@ async fn names_and_constants_cannot_leave_their_quotes() {
     let pushed = Pushed::new("names", names).await;
     let column = "\"c\"\"; DROP TABLE x --\"";
     let table = "\"t\"\" AS (SELECT 1) --\"";
-    for value in ["\\'' OR 1=1 --", "a''''b", "new\nline", "", "é'", "\\", "x\\''y"] {
+    for value in ["\\'' OR 1=1 --", "a''''b", "new\nline", "", "é''", "\\", "x\\''y"] {
         let sql = format!(
             "SELECT {column}, count(*), max({column} || '{value}') FROM {table} WHERE {column} || '' = '{value}' OR {column} IN ('{value}', 'z') GROUP BY {column}"
         );
@@ -362,4 +380,39 @@ async fn what_postgresql_cannot_compute_is_a_typed_error() {
     pushed.place.admin.batch_execute("DROP TABLE big").await.unwrap();
     let failure = pushed.run("SELECT sum(n) FROM big", true).await.rows.unwrap_err();
     assert_eq!(failure.kind, ErrorKind::Changed, "{failure}");
+}
+
+/// A join that knows its keys asks the other side for these alone; a subquery's value is asked for as well.
+#[tokio::test]
+async fn keys_of_joins_and_values_of_subqueries_reach_the_other_side() {
+    let many = "CREATE TABLE many (k int8, t text, n int4); INSERT INTO many SELECT i, 'k' || i, i % 10 FROM generate_series(1, 50000) i;
+        CREATE TABLE few (k int8, t text); INSERT INTO few VALUES (7, 'k7'), (8, NULL), (60000, 'k9'), (NULL, 'k10');";
+    let pushed = Pushed::new("keys", many).await;
+    let here = pushed
+        .context
+        .sql("SELECT * FROM (VALUES (7, 'k7'), (8, NULL), (60000, 'k9'), (NULL, 'k10')) AS v(k, t)")
+        .await
+        .unwrap();
+    pushed.context.register_table("here", here.into_view()).unwrap();
+    for (sql, at_most) in [
+        ("SELECT many.n FROM here JOIN many ON here.k = many.k", 2),
+        ("SELECT many.n FROM here JOIN many ON here.t = many.t", 3),
+        ("SELECT n FROM many WHERE k IN (SELECT k FROM here)", 2),
+        (
+            "SELECT n FROM many WHERE k > (SELECT max(k) - 20000 FROM here) AND length(t) > 2",
+            10_000,
+        ),
+        (
+            "SELECT x.c FROM here JOIN (SELECT k % 9 AS k, count(*) AS c FROM many GROUP BY k % 9) AS x ON here.k = x.k",
+            50_000,
+        ),
+        (
+            "SELECT x.c FROM here JOIN (SELECT n, count(*) AS c FROM many GROUP BY n) AS x ON here.k = x.n",
+            2,
+        ),
+    ] {
+        let (with, without) = (pushed.run(sql, true).await, pushed.run(sql, false).await);
+        assert_eq!(with.rows.unwrap(), without.rows.unwrap(), "{sql}");
+        assert!(with.sent <= at_most, "{sql} has {} rows sent", with.sent);
+    }
 }

@@ -34,7 +34,7 @@ async fn each_mode_asks_for_what_it_says() {
         (
             "127.0.0.1",
             "sslmode: disable".to_owned(),
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             "pg_hba.conf",
         ),
         (

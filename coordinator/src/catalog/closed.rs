@@ -9,6 +9,7 @@ use std::{
 };
 
 use datafusion::{arrow::datatypes::SchemaRef, error::DataFusionError};
+use futures::future::join_all;
 use minerva_policy::{Principal, Verdict, decide};
 use minerva_resources::Address;
 
@@ -43,21 +44,33 @@ impl Catalog<'_> {
     pub(crate) async fn closed_tables(&self, within: Duration) -> ClosedTables {
         let until = Instant::now() + within;
         let users: Vec<Principal> = self.snapshot.set.users().map(|user| auth::principal(user)).collect();
-        let mut found = ClosedTables {
-            complete: true,
-            ..ClosedTables::default()
-        };
-        for depot in self.snapshot.set.depots() {
+        let users = &users;
+        // At the same time, so that one that does not answer costs the others nothing.
+        let looked = self.snapshot.set.depots().map(|depot| async move {
             let name = depot.meta.name.as_str();
-            let left = until.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, self.closed_of(name, &users, until, &mut found)).await {
+            let mut found = ClosedTables {
+                complete: true,
+                ..ClosedTables::default()
+            };
+            match tokio::time::timeout(within, self.closed_of(name, users, until, &mut found)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => found.unreadable.push((name.to_owned(), error.message)),
                 Err(_) => {
                     found.complete = false;
-                    break;
+                    let message = format!("it did not answer within {} seconds", within.as_secs());
+                    found.unreadable.push((name.to_owned(), message));
                 }
             }
+            found
+        });
+        let mut found = ClosedTables {
+            complete: true,
+            ..ClosedTables::default()
+        };
+        for part in join_all(looked).await {
+            found.closed.extend(part.closed);
+            found.unreadable.extend(part.unreadable);
+            found.complete &= part.complete;
         }
         found
     }

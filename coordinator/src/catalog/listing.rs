@@ -8,9 +8,10 @@ use std::{
 };
 
 use datafusion::{arrow::datatypes::SchemaRef, datasource::empty::EmptyTable, error::DataFusionError};
-use minerva_resources::Address;
+use futures::future::join_all;
+use minerva_resources::{Address, Depot};
 
-use super::{Catalog, INFORMATION_SCHEMA, TableEntry, TableRequest};
+use super::{Catalog, INFORMATION_SCHEMA, TableEntry, TableRequest, metadata::Patience};
 use crate::{
     error::{Code, QueryError, Result},
     system,
@@ -36,8 +37,14 @@ impl Catalog<'_> {
             )
             .with_hint("USE catalog.schema"));
         };
-        let schemas = self.schemas(Some(catalog)).await?;
-        match schemas.iter().any(|(_, schema)| schema == name) {
+        let is_known = |schemas: &[(String, String)]| schemas.iter().any(|(_, schema)| schema == name);
+        let mut schemas = self.schemas(Some(catalog)).await?;
+        if !is_known(&schemas) && !system::owns(catalog) {
+            // It may be newer than what is kept.
+            self.engine.metadata.expire_names(catalog);
+            schemas = self.schemas(Some(catalog)).await?;
+        }
+        match is_known(&schemas) {
             true => Ok(()),
             false => {
                 let error = QueryError::new(
@@ -49,49 +56,53 @@ impl Catalog<'_> {
         }
     }
 
+    /// The depots that the user may see.
+    pub(crate) fn depots(&self) -> impl Iterator<Item = &Arc<Depot>> {
+        let depots = self.snapshot.set.depots();
+        depots.filter(|depot| self.snapshot.rules.may_see_depot(self.principal, &depot.meta.name))
+    }
+
     /// The catalogs that the user may see, `system` among them.
     pub(crate) fn catalogs(&self) -> Vec<String> {
-        let visible = self
-            .snapshot
-            .set
-            .depots()
-            .filter(|depot| self.snapshot.rules.may_see_depot(self.principal, &depot.meta.name));
-        let mut names: Vec<String> = visible.map(|depot| depot.meta.name.clone()).collect();
+        let mut names: Vec<String> = self.depots().map(|depot| depot.meta.name.clone()).collect();
         names.extend(system::catalogs().map(str::to_owned));
         names.sort();
         names
     }
 
-    /// The schemas of one catalog or of all. A depot that cannot be reached is an error only when it is named.
+    /// The schemas of one catalog or of all. A depot that cannot be reached is an error only when it is named; all are asked at the same time.
     pub(crate) async fn schemas(&self, catalog: Option<&str>) -> Result<Vec<(String, String)>> {
+        let patience = patience(catalog.is_some());
+        let catalogs = self.catalogs().into_iter();
+        let wanted = catalogs.filter(|name| catalog.is_none_or(|wanted| wanted == name));
+        let asked = wanted.map(|name| async move {
+            let found = self.schemas_of(&name, patience).await;
+            (name, found)
+        });
         let mut found = Vec::new();
-        for name in self
-            .catalogs()
-            .into_iter()
-            .filter(|name| catalog.is_none_or(|wanted| wanted == name))
-        {
+        for (name, schemas) in join_all(asked).await {
             found.push((name.clone(), INFORMATION_SCHEMA.to_owned()));
-            if system::owns(&name) {
-                found.extend(
-                    system::schemas(&name)
-                        .into_iter()
-                        .map(|schema| (name.clone(), schema.to_owned())),
-                );
-                continue;
-            }
-            match self.visible_tables(&name).await {
-                Ok(tables) => {
-                    let views = self.visible_views(&name).into_iter();
-                    let tables = tables.into_iter().chain(views);
-                    let schemas: BTreeSet<String> = tables.map(|address| address.collection).collect();
-                    found.extend(schemas.into_iter().map(|schema| (name.clone(), schema)));
-                }
+            match schemas {
+                Ok(schemas) => found.extend(schemas.into_iter().map(|schema| (name.clone(), schema))),
                 Err(error) if catalog.is_some() => return Err(error),
                 Err(error) => tracing::warn!(depot = name, %error, "left out of a listing"),
             }
         }
         found.sort();
         Ok(found)
+    }
+
+    async fn schemas_of(&self, catalog: &str, patience: Patience) -> Result<BTreeSet<String>> {
+        if system::owns(catalog) {
+            return Ok(system::schemas(catalog).into_iter().map(str::to_owned).collect());
+        }
+        let tables = self.visible_tables(catalog, &|_| true, patience).await?;
+        let views = self.visible_views(catalog).into_iter();
+        Ok(tables
+            .into_iter()
+            .chain(views)
+            .map(|address| address.collection)
+            .collect())
     }
 
     /// The views of a depot that the user may select.
@@ -101,34 +112,28 @@ impl Catalog<'_> {
         views.of_depot(depot).filter(may_select).cloned().collect()
     }
 
-    /// The datasets of a depot that the user may select.
-    async fn visible_tables(&self, depot: &str) -> Result<Vec<Address>> {
-        let source = self
-            .engine
-            .depots
-            .open(depot)
-            .await
-            .map_err(datafusion::error::DataFusionError::from)?;
+    /// The datasets of a depot that the user may select, in collections that are wanted. Nothing else is asked for.
+    async fn visible_tables(
+        &self,
+        depot: &str,
+        wanted: &(dyn Fn(&str) -> bool + Sync),
+        patience: Patience,
+    ) -> Result<Vec<Address>> {
+        let Some(depot) = self.snapshot.set.depot(depot) else {
+            return Ok(Vec::new());
+        };
+        let (name, depots, metadata) = (depot.name(), &self.engine.depots, &self.engine.metadata);
+        let rules = &self.snapshot.rules;
+        let collections = metadata.collections(depots, depot, patience).await;
         let mut found = Vec::new();
-        for collection in source
-            .collections()
-            .await
-            .map_err(datafusion::error::DataFusionError::from)?
-        {
-            if !self
-                .snapshot
-                .rules
-                .may_see_collection(self.principal, depot, &collection)
-            {
+        for collection in collections.map_err(DataFusionError::from)? {
+            if !wanted(&collection) || !rules.may_see_collection(self.principal, name, &collection) {
                 continue;
             }
-            for dataset in source
-                .datasets(&collection)
-                .await
-                .map_err(datafusion::error::DataFusionError::from)?
-            {
-                let address = Address::new(depot, &collection, dataset);
-                if self.snapshot.rules.may_select(self.principal, &address).allowed {
+            let datasets = metadata.datasets(depots, depot, &collection, patience).await;
+            for dataset in datasets.map_err(DataFusionError::from)?.iter() {
+                let address = Address::new(name, &collection, dataset);
+                if rules.may_select(self.principal, &address).allowed {
                     found.push(address);
                 }
             }
@@ -136,8 +141,51 @@ impl Catalog<'_> {
         Ok(found)
     }
 
-    /// The tables that the user may see.
+    /// Asks depots anew, all at the same time: the one that is named, or all that the user may see.
+    pub(crate) async fn refresh(&self, catalog: Option<&str>, collection: Option<&str>) -> Result<()> {
+        if let Some(catalog) = catalog {
+            self.expect_catalog(catalog).await?;
+        }
+        let metadata = &self.engine.metadata;
+        let catalogs = self.catalogs().into_iter();
+        for name in catalogs.filter(|name| catalog.is_none_or(|wanted| wanted == name)) {
+            let sees = |collection| {
+                let rules = &self.snapshot.rules;
+                rules.may_see_collection(self.principal, &name, collection)
+            };
+            if collection.is_none_or(sees) {
+                metadata.expire(&name, collection);
+            }
+        }
+        match (catalog, collection) {
+            (Some(catalog), Some(collection)) => self.expect_schema(Some(catalog), collection).await,
+            (catalog, _) => self.schemas(catalog).await.map(drop),
+        }
+    }
+
+    /// The tables that the user may see. All depots are asked at the same time.
     pub(crate) async fn tables(&self, request: &TableRequest) -> Result<Vec<TableEntry>> {
+        let catalogs = self.catalogs().into_iter();
+        let wanted = catalogs.filter(|name| request.catalog.as_ref().is_none_or(|wanted| wanted == name));
+        let asked = wanted.map(|name| async move {
+            let found = self.tables_of(&name, request).await;
+            (name, found)
+        });
+        let mut found = Vec::new();
+        for (name, tables) in join_all(asked).await {
+            let Listed { tables, failure } = tables;
+            found.extend(tables);
+            match failure {
+                None => {}
+                Some(error) if request.catalog.is_some() => return Err(error),
+                Some(error) => tracing::warn!(depot = name, %error, "left out of a listing"),
+            }
+        }
+        found.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));
+        Ok(found)
+    }
+
+    async fn tables_of(&self, catalog: &str, request: &TableRequest) -> Listed {
         let wanted = |kind: &str| {
             request.kinds.is_empty()
                 || request
@@ -145,76 +193,59 @@ impl Catalog<'_> {
                     .iter()
                     .any(|known| known == kind || (known == "TABLE" && kind == "BASE TABLE"))
         };
-        let schema_matches = |schema: &str| {
-            request
-                .schema_pattern
-                .as_deref()
-                .is_none_or(|pattern| like(pattern, schema))
-        };
-        let table_matches = |table: &str| {
-            request
-                .table_pattern
-                .as_deref()
-                .is_none_or(|pattern| like(pattern, table))
-        };
-        let mut found = Vec::new();
-        for catalog in self
-            .catalogs()
-            .into_iter()
-            .filter(|name| request.catalog.as_ref().is_none_or(|wanted| wanted == name))
-        {
-            if wanted("SYSTEM TABLE") {
-                for (schema, name, arrow) in system::tables_of(&catalog) {
-                    if schema_matches(schema) && table_matches(name) {
-                        let arrow = request.with_schema.then_some(arrow);
-                        let description = String::new();
-                        let (schema, name) = (schema.to_owned(), name.to_owned());
-                        found.push(TableEntry {
-                            catalog: catalog.clone(),
-                            schema,
-                            name,
-                            kind: "SYSTEM TABLE",
-                            arrow,
-                            description,
-                        });
-                    }
+        let matches =
+            |pattern: &Option<String>, name: &str| pattern.as_deref().is_none_or(|pattern| like(pattern, name));
+        let schema_matches = |schema: &str| matches(&request.schema_pattern, schema);
+        let table_matches = |table: &str| matches(&request.table_pattern, table);
+        let mut tables = Vec::new();
+        if wanted("SYSTEM TABLE") {
+            for (schema, name, arrow) in system::tables_of(catalog) {
+                if schema_matches(schema) && table_matches(name) {
+                    tables.push(TableEntry {
+                        catalog: catalog.to_owned(),
+                        schema: schema.to_owned(),
+                        name: name.to_owned(),
+                        kind: "SYSTEM TABLE",
+                        arrow: request.with_schema.then_some(arrow),
+                        description: String::new(),
+                    });
                 }
-            }
-            if system::owns(&catalog) {
-                continue;
-            }
-            let views = self.visible_views(&catalog);
-            if wanted("VIEW") {
-                let matching =
-                    |address: &&Address| schema_matches(&address.collection) && table_matches(&address.dataset);
-                for address in views.iter().filter(matching) {
-                    found.push(self.view_entry(address, request.with_schema).await);
-                }
-            }
-            if !wanted("BASE TABLE") {
-                continue;
-            }
-            let visible = match self.visible_tables(&catalog).await {
-                Ok(visible) => visible,
-                Err(error) if request.catalog.is_some() => return Err(error),
-                Err(error) => {
-                    tracing::warn!(depot = catalog, %error, "left out of a listing");
-                    continue;
-                }
-            };
-            let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            // A name that both have means the view.
-            for address in visible.into_iter().filter(|address| !views.contains(address)) {
-                if schema_matches(&address.collection) && table_matches(&address.dataset) {
-                    named.entry(address.collection).or_default().push(address.dataset);
-                }
-            }
-            for (schema, names) in named {
-                found.extend(self.entries(&catalog, &schema, names, request.with_schema).await);
             }
         }
-        found.sort_by(|a, b| (&a.catalog, &a.schema, &a.name).cmp(&(&b.catalog, &b.schema, &b.name)));
-        Ok(found)
+        let mut failure = None;
+        if system::owns(catalog) {
+            return Listed { tables, failure };
+        }
+        let views = self.visible_views(catalog);
+        if wanted("VIEW") {
+            let matching = |address: &&Address| schema_matches(&address.collection) && table_matches(&address.dataset);
+            for address in views.iter().filter(matching) {
+                tables.push(self.view_entry(address, request.with_schema).await);
+            }
+        }
+        if !wanted("BASE TABLE") {
+            return Listed { tables, failure };
+        }
+        let patience = patience(request.catalog.is_some());
+        match self.visible_tables(catalog, &schema_matches, patience).await {
+            Ok(visible) => {
+                let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+                // A name that both have means the view.
+                for address in visible.into_iter().filter(|address| !views.contains(address)) {
+                    if table_matches(&address.dataset) {
+                        named.entry(address.collection).or_default().push(address.dataset);
+                    }
+                }
+                for (schema, names) in named {
+                    tables.extend(
+                        self.entries(catalog, &schema, names, request.with_schema, patience)
+                            .await,
+                    );
+                }
+            }
+            Err(error) => failure = Some(error),
+        }
+        Listed { tables, failure }
     }
 
     async fn view_entry(&self, address: &Address, with_schema: bool) -> TableEntry {
@@ -237,9 +268,16 @@ impl Catalog<'_> {
     }
 
     /// The lines of a collection. A table that cannot be read is listed without columns, so that one broken file does not hide the others.
-    async fn entries(&self, depot: &str, collection: &str, names: Vec<String>, with_schema: bool) -> Vec<TableEntry> {
+    async fn entries(
+        &self,
+        depot: &str,
+        collection: &str,
+        names: Vec<String>,
+        with_schema: bool,
+        patience: Patience,
+    ) -> Vec<TableEntry> {
         let mut columns = match with_schema {
-            true => self.columns(depot, collection, &names).await,
+            true => self.columns(depot, collection, &names, patience).await,
             false => Vec::new(),
         }
         .into_iter();
@@ -270,20 +308,22 @@ impl Catalog<'_> {
 
     /// The columns of some tables as the user sees them; `None` for what is not there or may not be known. Each is decided by itself, and the
     /// depot is asked for all of them at once.
-    async fn columns(&self, depot: &str, collection: &str, names: &[String]) -> Vec<Result<Option<SchemaRef>>> {
-        let failed = |error: minerva_connectors::Error| {
-            let each = names.iter().map(|_| Err(DataFusionError::from(error.clone()).into()));
-            each.collect()
+    async fn columns(
+        &self,
+        depot: &str,
+        collection: &str,
+        names: &[String],
+        patience: Patience,
+    ) -> Vec<Result<Option<SchemaRef>>> {
+        let Some(depot) = self.snapshot.set.depot(depot) else {
+            return names.iter().map(|_| Ok(None)).collect();
         };
         let state = self.session.state(self.snapshot, false);
-        let source = match self.engine.depots.open(depot).await {
-            Ok(source) => source,
-            Err(error) => return failed(error),
-        };
-        let found = match source.columns(collection, names, &state).await {
-            Ok(found) => found,
-            Err(error) => return failed(error),
-        };
+        let metadata = &self.engine.metadata;
+        let found = metadata
+            .columns(&self.engine.depots, (depot, collection), names, state, patience)
+            .await;
+        let depot = depot.name();
         let governed = names.iter().zip(found).map(|(name, raw)| {
             let Some(raw) = raw.map_err(DataFusionError::from)? else {
                 return Ok(None);
@@ -293,6 +333,31 @@ impl Catalog<'_> {
         });
         governed.collect()
     }
+}
+
+/// What was found in a catalog, and why that is not all.
+struct Listed {
+    tables: Vec<TableEntry>,
+    failure: Option<QueryError>,
+}
+
+fn patience(is_named: bool) -> Patience {
+    match is_named {
+        true => Patience::Named,
+        false => Patience::OneOfMany,
+    }
+}
+
+/// The pattern of LIKE that only this name matches.
+pub(crate) fn exactly(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if matches!(letter, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern
 }
 
 /// SQL's LIKE with `%`, `_` and the escape `\`, as drivers use it for names.
@@ -321,7 +386,15 @@ pub(crate) fn like(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::like;
+    use super::{exactly, like};
+
+    #[test]
+    fn a_name_is_a_pattern_of_itself_only() {
+        for name in ["a_b", "100%", r"a\b", ""] {
+            assert!(like(&exactly(name), name), "{name}");
+        }
+        assert!(!like(&exactly("a_b"), "axb") && !like(&exactly("100%"), "1000"));
+    }
 
     #[test]
     fn like_is_sqls() {

@@ -26,6 +26,7 @@ impl Request {
             Request::SetSession { .. } => "SET SESSION",
             Request::ResetSession { .. } => "RESET SESSION",
             Request::KillQuery { .. } => "CALL",
+            Request::Refresh { .. } => "REFRESH",
         }
     }
 }

@@ -11,7 +11,11 @@ use datafusion::{
     catalog::TableProvider,
 };
 
-use super::{SystemTable, in_memory, sql_type};
+use super::{
+    SystemTable,
+    filtered::{self, Listing},
+    sql_type,
+};
 use crate::{
     catalog::{Catalog, INFORMATION_SCHEMA, TableRequest},
     error::Result,
@@ -44,10 +48,16 @@ impl SystemTable for Columns {
     }
 
     async fn table(&self, door: &Catalog<'_>, catalog: &str) -> Result<Arc<dyn TableProvider>> {
+        filtered::table(&Columns, door, catalog).await
+    }
+}
+
+#[async_trait]
+impl Listing for Columns {
+    async fn rows(&self, door: &Catalog<'_>, request: &TableRequest) -> Result<RecordBatch> {
         let request = TableRequest {
-            catalog: Some(catalog.to_owned()),
             with_schema: true,
-            ..TableRequest::default()
+            ..request.clone()
         };
         let (mut names, mut positions): ([Vec<String>; 6], Vec<i64>) = Default::default();
         for table in door.tables(&request).await? {
@@ -64,7 +74,7 @@ impl SystemTable for Columns {
         }
         let [catalogs, schemas, tables, columns, nullables, types] =
             names.map(|values| Arc::new(StringArray::from(values)));
-        in_memory(RecordBatch::try_new(
+        Ok(RecordBatch::try_new(
             self.columns(),
             vec![
                 catalogs,

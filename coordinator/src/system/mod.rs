@@ -5,6 +5,8 @@
 
 mod authentication_audit;
 mod columns;
+mod depots;
+mod filtered;
 mod nodes;
 mod queries;
 mod query_audit;
@@ -67,6 +69,7 @@ const SYSTEM_TABLES: &[&dyn SystemTable] = &[
     &schemata::Schemata,
     &tables::Tables,
     &views::Views,
+    &depots::DepotStates,
     &nodes::Nodes,
     &queries::Queries,
     &query_audit::QueryAudit,

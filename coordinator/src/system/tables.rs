@@ -11,7 +11,10 @@ use datafusion::{
     catalog::TableProvider,
 };
 
-use super::{SystemTable, in_memory};
+use super::{
+    SystemTable,
+    filtered::{self, Listing},
+};
 use crate::{
     catalog::{Catalog, INFORMATION_SCHEMA, TableRequest},
     error::Result,
@@ -41,17 +44,19 @@ impl SystemTable for Tables {
     }
 
     async fn table(&self, door: &Catalog<'_>, catalog: &str) -> Result<Arc<dyn TableProvider>> {
-        let tables = door
-            .tables(&TableRequest {
-                catalog: Some(catalog.to_owned()),
-                ..TableRequest::default()
-            })
-            .await?;
+        filtered::table(&Tables, door, catalog).await
+    }
+}
+
+#[async_trait]
+impl Listing for Tables {
+    async fn rows(&self, door: &Catalog<'_>, request: &TableRequest) -> Result<RecordBatch> {
+        let tables = door.tables(request).await?;
         // The standard knows base tables and views; the engine's own tables are base tables there, as in Trino.
         let kinds = tables
             .iter()
             .map(|table| if table.kind == "VIEW" { "VIEW" } else { "BASE TABLE" });
-        in_memory(RecordBatch::try_new(
+        Ok(RecordBatch::try_new(
             self.columns(),
             vec![
                 Arc::new(StringArray::from_iter_values(tables.iter().map(|table| &table.catalog))),

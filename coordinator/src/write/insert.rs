@@ -66,6 +66,7 @@ impl Writing<'_> {
         // With values bound to its parameters a column may have found another type.
         let schema = columns::without_marks(&planned.physical.schema());
         let stored = writer.stored(&new_columns(&schema, new.not_null)).map_err(from_depot)?;
+        let _changing = self.session.engine().metadata.changing(address);
         let origin = self.tracked.id();
         if !tags.is_empty() {
             self.session.engine().store.add_tags(address, &tags, &origin)?;
@@ -221,6 +222,7 @@ impl Writing<'_> {
         catalog.expect_all_columns(Deed::DropTable, &place).await?;
         let store = &self.session.engine().store;
         let origins = store.origins_of_tags(address)?;
+        let _changing = self.session.engine().metadata.changing(address);
         let removed = writer(&place)?
             .remove(&address.collection, &address.dataset)
             .await

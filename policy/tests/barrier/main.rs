@@ -21,6 +21,7 @@ use minerva_policy::{
     GovernedError, Grants, Leaf, PolicyBarrierExec, decode_barrier, encode_barrier, redact_logical_plan, redact_plan,
     scrub, verify,
 };
+use minerva_resources::Address;
 
 use world::{CANARY, HIDDEN, Hidden, World, address};
 
@@ -341,6 +342,18 @@ async fn the_verifier_refuses_what_is_not_granted_or_not_behind_its_barrier() {
         &|_| Leaf::Dataset(vec![address("orders")]),
         "is read behind the barrier of",
     );
+    // A statement that reads several tables needs every one of them, and none behind a barrier of another.
+    let orders = world.plan("SELECT id FROM orders").await;
+    verify(&orders, &world.grants, &|_| Leaf::Datasets(vec![address("orders")])).unwrap();
+    for (plan, read, why) in [
+        (&orders, vec!["orders", "people"], "is read outside a barrier"),
+        (&orders, vec!["orders", "nothing"], "is read outside a barrier"),
+        (&orders, vec![], "nobody knows what"),
+        (&people, vec!["people", "orders"], "is read behind the barrier of"),
+    ] {
+        let read: Vec<Address> = read.into_iter().map(address).collect();
+        refused(plan, &world.grants, &|_| Leaf::Datasets(read.clone()), why);
+    }
     let mut others = Grants::default();
     others.add(address("orders"), "");
     others.add(address("people"), "00112233445566778899aabbccddeeff");

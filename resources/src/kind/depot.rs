@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::node::{Node, Value};
 use crate::parameter::{Parameter, Settings};
 use crate::problem::{Location, Problem};
 use crate::set::Builder;
-use crate::suggest;
+use crate::{suggest, time};
 
 /// A source of data.
 #[derive(Clone, Serialize, Deserialize)]
@@ -40,9 +41,44 @@ pub struct Depot {
     /// Whether columns with tags may be written to it.
     #[serde(default)]
     pub accepts_tags: bool,
+    /// How long what is known of its collections, datasets and columns may be shown in listings; zero means that it is asked each time. Without
+    /// it the type of the depot says.
+    #[serde(default)]
+    pub metadata_ttl: Option<Duration>,
+    /// How long it is waited for.
+    #[serde(default)]
+    pub timeouts: Timeouts,
     /// Changes when anything of the depot changes.
     pub fingerprint: String,
 }
+
+/// How long a depot is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Until it is open, all of its addresses tried.
+    pub connect: Duration,
+    /// For an answer to a question about its datasets, and for the next rows of one that is read.
+    pub idle: Duration,
+    /// For all rows of a dataset that is read; without it as long as the query may run.
+    pub query: Option<Duration>,
+    /// By a listing of several depots, which goes on without it then.
+    pub listing: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            connect: Duration::from_secs(30),
+            idle: Duration::from_secs(1800),
+            query: None,
+            listing: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The longest times that a manifest may say.
+const MOST_TTL: Duration = Duration::from_secs(24 * 3600);
+const MOST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 impl Depot {
     /// The depot's name, which is the name of its SQL catalog.
@@ -184,12 +220,14 @@ fn fingerprint(depot: &Depot) -> String {
     } = &depot.meta;
     let meta = serde_json::json!([name, version, kind, tags, description, owner, layer, workspace]);
     let writing = serde_json::json!([depot.write_credentials, depot.writable, depot.accepts_tags]);
+    let waiting = serde_json::json!([depot.metadata_ttl, depot.timeouts]);
     let all = serde_json::json!([
         meta,
         depot.depot_type,
         depot.settings.to_json(),
         depot.credentials,
-        writing
+        writing,
+        waiting
     ]);
     digest::fingerprint([all.to_string().as_bytes(), depot.base.as_os_str().as_encoded_bytes()])
 }
@@ -205,10 +243,22 @@ struct Written {
     acl: Option<Acl>,
     #[serde(default, rename = "acceptsTags")]
     accepts_tags: bool,
+    #[serde(rename = "metadataTtl")]
+    metadata_ttl: Option<String>,
+    #[serde(default)]
+    timeouts: WrittenTimeouts,
     #[serde(default)]
     secrets: Vec<WrittenReference>,
     #[serde(default, rename = "connectionSecret")]
     connection_secret: Vec<secret::Written>,
+}
+
+#[derive(Default, Deserialize)]
+struct WrittenTimeouts {
+    connect: Option<String>,
+    idle: Option<String>,
+    query: Option<String>,
+    listing: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -298,6 +348,32 @@ depot:
                 "Whether columns with tags may be written to it. The tags go with them; without this a statement that writes such a column is refused.",
             ),
             optional(
+                "metadataTtl",
+                "duration",
+                "How long listings (`information_schema`, `SHOW`, the lists of drivers) may show what was found before instead of asking again: `60s` when absent, but of types that lie on the coordinator's own machine, which are asked each time, as with `0s`. A query always looks at the table itself.",
+            ),
+            optional("timeouts", "map", "How long the depot is waited for."),
+            optional(
+                "timeouts.connect",
+                "duration",
+                "Until it is open, whatever its type waits for by itself: `30s` when absent.",
+            ),
+            optional(
+                "timeouts.idle",
+                "duration",
+                "For the next rows of a database, which may compute before the first, and for an answer about datasets, there at most `5m`: `30m` when absent.",
+            ),
+            optional(
+                "timeouts.query",
+                "duration",
+                "For all rows of one read of a database; when absent a read lasts as long as its query may.",
+            ),
+            optional(
+                "timeouts.listing",
+                "duration",
+                "By a listing of several depots, which then shows what it knew before or goes on without it: `5s` when absent.",
+            ),
+            optional(
                 "<type>",
                 "map",
                 "Version `v2alpha`: the settings, in a block named after the type in lower case (`postgresql`).",
@@ -354,14 +430,16 @@ depot:
         } else {
             ("secrets", "connectionSecret")
         };
-        let mut known = vec!["type", "description", "acl", "acceptsTags", credentials, block];
+        let own = ["type", "description", "acl", "acceptsTags", "metadataTtl", "timeouts"];
+        let mut known = own.to_vec();
+        known.extend([credentials, block]);
         known.extend(WITHOUT_EFFECT);
         let mut problems = unknown_keys(body, &known, &file);
         for problem in &mut problems {
             explain_form(problem, old, foreign, &depot_type);
         }
-        let written: Written = match only(body, &["type", "description", "acl", "acceptsTags", credentials]).read(&file)
-        {
+        let keys: Vec<&str> = own.into_iter().chain([credentials]).collect();
+        let written: Written = match only(body, &keys).read(&file) {
             Ok(written) => written,
             Err(more) => {
                 problems.extend(more);
@@ -382,6 +460,7 @@ depot:
             problems.push(Problem::new(meta.at(settings.line), message));
             return problems;
         };
+        let (metadata_ttl, timeouts) = waiting(&written, body, &meta, &mut problems);
         let mut own = Vec::new();
         let nodes = body.get("connectionSecret").and_then(Node::as_list).unwrap_or_default();
         for (written, node) in written.connection_secret.into_iter().zip(nodes) {
@@ -434,12 +513,50 @@ depot:
                 write_credentials: BTreeMap::new(),
                 writable,
                 accepts_tags: written.accepts_tags,
+                metadata_ttl,
+                timeouts,
                 fingerprint,
             };
             set.add_depot(Draft { depot, secrets, own });
         }
         problems
     }
+}
+
+/// How long listings may be behind, and how long the depot is waited for.
+fn waiting(written: &Written, body: &Node, meta: &Meta, problems: &mut Vec<Problem>) -> (Option<Duration>, Timeouts) {
+    let mut duration = |path: &[&str], text: &Option<String>, least: Duration, most: Duration| {
+        let text = text.as_ref()?;
+        // A zero needs no unit.
+        let found = if text == "0" {
+            Some(Duration::ZERO)
+        } else {
+            time::duration(text)
+        };
+        let found = found.filter(|found| (least..=most).contains(found));
+        if found.is_none() {
+            let (key, most) = (path.join("."), time::duration_text(most));
+            let least = match least.is_zero() {
+                true => "0s".to_owned(),
+                false => time::duration_text(least),
+            };
+            let message = format!("`{key}` is `{text}`");
+            let help = format!("expected a duration such as `90s`, from {least} to {most}");
+            problems.push(Problem::new(meta.at(super::line_of(body, path)), message).help(help));
+        }
+        found
+    };
+    let asked = &written.timeouts;
+    let (default, least) = (Timeouts::default(), Duration::from_millis(100));
+    let mut timeout = |key: &str, text| duration(&["timeouts", key], text, least, MOST_TIMEOUT);
+    let timeouts = Timeouts {
+        connect: timeout("connect", &asked.connect).unwrap_or(default.connect),
+        idle: timeout("idle", &asked.idle).unwrap_or(default.idle),
+        query: timeout("query", &asked.query),
+        listing: timeout("listing", &asked.listing).unwrap_or(default.listing),
+    };
+    let ttl = duration(&["metadataTtl"], &written.metadata_ttl, Duration::ZERO, MOST_TTL);
+    (ttl, timeouts)
 }
 
 /// Says of a key that belongs to the other version's form what to write in this one.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use minerva_resources::{Address, FilterSpec, Limits, Problem, ResourceSet, Rule, Value, load};
+use minerva_resources::{Address, FilterSpec, Limits, Problem, ResourceSet, Rule, Timeouts, Value, load};
 
 use crate::{load_text, project};
 
@@ -38,6 +38,16 @@ fn depots_have_their_settings_and_credentials() {
     let shop = set.depot("shop").unwrap();
     assert_eq!(shop.depot_type, "sqlite");
     assert_eq!(shop.path("path").unwrap(), project("tests/manifests/good/shop/shop.db"));
+    assert_eq!(shop.metadata_ttl, Some(Duration::ZERO));
+    let (connect, query) = (Duration::from_millis(1500), Some(Duration::from_secs(5400)));
+    assert_eq!(
+        shop.timeouts,
+        Timeouts {
+            connect,
+            query,
+            ..Timeouts::default()
+        }
+    );
     let credential = |key: &str| shop.credentials.get(key).map(String::as_str);
     assert_eq!(credential("username"), Some("reader"));
     assert_eq!(credential("password"), Some("0123"));

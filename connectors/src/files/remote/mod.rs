@@ -103,6 +103,10 @@ impl Connector for StoreConnector {
         self.parameters
     }
 
+    fn fails_as_a_whole(&self) -> bool {
+        false
+    }
+
     fn example(&self) -> &'static str {
         self.example
     }

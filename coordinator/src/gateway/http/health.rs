@@ -52,6 +52,7 @@ pub(super) async fn ready(State(engine): State<Arc<Engine>>, request: Request) -
                 .map(|(name, why)| json!({ "name": name, "reason": why }))
                 .collect::<Vec<_>>(),
             "looked_at_all_tables": looked.complete,
+            "depots": depots(&engine),
         });
         said.insert("details".to_owned(), details);
     }
@@ -59,6 +60,20 @@ pub(super) async fn ready(State(engine): State<Arc<Engine>>, request: Request) -
         true => json_of(&said),
         false => json_with(StatusCode::SERVICE_UNAVAILABLE, &said),
     })
+}
+
+/// Whether each depot can be reached, as far as it is known.
+fn depots(engine: &Engine) -> Vec<Value> {
+    let snapshot = engine.snapshot();
+    let each = snapshot.set.depots().filter_map(|depot| {
+        let health = engine.depots.health(depot.name())?;
+        Some(json!({
+            "name": depot.name(),
+            "state": health.state.as_str(),
+            "reason": health.failure.map(|failure| failure.to_string()),
+        }))
+    });
+    each.collect()
 }
 
 fn closed(looked: &ClosedTables) -> Vec<Value> {

@@ -1,0 +1,166 @@
+//! The `mysql` depot: the databases of one MySQL or MariaDB server, and their tables and views.
+//!
+//! In: where a server is, and the credentials of a secret. Out: datasets, each read by one statement, in a stream of batches, with columns, comparisons and
+//! limit applied by the server where that gives the same rows. It is read only.
+
+mod catalog;
+mod connection;
+mod decode;
+mod failure;
+mod kind;
+mod read;
+mod settings;
+mod sql;
+mod value;
+mod wire;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::TableType;
+use minerva_resources::{Address, Depot, Parameter, Problem};
+
+use self::connection::Database;
+use self::settings::Settings;
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores};
+
+/// Opens depots of type `mysql`.
+#[derive(Debug)]
+pub(crate) struct MysqlConnector;
+
+#[async_trait]
+impl Connector for MysqlConnector {
+    fn depot_type(&self) -> &'static str {
+        "mysql"
+    }
+
+    fn parameters(&self) -> &'static [Parameter] {
+        settings::PARAMETERS
+    }
+
+    fn example(&self) -> &'static str {
+        "name: shop
+version: v2alpha
+type: depot
+depot:
+  type: MYSQL
+  mysql:
+    subprotocol: mariadb
+    host: db.example.com
+    params: {sslmode: verify-full, sslrootcert: ./ca.pem}
+  secrets:
+    - name: shop-r
+---
+name: shop-r
+version: v1
+type: instance-secret
+instance-secret:
+  type: key-value-properties
+  acl: r
+  data: {username: reader, password: correct horse}
+"
+    }
+
+    fn check(&self, depot: &Depot) -> Vec<Problem> {
+        Settings::of(depot).err().unwrap_or_default()
+    }
+
+    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
+        let settings = Settings::of(depot).map_err(|problems| {
+            let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+            Error::new(&depot.meta.name, ErrorKind::Settings, messages.join("; "))
+        })?;
+        let database = Arc::new(Database::new(settings)?);
+        database.reach().await?;
+        Ok(Arc::new(MysqlSource { database }))
+    }
+}
+
+#[derive(Debug)]
+struct MysqlSource {
+    database: Arc<Database>,
+}
+
+#[async_trait]
+impl Source for MysqlSource {
+    fn depot(&self) -> &str {
+        self.database.depot()
+    }
+
+    fn depot_type(&self) -> &'static str {
+        "mysql"
+    }
+
+    async fn collections(&self) -> Result<Vec<String>> {
+        catalog::databases(&self.database).await
+    }
+
+    async fn datasets(&self, collection: &str) -> Result<Vec<String>> {
+        catalog::tables(&self.database, collection).await
+    }
+
+    async fn dataset(
+        &self,
+        collection: &str,
+        dataset: &str,
+        _session: &dyn Session,
+    ) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = self.database.table(collection, dataset).await? else {
+            return Ok(None);
+        };
+        let address = Address::new(self.depot(), collection, dataset);
+        let provider = RemoteTable::new(address, Arc::clone(&table.schema))
+            .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
+            .with_table_type(if table.is_view {
+                TableType::View
+            } else {
+                TableType::Base
+            })
+            .with_filters(move |filter| sql::accepts(filter, &table));
+        Ok(Some(Arc::new(provider)))
+    }
+
+    async fn columns(
+        &self,
+        collection: &str,
+        datasets: &[String],
+        _session: &dyn Session,
+    ) -> Result<Vec<Result<Option<SchemaRef>>>> {
+        let found = catalog::columns(&self.database, collection, datasets).await?;
+        let schema = |name: &String| {
+            let listed = found.get(name);
+            listed
+                .map(|listed| listed.schema(&self.database, collection, name))
+                .transpose()
+        };
+        Ok(datasets.iter().map(schema).collect())
+    }
+
+    fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+        let table = self
+            .database
+            .known_table(&scan.address.collection, &scan.address.dataset)?;
+        let known = |filter: &&ScanFilter| filter.all_leaves(&|leaf| sql::accepts(leaf, &table));
+        let known: Vec<ScanFilter> = filters.iter().filter(known).cloned().collect();
+        (!known.is_empty()).then(|| Scan {
+            filters: scan.filters.iter().cloned().chain(known).collect(),
+            ..scan.clone()
+        })
+    }
+
+    fn read(&self, scan: &Scan, split: &Split, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        match split {
+            Split::Whole => Ok(read::read(&self.database, scan, context.session_config().batch_size())),
+            Split::Range { .. } | Split::Part { .. } => {
+                Err(
+                    Error::new(self.depot(), ErrorKind::Internal, "it is read by one statement")
+                        .about_dataset(&scan.address.collection, &scan.address.dataset),
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Connections to one server, and how they are shared out.
+//!
+//! In: settings. Out: connections, each used by one reader at a time and kept for the next one for a while. A kept connection is made new before it is
+//! used, which also shows whether it is still there. Whoever leaves early has the server's work ended.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::catalog::{self, Table};
+use super::failure;
+use super::settings::Settings;
+use super::wire::{Client, Failure, Target};
+use crate::postgres::{Tls, TlsMode};
+use crate::{Error, ErrorKind, Result};
+
+/// Connections that are kept when nobody uses them, and for how long.
+const MOST_IDLE: usize = 8;
+const IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// How long the catalogue may take to answer, which is milliseconds unless the server is gone.
+const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a server may take to be told to stop.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long somebody waits for a connection that others use.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a server that has no connection left is asked again, and how often.
+const FULL_TIMEOUT: Duration = Duration::from_secs(10);
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+
+/// Tables that are remembered.
+const MOST_TABLES: usize = 4096;
+
+/// What every session has the same, whatever the server or the user is set to: how statements are read, in which letters and which time zone values
+/// come, that no row is left out, and that a locked table is not waited for without end. The server would close a connection whose reader takes a minute
+/// for what it has; here readers may wait for each other for hours.
+const SESSION: [&str; 2] = [
+    "SET sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
+     time_zone = '+00:00', character_set_client = utf8mb4, character_set_results = utf8mb4, \
+     character_set_connection = utf8mb4, collation_connection = utf8mb4_bin, sql_auto_is_null = 0, \
+     sql_select_limit = 18446744073709551615, sql_big_selects = 1, autocommit = 1, lock_wait_timeout = 60, net_write_timeout = 86400",
+    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+];
+
+/// What tells one server from another that answers at the same address.
+const IDENTITY: &str = "SELECT @@hostname, @@port, @@server_id, CONNECTION_ID()";
+
+/// A server, the connections to it that nobody uses just now, and what its tables looked like last.
+pub(super) struct Database {
+    settings: Settings,
+    tls: Option<(TlsConnector, bool)>,
+    idle: Mutex<Idle>,
+    allowed: Allowed,
+    tables: Mutex<HashMap<(String, String), Arc<Table>>>,
+}
+
+#[derive(Default)]
+struct Idle {
+    connections: Vec<Parked>,
+    /// Whether somebody sees to it that old ones are closed.
+    is_watched: bool,
+}
+
+struct Parked {
+    client: Client,
+    server: Arc<Identity>,
+    since: Instant,
+}
+
+/// How many connections may be open for what. A connection is only made when none is idle, so that there are never more than all of these.
+struct Allowed {
+    readers: Arc<Semaphore>,
+    /// Questions to the catalogue, which are answered while all readers read.
+    catalog: Arc<Semaphore>,
+    /// What ends the work of others. Those wait for nothing else.
+    cancels: Arc<Semaphore>,
+}
+
+impl Allowed {
+    /// An eighth for each but readers.
+    fn new(connections: usize) -> Allowed {
+        let some = (connections / 8).max(1);
+        Allowed {
+            readers: Arc::new(Semaphore::new(connections.saturating_sub(2 * some).max(1))),
+            catalog: Arc::new(Semaphore::new(some)),
+            cancels: Arc::new(Semaphore::new(some)),
+        }
+    }
+}
+
+/// What a server says of itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity(Vec<Option<String>>);
+
+/// A connection that somebody uses. Dropping it closes it, whatever the server is doing.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    server: Arc<Identity>,
+    /// By which number the server knows it.
+    thread: u64,
+    /// The right to use one.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Why there is no connection.
+struct Refused {
+    /// Whether the server has none left for the user, or for anybody.
+    is_full: bool,
+    error: Error,
+}
+
+impl Database {
+    pub(super) fn new(settings: Settings) -> Result<Database> {
+        let tls = match settings.tls {
+            TlsMode::Disable => None,
+            // Nobody listens in on a socket of this machine.
+            _ if settings.is_socket() => None,
+            mode => {
+                let tls = Tls::new(mode, settings.root_certificates.as_deref())
+                    .map_err(|message| Error::new(&settings.depot, ErrorKind::Settings, message))?;
+                let verifies = mode != TlsMode::Require || settings.root_certificates.is_some();
+                Some((tls.connector(), verifies))
+            }
+        };
+        Ok(Database {
+            allowed: Allowed::new(settings.max_connections),
+            settings,
+            tls,
+            idle: Mutex::default(),
+            tables: Mutex::default(),
+        })
+    }
+
+    pub(super) fn depot(&self) -> &str {
+        &self.settings.depot
+    }
+
+    pub(super) fn zero_dates_are_null(&self) -> bool {
+        self.settings.zero_dates_are_null
+    }
+
+    /// Makes sure that the server can be reached.
+    pub(super) async fn reach(self: &Arc<Self>) -> Result<()> {
+        let connection = self.allowed(&self.allowed.catalog).await?;
+        self.keep(connection);
+        Ok(())
+    }
+
+    /// A connection to read rows with: one that was kept, or a new one.
+    pub(super) async fn connection(&self) -> Result<Connection> {
+        self.allowed(&self.allowed.readers).await
+    }
+
+    async fn allowed(&self, of: &Arc<Semaphore>) -> Result<Connection> {
+        match timeout(PERMIT_TIMEOUT, Arc::clone(of).acquire_owned()).await {
+            Ok(Ok(permit)) => self.with_permit(permit).await,
+            Ok(Err(_)) => Err(self.failure(ErrorKind::Internal, "its connections are closed")),
+            Err(_) => {
+                let message = format!(
+                    "all connections that the depot may use were in use for {} seconds; try again later, or raise `maxConnections`",
+                    PERMIT_TIMEOUT.as_secs()
+                );
+                Err(self.failure(ErrorKind::Unreachable, message))
+            }
+        }
+    }
+
+    async fn with_permit(&self, permit: OwnedSemaphorePermit) -> Result<Connection> {
+        let begun = Instant::now();
+        loop {
+            match self.kept_or_new().await {
+                Ok(connection) => {
+                    return Ok(Connection {
+                        permit: Some(permit),
+                        ..connection
+                    });
+                }
+                // The user or the server has fewer than the depot may use: another reader gives one back soon.
+                Err(refused) if refused.is_full && begun.elapsed() < FULL_TIMEOUT => {
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                Err(refused) => return Err(refused.error),
+            }
+        }
+    }
+
+    async fn kept_or_new(&self) -> Result<Connection, Refused> {
+        loop {
+            let Some(parked) = self.idle().connections.pop() else {
+                return self.connect().await;
+            };
+            let Parked { mut client, server, .. } = parked;
+            // What a function of somebody's view has set for the session is gone after this.
+            let renewing = async {
+                client.reset().await?;
+                begin_session(&mut client).await
+            };
+            if let Ok(Ok(())) = timeout(self.settings.connect_timeout, renewing).await {
+                return Ok(Connection {
+                    thread: u64::from(client.thread()),
+                    client,
+                    server,
+                    permit: None,
+                });
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Refused> {
+        let limit = self.settings.connect_timeout;
+        let target = Target {
+            host: &self.settings.host,
+            port: self.settings.port,
+            is_socket: self.settings.is_socket(),
+            user: &self.settings.user,
+            password: &self.settings.password,
+            tls: self.tls.as_ref().map(|(connector, verifies)| (connector, *verifies)),
+        };
+        let connecting = async {
+            let mut client = Client::connect(target).await?;
+            begin_session(&mut client).await?;
+            let mut identity = client.query(IDENTITY).await?.into_iter().next().unwrap_or_default();
+            // The greeting has room for the lower half of it only.
+            let thread = identity.pop().flatten().and_then(|thread| thread.parse().ok());
+            let thread = thread.unwrap_or_else(|| u64::from(client.thread()));
+            Ok::<_, Failure>((client, thread, identity))
+        };
+        match timeout(limit, connecting).await {
+            Ok(Ok((client, thread, identity))) => Ok(Connection {
+                client,
+                thread,
+                server: Arc::new(Identity(identity)),
+                permit: None,
+            }),
+            Ok(Err(refusal)) => Err(Refused {
+                is_full: refusal.code().is_some_and(failure::is_full),
+                error: failure::of_connecting(&self.settings, &refusal).about(self.settings.address()),
+            }),
+            Err(_) => {
+                let message = format!("the server did not answer within {} seconds", limit.as_secs());
+                Err(Refused {
+                    is_full: false,
+                    error: self
+                        .failure(ErrorKind::Unreachable, message)
+                        .about(self.settings.address()),
+                })
+            }
+        }
+    }
+
+    /// Gives a connection back, on which every statement is done.
+    pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let Connection {
+            client, server, permit, ..
+        } = connection;
+        let mut idle = self.idle();
+        if idle.connections.len() >= MOST_IDLE {
+            drop(idle);
+            runtime.spawn(async move {
+                let _ = timeout(CANCEL_TIMEOUT, client.quit()).await;
+                // Another one may be opened when this one is closed.
+                drop(permit);
+            });
+            return;
+        }
+        idle.connections.push(Parked {
+            client,
+            server,
+            since: Instant::now(),
+        });
+        if !idle.is_watched {
+            idle.is_watched = true;
+            runtime.spawn(close_old_connections(Arc::downgrade(self)));
+        }
+        drop(idle);
+        drop(permit);
+    }
+
+    /// Has the server end what it does for a connection, and closes it. Returns at once.
+    pub(super) fn cancel(self: &Arc<Self>, connection: Connection) {
+        let database = Arc::clone(self);
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                let killing = async {
+                    let permit = Arc::clone(&database.allowed.cancels).acquire_owned().await.ok()?;
+                    let mut killer = database.with_permit(permit).await.ok()?;
+                    // Several servers may answer to one address, and have other connections by this number.
+                    if killer.server != connection.server {
+                        return None;
+                    }
+                    let done = killer
+                        .client
+                        .execute(&format!("KILL CONNECTION {}", connection.thread))
+                        .await;
+                    if done.is_ok() || done.is_err_and(|failure| failure.code().is_some()) {
+                        database.keep(killer);
+                    }
+                    Some(())
+                };
+                // If the server cannot be told, it finds the connection closed.
+                let _ = timeout(CANCEL_TIMEOUT, killing).await;
+                drop(connection);
+            });
+        }
+    }
+
+    /// Asks the catalogue.
+    pub(super) async fn query(self: &Arc<Self>, object: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let mut again = true;
+        loop {
+            let mut connection = self.allowed(&self.allowed.catalog).await?;
+            let answer = timeout(CATALOG_TIMEOUT, connection.client.query(sql)).await;
+            match answer {
+                Ok(Ok(rows)) => {
+                    self.keep(connection);
+                    return Ok(rows);
+                }
+                Ok(Err(failure)) if failure.is_lost() && again => again = false,
+                Ok(Err(failure)) => {
+                    if failure.code().is_some() && !failure.is_lost() {
+                        self.keep(connection);
+                    }
+                    return Err(failure::of(&self.settings.depot, &failure).about(object));
+                }
+                Err(_) => {
+                    self.cancel(connection);
+                    let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
+                    return Err(self.failure(ErrorKind::Unreachable, message).about(object));
+                }
+            }
+        }
+    }
+
+    /// A table as the catalogue has it now.
+    pub(super) async fn table(self: &Arc<Self>, collection: &str, name: &str) -> Result<Option<Arc<Table>>> {
+        let found = catalog::table(self, collection, name).await?.map(Arc::new);
+        let key = (collection.to_owned(), name.to_owned());
+        let mut tables = self.tables();
+        match &found {
+            Some(table) => {
+                if tables.len() >= MOST_TABLES {
+                    tables.clear();
+                }
+                tables.insert(key, Arc::clone(table));
+            }
+            None => {
+                tables.remove(&key);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A table as it was last seen here.
+    pub(super) fn known_table(&self, collection: &str, name: &str) -> Option<Arc<Table>> {
+        let key = (collection.to_owned(), name.to_owned());
+        self.tables().get(&key).cloned()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tables(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Table>>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn failure(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error::new(&self.settings.depot, kind, message)
+    }
+}
+
+async fn begin_session(client: &mut Client) -> Result<(), Failure> {
+    for statement in SESSION {
+        client.execute(statement).await?;
+    }
+    Ok(())
+}
+
+/// Closes kept connections that are old, until there is none left.
+async fn close_old_connections(database: Weak<Database>) {
+    loop {
+        tokio::time::sleep(IDLE_TIME / 4).await;
+        let Some(database) = database.upgrade() else { return };
+        let old: Vec<Parked> = {
+            let mut idle = database.idle();
+            let all = std::mem::take(&mut idle.connections);
+            let (old, young) = all.into_iter().partition(|parked| parked.since.elapsed() >= IDLE_TIME);
+            idle.connections = young;
+            idle.is_watched = !idle.connections.is_empty();
+            old
+        };
+        for parked in old {
+            let _ = timeout(CANCEL_TIMEOUT, parked.client.quit()).await;
+        }
+        if !database.idle().is_watched {
+            return;
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_together_are_no_more_than_allowed() {
+        for connections in 3..200 {
+            let allowed = Allowed::new(connections);
+            let all = [&allowed.readers, &allowed.catalog, &allowed.cancels];
+            let sum: usize = all.iter().map(|some| some.available_permits()).sum();
+            assert_eq!(sum, connections);
+            assert!(allowed.readers.available_permits() > 0);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Who is spoken to, and whether somebody listens in.
+
+use minerva_connectors::ErrorKind;
+
+use crate::server::{PASSWORD, Server, row_count, shared};
+
+#[tokio::test]
+async fn each_mode_asks_for_what_it_says() {
+    let place = shared().database("tls", "CREATE TABLE t AS SELECT 1 AS id");
+    let root = |name: &str| format!("sslrootcert: {}", Server::certificate(name));
+    let (ca, other) = (root("ca.pem"), root("other-ca.pem"));
+    // `encrypted` may not connect without TLS, and the certificate is for `localhost`.
+    let good = [
+        ("127.0.0.1", "sslmode: require".to_owned()),
+        ("127.0.0.1", "tls: skip-verify".to_owned()),
+        ("127.0.0.1", format!("sslmode: verify-ca, {ca}")),
+        ("localhost", format!("sslmode: verify-full, {ca}")),
+        ("localhost", format!("tls: 'true', {ca}")),
+        ("localhost", ca.clone()),
+    ];
+    for (host, params) in good {
+        let depots = shared().depots(host, "", &params, "encrypted", PASSWORD);
+        let source = depots
+            .open("db")
+            .await
+            .unwrap_or_else(|error| panic!("{params}: {error}"));
+        assert_eq!(source.datasets("tls").await.unwrap(), ["t"], "{params}");
+    }
+    let denied = "certificate";
+    let bad = [
+        ("127.0.0.1", "sslmode: disable".to_owned(), ErrorKind::Denied, "refuses"),
+        ("127.0.0.1", "tls: 'false'".to_owned(), ErrorKind::Denied, "refuses"),
+        (
+            "127.0.0.1",
+            format!("sslmode: verify-full, {ca}"),
+            ErrorKind::Denied,
+            denied,
+        ),
+        (
+            "localhost",
+            format!("sslmode: verify-full, {other}"),
+            ErrorKind::Denied,
+            "UnknownIssuer",
+        ),
+        (
+            "localhost",
+            format!("sslmode: verify-ca, {other}"),
+            ErrorKind::Denied,
+            "UnknownIssuer",
+        ),
+        // A root that is named is used.
+        (
+            "localhost",
+            format!("sslmode: require, {other}"),
+            ErrorKind::Denied,
+            "UnknownIssuer",
+        ),
+        (
+            "localhost",
+            "sslrootcert: gone.pem".to_owned(),
+            ErrorKind::Settings,
+            "gone.pem",
+        ),
+        ("localhost", root("server.key"), ErrorKind::Settings, "no certificate"),
+    ];
+    for (host, params, kind, word) in bad {
+        let depots = shared().depots(host, "", &params, "encrypted", PASSWORD);
+        let error = depots.open("db").await.unwrap_err();
+        assert_eq!(error.kind, kind, "{params}: {error}");
+        assert!(error.to_string().contains(word), "{params}: {error}");
+        assert!(!error.to_string().contains(PASSWORD), "{error}");
+    }
+    assert_eq!(row_count(&place.rows("t").await.unwrap()), 1);
+}
+
+/// A server that does not speak TLS is not spoken to without it, and is told nothing.
+#[tokio::test]
+async fn nothing_falls_back_to_no_tls() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut greeting = b"\x0a8.0.36\0\x01\0\0\0abcdefgh\0".to_vec();
+        // Everything but TLS.
+        greeting.extend_from_slice(&(!(1_u16 << 11)).to_le_bytes());
+        greeting.extend_from_slice(&[45, 2, 0, 0xff, 0x00, 21]);
+        greeting.extend_from_slice(&[0; 10]);
+        greeting.extend_from_slice(b"ijklmnopqrst\0mysql_native_password\0");
+        let mut packet = (greeting.len() as u32).to_le_bytes().to_vec();
+        packet.extend_from_slice(&greeting);
+        packet[3] = 0;
+        socket.write_all(&packet).await.unwrap();
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).await.unwrap();
+        rest
+    });
+    let settings = format!("host: 127.0.0.1, port: {port}, params: {{sslmode: require}}");
+    let error = crate::server::depots(&settings, "u", PASSWORD)
+        .open("db")
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Settings, "{error}");
+    assert!(error.to_string().contains("does not speak TLS"), "{error}");
+    assert!(server.await.unwrap().is_empty());
+}

@@ -7,8 +7,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use datafusion::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
-use datafusion::arrow::buffer::NullBuffer;
+use datafusion::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use datafusion::arrow::compute::kernels::numeric;
 use datafusion::arrow::compute::sum_checked;
 use datafusion::arrow::datatypes::{ArrowNativeTypeOp, DataType, Field, FieldRef, Int64Type, UInt64Type};
@@ -17,11 +16,12 @@ use datafusion::functions_aggregate::sum::Sum;
 use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, EmitTo, Expr, GroupsAccumulator, Operator,
-    ReturnFieldArgs, ReversedUDAF, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, SetMonotonicity, Signature,
-    StatisticsArgs, Volatility,
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, Expr, GroupsAccumulator, Operator, ReturnFieldArgs,
+    ReversedUDAF, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, StatisticsArgs, Volatility,
 };
 use datafusion::physical_expr_common::datum::apply;
+
+use crate::folded::Folded;
 
 static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 3]> = LazyLock::new(|| {
     [Operator::Plus, Operator::Minus, Operator::Multiply].map(|operator| {
@@ -45,7 +45,7 @@ pub fn checked(operator: Operator) -> Option<Arc<ScalarUDF>> {
 }
 
 /// `sum`, which says when a sum of whole numbers does not fit.
-pub fn sum() -> Arc<AggregateUDF> {
+pub(crate) fn sum() -> Arc<AggregateUDF> {
     Arc::clone(&SUM)
 }
 
@@ -107,7 +107,8 @@ impl ScalarUDFImpl for Checked {
     }
 }
 
-/// DataFusion's `sum` with other accumulators for whole numbers.
+/// DataFusion's `sum` with other accumulators for whole numbers. That sums of numbers without a sign grow is not told: a window's first may be NULL, which
+/// is the largest.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CheckedSum(Sum);
 
@@ -142,8 +143,8 @@ impl AggregateUDFImpl for CheckedSum {
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
         match args.return_field.data_type() {
-            DataType::Int64 => Ok(Box::new(Totals::<Int64Type>::default())),
-            DataType::UInt64 => Ok(Box::new(Totals::<UInt64Type>::default())),
+            DataType::Int64 => Ok(Box::new(Folded::<Int64Type, _>::new(0, add::<Int64Type>))),
+            DataType::UInt64 => Ok(Box::new(Folded::<UInt64Type, _>::new(0, add::<UInt64Type>))),
             _ => self.0.create_groups_accumulator(args),
         }
     }
@@ -170,13 +171,17 @@ impl AggregateUDFImpl for CheckedSum {
         self.0.simplify()
     }
 
-    fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
-        self.0.set_monotonicity(data_type)
-    }
-
     fn value_from_stats(&self, args: &StatisticsArgs<'_>) -> Option<ScalarValue> {
         self.0.value_from_stats(args)
     }
+}
+
+fn add<T: ArrowPrimitiveType>(sum: &mut T::Native, value: T::Native) -> Result<()> {
+    match sum.add_checked(value) {
+        Ok(total) => *sum = total,
+        Err(_) => return too_large::<T, _>(),
+    }
+    Ok(())
 }
 
 fn too_large<T: ArrowPrimitiveType, R>() -> Result<R> {
@@ -255,90 +260,5 @@ impl<T: ArrowPrimitiveType> Accumulator for Total<T> {
 
     fn size(&self) -> usize {
         size_of_val(self)
-    }
-}
-
-/// A sum for each group; a group without a value has none.
-struct Totals<T: ArrowPrimitiveType> {
-    sums: Vec<T::Native>,
-    seen: Vec<bool>,
-}
-
-impl<T: ArrowPrimitiveType> Default for Totals<T> {
-    fn default() -> Self {
-        let (sums, seen) = (Vec::new(), Vec::new());
-        Self { sums, seen }
-    }
-}
-
-impl<T: ArrowPrimitiveType> Totals<T> {
-    #[inline]
-    fn add(&mut self, group: usize, value: T::Native) -> Result<()> {
-        if let (Some(sum), Some(seen)) = (self.sums.get_mut(group), self.seen.get_mut(group)) {
-            match sum.add_checked(value) {
-                Ok(total) => *sum = total,
-                Err(_) => return too_large::<T, _>(),
-            }
-            *seen = true;
-        }
-        Ok(())
-    }
-}
-
-impl<T: ArrowPrimitiveType> GroupsAccumulator for Totals<T> {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        opt_filter: Option<&BooleanArray>,
-        total_num_groups: usize,
-    ) -> Result<()> {
-        let values = whole::<T>(values)?;
-        self.sums.resize(total_num_groups, T::Native::ZERO);
-        self.seen.resize(total_num_groups, false);
-        if values.null_count() == 0 && opt_filter.is_none() {
-            for (group, value) in group_indices.iter().zip(values.values()) {
-                self.add(*group, *value)?;
-            }
-            return Ok(());
-        }
-        for (row, (group, value)) in group_indices.iter().zip(values).enumerate() {
-            let counts = opt_filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-            if let Some(value) = value.filter(|_| counts) {
-                self.add(*group, value)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let sums = emit_to.take_needed(&mut self.sums);
-        let seen = emit_to.take_needed(&mut self.seen);
-        let nulls = seen.contains(&false).then(|| NullBuffer::from(seen));
-        Ok(Arc::new(PrimitiveArray::<T>::try_new(sums.into(), nulls)?))
-    }
-
-    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit_to)?])
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
-        self.update_batch(states, group_indices, None, total_num_groups)
-    }
-
-    fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let values = whole::<T>(values)?;
-        let Some(filter) = opt_filter else {
-            return Ok(vec![Arc::new(values.clone())]);
-        };
-        let kept = values
-            .iter()
-            .zip(filter)
-            .map(|(value, kept)| value.filter(|_| kept == Some(true)));
-        Ok(vec![Arc::new(kept.collect::<PrimitiveArray<T>>())])
-    }
-
-    fn size(&self) -> usize {
-        self.sums.capacity() * size_of::<T::Native>() + self.seen.capacity()
     }
 }

@@ -6,12 +6,14 @@
 //!
 //! It plans no SQL, decides no policy and opens no depot itself.
 
+mod aggregates;
 mod analyze;
 mod arithmetic;
 mod channels;
 mod client;
 mod codec;
 mod error;
+mod folded;
 mod grants;
 mod leaves;
 mod members;
@@ -25,8 +27,9 @@ mod single_row;
 mod tls;
 mod token;
 
+pub use aggregates::aggregates;
 pub use analyze::metrics_within;
-pub use arithmetic::{checked, sum};
+pub use arithmetic::checked;
 pub use channels::{Channels, server};
 pub use client::CoordinatorClient;
 pub use codec::Codec;

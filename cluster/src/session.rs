@@ -15,6 +15,7 @@ use datafusion_distributed::{DistributedExt, SessionStateBuilderExt, WorkerQuery
 use minerva_connectors::Depots;
 use minerva_policy::{KeyRing, mask_functions};
 
+use crate::aggregates::aggregates;
 use crate::arithmetic;
 use crate::codec::Codec;
 use crate::grants::{QueryGrants, VerifyStage, take_options};
@@ -144,7 +145,7 @@ pub fn worker_session(context: WorkerQueryContext, wire: &Wire) -> Result<Sessio
     builder
         .aggregate_functions()
         .get_or_insert_default()
-        .push(arithmetic::sum());
+        .extend(aggregates());
     let config = builder.config().get_or_insert_default();
     take_options(config)?;
     let told = config.options().extensions.get::<QueryGrants>();

@@ -167,3 +167,191 @@ fn a_subquery_as_a_value_has_one_row() {
         ["false"]
     );
 }
+
+/// Filters above a join belong to a side, though both have a column of that name.
+#[test]
+fn a_filter_above_an_outer_join_stays_on_its_side() {
+    let minerva = minerva();
+    let a = "(VALUES (1, 'x'), (2, 'x'), (3, NULL)) AS a(k, at)";
+    let b = "(VALUES (1, NULL, 0), (3, 'y', 0), (9, 'y', 0), (2, 'z', 0), (1, 'q', 5)) AS b(k, at, n)";
+    for join in ["FULL", "RIGHT"] {
+        for filter in [
+            "upper(a.at) IS NOT NULL",
+            "CASE WHEN a.at IS NULL THEN false ELSE true END",
+            "a.at IS NOT DISTINCT FROM 'x'",
+        ] {
+            let sql = format!(
+                "SELECT coalesce(b.at, 'none') AS c FROM {a} {join} JOIN {b} ON a.k = b.k WHERE b.n IN (0) AND {filter} ORDER BY c"
+            );
+            assert_eq!(minerva.rows(None, &sql), ["none", "z"], "{sql}");
+        }
+        let sql = format!(
+            "SELECT count(*) FROM {a} {join} JOIN {b} ON a.k = b.k WHERE b.n < 3 AND a.at IS DISTINCT FROM 'x'"
+        );
+        assert_eq!(minerva.rows(None, &sql), ["2"], "{sql}");
+    }
+}
+
+#[test]
+fn a_union_with_constants_is_ordered_by_them() {
+    let minerva = minerva();
+    let many = "(SELECT 'a' || CAST(value AS VARCHAR) AS w FROM (SELECT unnest(range(1, 20001)) AS value) r)";
+    let few = "(VALUES (1), (2), (3)) AS f(x)";
+    let union = format!("SELECT -3 AS c0, w AS c1 FROM {many} UNION ALL SELECT 5, 'z' FROM {few}");
+    let sql = format!("SELECT * FROM ({union}) u ORDER BY c0 DESC, c1 LIMIT 2");
+    for _ in 0..10 {
+        assert_eq!(minerva.rows(None, &sql), ["5,z", "5,z"]);
+    }
+    let sql = format!("SELECT * FROM ({union}) u ORDER BY c1 DESC, c0 LIMIT 4");
+    assert_eq!(minerva.rows(None, &sql), ["5,z", "5,z", "5,z", "-3,a9999"]);
+}
+
+#[test]
+fn nulls_are_equal_in_no_other_join() {
+    let minerva = minerva();
+    let a = "(VALUES (1, 1), (NULL, 2), (2, NULL)) AS a(x, y)";
+    let b = "(VALUES (1, 1), (NULL, NULL), (2, NULL), (NULL, 2)) AS b(x, y)";
+    let c = "(VALUES (1), (NULL)) AS c(y)";
+    let count = |from: &str| minerva.rows(None, &format!("SELECT count(*) FROM {from}")).concat();
+    assert_eq!(
+        count(&format!(
+            "{a} JOIN {b} ON a.x = b.x JOIN {c} ON b.y IS NOT DISTINCT FROM c.y"
+        )),
+        "2"
+    );
+    assert_eq!(
+        count(&format!(
+            "{a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x JOIN {c} ON b.y = c.y"
+        )),
+        "1"
+    );
+    assert_eq!(
+        count(&format!("{a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x WHERE a.y = b.y")),
+        "2"
+    );
+    assert_eq!(count(&format!("{a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x")), "4");
+    assert_eq!(
+        count(&format!(
+            "{a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x AND a.y IS NOT DISTINCT FROM b.y"
+        )),
+        "3"
+    );
+    let plan = minerva
+        .rows(
+            None,
+            &format!("EXPLAIN SELECT * FROM {a} JOIN {b} ON a.x IS NOT DISTINCT FROM b.x"),
+        )
+        .concat();
+    assert!(plan.contains("HashJoinExec"), "{plan}");
+}
+
+#[test]
+fn years_before_nanoseconds_are_compared() {
+    let minerva = minerva();
+    let days = "(VALUES (DATE '2020-05-01'), (DATE '1969-12-31'), (NULL)) AS t(day)";
+    let kept = |predicate: &str| {
+        let year = predicate.replace("YEAR", "date_part('year', CAST(day AS TIMESTAMP))");
+        minerva
+            .rows(None, &format!("SELECT count(*) FROM {days} WHERE {year}"))
+            .concat()
+    };
+    assert_eq!(kept("YEAR > 1600"), "2");
+    assert_eq!(kept("1600 < YEAR"), "2");
+    assert_eq!(kept("YEAR < 2300"), "2");
+    assert_eq!(kept("YEAR <> 1600"), "2");
+    assert_eq!(kept("YEAR IN (1600, 2020)"), "1");
+    assert_eq!(kept("YEAR NOT IN (1600, 2020)"), "1");
+    assert_eq!(kept("YEAR = 2020"), "1");
+    assert_eq!(kept("YEAR = 2262"), "0");
+    assert_eq!(kept("(YEAR = 1600) IS NULL"), "1");
+    assert_eq!(
+        kept(
+            "EXTRACT(YEAR FROM CAST(day AS TIMESTAMP)) > 800 * 2"
+                .replace("YEAR FROM", "year FROM")
+                .as_str()
+        ),
+        "2"
+    );
+}
+
+#[test]
+fn running_aggregates_are_ordered_by() {
+    let minerva = minerva();
+    let t = "(VALUES (1, NULL, 'a'), (2, 5, 'a'), (3, 2, 'b'), (4, 9, 'b'), (NULL, 1, 'b')) AS t(k, v, g)";
+    let ordered = |window: &str| {
+        minerva
+            .rows(
+                None,
+                &format!(
+                    "SELECT coalesce(CAST(c AS VARCHAR), 'NULL') FROM (SELECT {window} AS c FROM {t}) s ORDER BY c"
+                ),
+            )
+            .join(" ")
+    };
+    assert_eq!(ordered("max(v) OVER (ORDER BY k)"), "5 5 9 9 NULL");
+    assert_eq!(ordered("min(v) OVER (ORDER BY k)"), "1 2 2 5 NULL");
+    assert_eq!(ordered("sum(v) OVER (ORDER BY k)"), "5 7 16 17 NULL");
+    let frame = "ROWS BETWEEN 1 PRECEDING AND CURRENT ROW";
+    assert_eq!(
+        ordered(&format!("count(*) OVER (PARTITION BY g ORDER BY k {frame})")),
+        "1 1 2 2 2"
+    );
+    assert_eq!(ordered(&format!("count(v) OVER (ORDER BY v {frame})")), "1 1 2 2 2");
+    assert_eq!(
+        ordered(&format!("max(v) OVER (ORDER BY v NULLS FIRST {frame})")),
+        "1 2 5 9 NULL"
+    );
+}
+
+#[test]
+fn nan_is_one_group_among_the_first() {
+    let minerva = minerva();
+    let f = "(VALUES ('NaN'), ('1.5'), ('NaN'), ('-Infinity'), ('NaN'), ('2.5')) AS t(w)";
+    let f = format!("(SELECT CAST(w AS DOUBLE) AS f FROM {f}) t");
+    let sql = format!("SELECT DISTINCT f FROM {f} ORDER BY f DESC LIMIT 3");
+    assert_eq!(
+        minerva.rows(None, &format!("SELECT count(*), count(DISTINCT f) FROM ({sql}) s")),
+        ["3,3"]
+    );
+    assert_eq!(minerva.rows(None, &sql), ["NaN", "2.5", "1.5"]);
+    let sql = format!("SELECT f FROM {f} GROUP BY f ORDER BY f LIMIT 10");
+    assert_eq!(minerva.rows(None, &sql).len(), 4);
+}
+
+#[test]
+fn extremes_of_groups_may_be_infinite_or_no_number() {
+    let lake = "name: big\nversion: v2alpha\ntype: depot\ndepot: {type: TPCH, tpch: {scale: 0.01}}\n";
+    let values = "SELECT l_linenumber AS g, CAST(CASE l_linenumber WHEN 1 THEN '-Infinity' WHEN 2 THEN 'Infinity' WHEN 3 THEN 'NaN' \
+                  ELSE CASE l_orderkey % 3 WHEN 0 THEN 'NaN' WHEN 1 THEN '1.5' ELSE '-2.5' END END AS FLOATS) AS f FROM big.tpch.lineitem";
+    for workers in [1, 2] {
+        let minerva = Minerva::start(&[("big.yaml", lake)], workers);
+        for kind in ["DOUBLE", "REAL"] {
+            let values = values.replace("FLOATS", kind);
+            let sql = format!("SELECT g, min(f), max(f) FROM ({values}) t WHERE g < 5 GROUP BY g ORDER BY g");
+            let expected = [
+                "1,-Infinity,-Infinity",
+                "2,Infinity,Infinity",
+                "3,NaN,NaN",
+                "4,-2.5,NaN",
+            ];
+            assert_eq!(minerva.rows(None, &sql), expected, "{workers} workers");
+            let whole = minerva.rows(None, &format!("SELECT min(f), max(f) FROM ({values}) t WHERE g = 4"));
+            assert_eq!(whole, ["-2.5,NaN"]);
+        }
+    }
+}
+
+#[test]
+fn statements_that_once_failed() {
+    let minerva = minerva();
+    let t = "(VALUES (true, 1.234), (false, 0.29), (NULL, 0.21)) AS t(ok, d)";
+    let sql = format!("SELECT DISTINCT ok IS TRUE AS y FROM {t} ORDER BY y");
+    assert_eq!(minerva.rows(None, &sql), ["false", "true"]);
+    let sql = format!("SELECT ok IS NOT FALSE AS y, count(*) FROM {t} GROUP BY ok IS NOT FALSE ORDER BY y");
+    assert_eq!(minerva.rows(None, &sql), ["false,1", "true,2"]);
+    let d = "CAST(d AS DECIMAL(12, 2))";
+    let sql = format!("SELECT count(*) FROM {t} WHERE round({d}, 1) < CAST('0.26' AS DECIMAL(12, 2))");
+    assert_eq!(minerva.rows(None, &sql), ["1"]);
+    let sql = format!("SELECT count(*) FROM {t} WHERE round({d}, -1) < CAST('0.26' AS DECIMAL(12, 2))");
+    assert_eq!(minerva.rows(None, &sql), ["3"]);
+}

@@ -1,9 +1,11 @@
-//! DataFusion's expression simplifier, kept from two wrong answers about IN lists.
+//! DataFusion's expression simplifier, kept from three wrong answers.
 //!
 //! 1. `a NOT IN (3, -1) OR a NOT IN (5, 1)` is merged into `TRUE` and `a IN (3) AND a IN (5)` into `FALSE`, although both are NULL where
 //!    `a` is NULL. Lists over the same value are therefore hidden from each other while the simplifier runs: the value is wrapped in a
 //!    function that it does not know, one for each different list, and unwrapped afterwards.
 //! 2. An IN list of floats is looked up by bits, so that `0.0` does not match `-0.0`. A list with one zero gets the other too.
+//! 3. A comparison of a year with a number becomes one of the moment with that year's first, which is NULL where a timestamp of nanoseconds has not that
+//!    year: `date_part('year', t) > 1600` is never true. The part of a date is hidden in the same way where the year is so far away.
 //!
 //! In and out: one plan node. Deliberately absent: any simplification of our own.
 
@@ -16,7 +18,7 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+        BinaryExpr, Cast, ColumnarValue, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
         ScalarUDFImpl, Signature, Volatility,
         expr::{InList, ScalarFunction},
         lit,
@@ -24,7 +26,7 @@ use datafusion::{
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule, simplify_expressions::SimplifyExpressions},
 };
 
-/// Simplifies expressions as DataFusion does, without the two wrong answers.
+/// Simplifies expressions as DataFusion does, without the wrong answers.
 #[derive(Debug, Default)]
 pub(crate) struct GuardedSimplify(SimplifyExpressions);
 
@@ -42,7 +44,11 @@ impl OptimizerRule for GuardedSimplify {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let guarded = plan.map_expressions(|expr| hide_lists_from_each_other(expr)?.transform_data(with_both_zeros))?;
+        let guarded = plan.map_expressions(|expr| {
+            hide_lists_from_each_other(expr)?
+                .transform_data(hide_parts_from_far_years)?
+                .transform_data(with_both_zeros)
+        })?;
         let hidden = guarded.transformed;
         let simplified = self.0.rewrite(guarded.data, config)?;
         if !hidden {
@@ -128,15 +134,19 @@ fn chain_value(node: &Expr, link: Operator, comparison: Operator) -> Option<Expr
 }
 
 fn hide_value(node: Expr, value: &Expr, id: usize) -> Result<Expr> {
-    let hidden = Expr::ScalarFunction(ScalarFunction::new_udf(
-        Arc::new(ScalarUDF::from(Hidden::default())),
-        vec![value.clone(), lit(u64::try_from(id).unwrap_or(u64::MAX))],
-    ));
+    let hidden = hidden(value.clone(), id);
     let replaced = node.transform_down(|part| match part == *value {
         true => Ok(Transformed::new(hidden.clone(), true, TreeNodeRecursion::Jump)),
         false => Ok(Transformed::no(part)),
     })?;
     Ok(replaced.data)
+}
+
+fn hidden(value: Expr, id: usize) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(
+        Arc::new(ScalarUDF::from(Hidden::default())),
+        vec![value, lit(u64::try_from(id).unwrap_or(u64::MAX))],
+    ))
 }
 
 fn is_hidden(expr: &Expr) -> bool {
@@ -150,6 +160,55 @@ fn unhide(expr: Expr) -> Result<Transformed<Expr>> {
         }
         other => Ok(Transformed::no(other)),
     })
+}
+
+/// The years whose beginnings and ends all timestamps have.
+const NEAR_YEARS: std::ops::RangeInclusive<i32> = 1678..=2261;
+
+fn hide_parts_from_far_years(expr: Expr) -> Result<Transformed<Expr>> {
+    expr.transform_up(|node| match node {
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if (is_part(&left) && !is_near(&right)) || (is_part(&right) && !is_near(&left)) =>
+        {
+            let (left, right) = (Box::new(hide_part(*left)), Box::new(hide_part(*right)));
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })))
+        }
+        Expr::InList(list) if is_part(&list.expr) && !list.list.iter().all(is_near) => {
+            let expr = Box::new(hide_part(*list.expr));
+            Ok(Transformed::yes(Expr::InList(InList { expr, ..list })))
+        }
+        node => Ok(Transformed::no(node)),
+    })
+}
+
+/// The part of a date, as it is or as another type of number.
+fn is_part(expr: &Expr) -> bool {
+    match expr {
+        Expr::ScalarFunction(function) => function.func.name() == "date_part",
+        Expr::Cast(cast) => is_part(&cast.expr),
+        _ => false,
+    }
+}
+
+fn hide_part(expr: Expr) -> Expr {
+    match expr {
+        Expr::Cast(cast) => Expr::Cast(Cast {
+            expr: Box::new(hide_part(*cast.expr)),
+            ..cast
+        }),
+        part if is_part(&part) => hidden(part, 0),
+        other => other,
+    }
+}
+
+fn is_near(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(number, _) if number.data_type().is_integer() => {
+            matches!(number.cast_to(&DataType::Int32), Ok(ScalarValue::Int32(Some(year))) if NEAR_YEARS.contains(&year))
+        }
+        Expr::Cast(cast) => is_near(&cast.expr),
+        _ => false,
+    }
 }
 
 fn with_both_zeros(expr: Expr) -> Result<Transformed<Expr>> {

@@ -1,26 +1,41 @@
-//! The optimizer: DataFusion's rules, one of them guarded, a rule that keeps whole numbers from wrapping around, and the rule that lets
-//! leakproof predicates through a policy's barrier.
+//! The optimizer: DataFusion's rules, some of them guarded against wrong answers, a rule that keeps whole numbers from wrapping around, and the rule
+//! that lets leakproof predicates through a policy's barrier.
 //!
 //! Out: the rules in their order. Deliberately absent: anything that enforces a policy; every rule here may be skipped without harm.
 
 mod checked;
+mod decimal_places;
+mod filters_by_place;
 mod in_lists;
 mod multisets;
+mod null_keys;
 mod single_rows;
+mod top_rows;
 
 use std::sync::Arc;
 
-use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
+use datafusion::{
+    optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule},
+    physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
+};
 use minerva_policy::PushLeakproofThroughBarrier;
 
 use checked::CheckArithmetic;
+use decimal_places::KnowDecimalPlaces;
+use filters_by_place::PushFiltersByPlace;
 use in_lists::GuardedSimplify;
 use multisets::CountMultisets;
+use null_keys::{GuardedCrossJoins, GuardedJoinKeys};
 use single_rows::ExpectOneRow;
+use top_rows::{GuardedTopGroups, OrderTopRows};
 
 /// Rules that see the plan as SQL means it, before any other has changed it.
 pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(CountMultisets), Arc::new(ExpectOneRow)];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(CountMultisets),
+        Arc::new(ExpectOneRow),
+        Arc::new(KnowDecimalPlaces),
+    ];
     rules.extend(Analyzer::new().rules);
     rules
 }
@@ -31,6 +46,8 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     for rule in Optimizer::new().rules {
         match rule.name() {
             "simplify_expressions" => rules.push(Arc::new(GuardedSimplify::default())),
+            "eliminate_cross_join" => rules.push(Arc::new(GuardedCrossJoins::default())),
+            "extract_equijoin_predicate" => rules.push(Arc::new(GuardedJoinKeys::default())),
             "push_down_filter" => {
                 rules.push(rule);
                 rules.push(Arc::new(PushLeakproofThroughBarrier));
@@ -39,4 +56,55 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         }
     }
     rules
+}
+
+/// The physical optimizer's rules.
+pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = Vec::new();
+    for rule in PhysicalOptimizer::new().rules {
+        match rule.name() {
+            "FilterPushdown" => rules.push(Arc::new(PushFiltersByPlace::of_plans())),
+            "LimitAggregation" => rules.push(Arc::new(GuardedTopGroups::default())),
+            "FilterPushdown(Post)" => {
+                // Sorts get the filters that they tell others while they run, and so must have their order before.
+                rules.push(Arc::new(OrderTopRows));
+                rules.push(Arc::new(PushFiltersByPlace::of_running_plans()));
+            }
+            _ => rules.push(rule),
+        }
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rule that DataFusion has renamed would go unguarded.
+    #[test]
+    fn every_guard_has_found_its_rule() {
+        let logical = |guard: &str| rules().iter().any(|rule| format!("{rule:?}").starts_with(guard));
+        for guard in [
+            "GuardedSimplify",
+            "GuardedCrossJoins",
+            "GuardedJoinKeys",
+            "PushLeakproofThroughBarrier",
+        ] {
+            assert!(logical(guard), "{guard}");
+        }
+        let physical: Vec<String> = physical_rules().iter().map(|rule| format!("{rule:?}")).collect();
+        for guard in ["PushFiltersByPlace", "GuardedTopGroups", "OrderTopRows"] {
+            assert!(
+                physical.iter().any(|rule| rule.starts_with(guard)),
+                "{guard} in {physical:?}"
+            );
+        }
+        assert_eq!(
+            physical
+                .iter()
+                .filter(|rule| rule.starts_with("PushFiltersByPlace"))
+                .count(),
+            2
+        );
+    }
 }

@@ -313,6 +313,6 @@ fn a_listing_asks_the_catalogue_once() {
         "SELECT column_name FROM pg.information_schema.columns WHERE table_schema = 'public' AND table_name = 'a'";
     assert_eq!(minerva.rows(None, one), ["x"]);
     let log = postgres.log();
-    let parameters = log.lines().filter(|line| line.contains("$2 = ")).next_back();
+    let parameters = log.lines().rfind(|line| line.contains("$2 = "));
     assert!(parameters.is_some_and(|line| line.contains("{a}")), "{parameters:?}");
 }

@@ -354,4 +354,8 @@ fn statements_that_once_failed() {
     assert_eq!(minerva.rows(None, &sql), ["1"]);
     let sql = format!("SELECT count(*) FROM {t} WHERE round({d}, -1) < CAST('0.26' AS DECIMAL(12, 2))");
     assert_eq!(minerva.rows(None, &sql), ["3"]);
+    let sql = format!(
+        "SELECT sum(DISTINCT length(CAST(ok AS VARCHAR))) AS n, sum({d}) AS s FROM {t} HAVING sum({d}) > CAST('1.00' AS DECIMAL(12, 2))"
+    );
+    assert_eq!(minerva.rows(None, &sql), ["9,1.73"]);
 }

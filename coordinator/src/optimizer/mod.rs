@@ -5,6 +5,7 @@
 
 mod checked;
 mod decimal_places;
+mod distinct_sums;
 mod filters_by_place;
 mod in_lists;
 mod multisets;
@@ -22,6 +23,7 @@ use minerva_policy::PushLeakproofThroughBarrier;
 
 use checked::CheckArithmetic;
 use decimal_places::KnowDecimalPlaces;
+use distinct_sums::GuardedDistinct;
 use filters_by_place::PushFiltersByPlace;
 use in_lists::GuardedSimplify;
 use multisets::CountMultisets;
@@ -47,6 +49,7 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         match rule.name() {
             "simplify_expressions" => rules.push(Arc::new(GuardedSimplify::default())),
             "eliminate_cross_join" => rules.push(Arc::new(GuardedCrossJoins::default())),
+            "single_distinct_aggregation_to_group_by" => rules.push(Arc::new(GuardedDistinct::default())),
             "extract_equijoin_predicate" => rules.push(Arc::new(GuardedJoinKeys::default())),
             "push_down_filter" => {
                 rules.push(rule);
@@ -86,6 +89,7 @@ mod tests {
         let logical = |guard: &str| rules().iter().any(|rule| format!("{rule:?}").starts_with(guard));
         for guard in [
             "GuardedSimplify",
+            "GuardedDistinct",
             "GuardedCrossJoins",
             "GuardedJoinKeys",
             "PushLeakproofThroughBarrier",

@@ -21,6 +21,8 @@ const WINDOW: Duration = Duration::from_secs(300);
 /// How long a depot that cannot be reached is left alone: doubled each time, up to the second.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// After so long somebody else may try as well.
+const LONGEST_TRIAL: Duration = Duration::from_secs(30);
 /// The same for one that refuses the credentials, since databases lock accounts that are tried too often.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(900);
@@ -97,8 +99,8 @@ enum Circuit {
     Closed,
     /// Nobody may ask before.
     Open(Instant),
-    /// One tries; the others may not ask.
-    Trying,
+    /// One tries since then; the others may not ask, unless that takes long.
+    Trying(Instant),
 }
 
 /// The right to ask a depot. Whoever tries a depot that was left alone must say how it ended; dropped without that, somebody else may try.
@@ -146,7 +148,7 @@ impl Health {
             failures: inner.failures,
             retry_at: match inner.circuit {
                 Circuit::Open(until) => Some(moment(until)),
-                Circuit::Closed | Circuit::Trying => None,
+                Circuit::Closed | Circuit::Trying(_) => None,
             },
         }
     }
@@ -157,14 +159,19 @@ impl Health {
         let tries = match inner.circuit {
             Circuit::Closed => false,
             Circuit::Open(until) if until <= Instant::now() => {
-                inner.circuit = Circuit::Trying;
+                inner.circuit = Circuit::Trying(Instant::now());
                 true
             }
             Circuit::Open(until) => {
                 let when = format!("is tried again at {}", text(moment(until)));
                 return Err(self.left_alone(&inner, &when));
             }
-            Circuit::Trying => return Err(self.left_alone(&inner, "is being tried again now")),
+            // Whoever tries may read for long what it has found.
+            Circuit::Trying(since) if since.elapsed() > LONGEST_TRIAL => {
+                inner.circuit = Circuit::Trying(Instant::now());
+                true
+            }
+            Circuit::Trying(_) => return Err(self.left_alone(&inner, "is being tried again now")),
         };
         Ok(Admitted {
             health: Arc::clone(self),
@@ -217,11 +224,11 @@ impl Health {
         }
         match inner.circuit {
             // It is there, which is what was to be found out.
-            Circuit::Trying if tried && !counts => inner.circuit = Circuit::Closed,
-            Circuit::Trying if tried => inner.leave_alone(error.kind),
+            Circuit::Trying(_) if tried && !counts => inner.circuit = Circuit::Closed,
+            Circuit::Trying(_) if tried => inner.leave_alone(error.kind),
             Circuit::Closed if counts && inner.failures >= MOST_FAILURES => inner.leave_alone(error.kind),
             // Calls that began before tell nothing new.
-            Circuit::Closed | Circuit::Open(_) | Circuit::Trying => {}
+            Circuit::Closed | Circuit::Open(_) | Circuit::Trying(_) => {}
         }
         inner.failure = Some(error.clone());
         !std::mem::replace(&mut inner.is_probed, true)
@@ -237,7 +244,7 @@ impl Health {
         }
         Probe::After(match inner.circuit {
             Circuit::Open(until) => until.saturating_duration_since(Instant::now()),
-            Circuit::Closed | Circuit::Trying => pause(times, PAUSE, LONGEST_PAUSE),
+            Circuit::Closed | Circuit::Trying(_) => pause(times, PAUSE, LONGEST_PAUSE),
         })
     }
 
@@ -275,7 +282,7 @@ impl Drop for Admitted {
         if self.tries {
             // Whoever tried went away before it was known.
             let mut inner = self.health.inner();
-            if matches!(inner.circuit, Circuit::Trying) {
+            if matches!(inner.circuit, Circuit::Trying(_)) {
                 inner.circuit = Circuit::Open(Instant::now());
             }
         }

@@ -314,6 +314,7 @@ fn decode_query(message: QueryMessage, depot: &str) -> RemoteQuery {
         rest: message.rest,
         divisible: message.divisible,
         limited: message.limited,
+        compared: Vec::new(),
         around: None,
     }
 }
@@ -368,6 +369,7 @@ mod tests {
                 rest: " LIMIT 3".to_owned(),
                 divisible: true,
                 limited: true,
+                compared: Vec::new(),
                 around: None,
             })),
         };

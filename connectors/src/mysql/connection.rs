@@ -72,6 +72,7 @@ struct Idle {
 
 struct Parked {
     client: Client,
+    thread: u64,
     server: Arc<Identity>,
     since: Instant,
 }
@@ -169,7 +170,7 @@ impl Database {
                     "all connections that the depot may use were in use for {} seconds; try again later, or raise `maxConnections`",
                     PERMIT_TIMEOUT.as_secs()
                 );
-                Err(self.failure(ErrorKind::Unreachable, message))
+                Err(self.failure(ErrorKind::Busy, message))
             }
         }
     }
@@ -198,7 +199,12 @@ impl Database {
             let Some(parked) = self.idle().connections.pop() else {
                 return self.connect().await;
             };
-            let Parked { mut client, server, .. } = parked;
+            let Parked {
+                mut client,
+                thread,
+                server,
+                ..
+            } = parked;
             // What a function of somebody's view has set for the session is gone after this.
             let renewing = async {
                 client.reset().await?;
@@ -206,7 +212,7 @@ impl Database {
             };
             if let Ok(Ok(())) = timeout(self.settings.connect_timeout, renewing).await {
                 return Ok(Connection {
-                    thread: u64::from(client.thread()),
+                    thread,
                     client,
                     server,
                     permit: None,
@@ -261,7 +267,10 @@ impl Database {
     pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
         let Ok(runtime) = Handle::try_current() else { return };
         let Connection {
-            client, server, permit, ..
+            client,
+            thread,
+            server,
+            permit,
         } = connection;
         let mut idle = self.idle();
         if idle.connections.len() >= MOST_IDLE {
@@ -275,6 +284,7 @@ impl Database {
         }
         idle.connections.push(Parked {
             client,
+            thread,
             server,
             since: Instant::now(),
         });

@@ -25,16 +25,26 @@ pub(super) fn of_connecting(settings: &Settings, failure: &Failure) -> Error {
                 3159 | 1835 => "the server lets the user in over TLS only; use `sslmode` other than `disable`",
                 1820 | 1862 => "the password of the depot's user has expired",
                 3118 | 4151 => "the depot's user is locked",
-                _ => return of(&settings.depot, failure),
+                _ => {
+                    let found = of(&settings.depot, failure);
+                    return match found.kind {
+                        // Whatever it is, there is no connection.
+                        ErrorKind::Unsupported => error(
+                            ErrorKind::Unreachable,
+                            format!("the server takes no connection ({code})"),
+                        ),
+                        _ => found,
+                    };
+                }
             };
-            error(ErrorKind::Denied, format!("{message} ({code})"))
+            error(ErrorKind::Refused, format!("{message} ({code})"))
         }
         Failure::NoTls => error(
             ErrorKind::Settings,
             "the server does not speak TLS; set `sslmode: disable` in `params` to go without".to_owned(),
         ),
         Failure::Authentication(what) => error(
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             format!("the server and the depot's secret cannot agree on how to authenticate: {what}"),
         ),
         Failure::Protocol(what) => error(
@@ -44,7 +54,7 @@ pub(super) fn of_connecting(settings: &Settings, failure: &Failure) -> Error {
         Failure::TooLarge => of(&settings.depot, failure),
         Failure::Io(failure) => match tls_error(failure) {
             Some(failure) => error(
-                ErrorKind::Denied,
+                ErrorKind::Refused,
                 format!(
                     "the server's TLS is not what `sslmode: {}` asks for: {failure}",
                     mode(settings.tls)
@@ -107,22 +117,21 @@ pub(super) fn of(depot: &str, failure: &Failure) -> Error {
             "the view refers to tables, columns or functions that are not there, or that its definer may not use",
         ),
         1317 | 1969 | 3024 => (
-            ErrorKind::Unreachable,
+            ErrorKind::Busy,
             "the server ended the statement, at its time limit or because somebody ended it",
         ),
         1053 | 1077 | 1079 | 1927 => (ErrorKind::Unreachable, "the server ended the connection"),
         1205 | 1213 | 3572 => (
-            ErrorKind::Unreachable,
+            ErrorKind::Busy,
             "somebody else kept it locked for too long; try again later",
         ),
         1040 | 1203 | 1226 | 1461 => (
-            ErrorKind::Unreachable,
+            ErrorKind::Busy,
             "the server has no connection or statement left for the depot's user; try again later",
         ),
-        1037 | 1038 | 1041 | 1021 | 1114 | 1135 | 1436 => (
-            ErrorKind::Unreachable,
-            "the server lacks memory, disk or another resource",
-        ),
+        1037 | 1038 | 1041 | 1021 | 1114 | 1135 | 1436 => {
+            (ErrorKind::Busy, "the server lacks memory, disk or another resource")
+        }
         1290 | 1792 | 1836 => (
             ErrorKind::Unsupported,
             "to read it the server would have to write something, and reading writes nothing",
@@ -130,10 +139,7 @@ pub(super) fn of(depot: &str, failure: &Failure) -> Error {
         1030 | 1033 | 1034 | 1035 | 1194 | 1195 | 1712 | 1812 | 1877 => {
             (ErrorKind::Corrupt, "the server finds its files damaged")
         }
-        1429..=1431 | 1296 | 1297 => (
-            ErrorKind::Unreachable,
-            "the server cannot read what is on another server",
-        ),
+        1429..=1431 | 1296 | 1297 => (ErrorKind::Busy, "the server cannot read what is on another server"),
         1242
         | 1264
         | 1292
@@ -169,7 +175,7 @@ mod tests {
             (1142, ErrorKind::Denied),
             (1143, ErrorKind::Denied),
             (1146, ErrorKind::Changed),
-            (1317, ErrorKind::Unreachable),
+            (1317, ErrorKind::Busy),
             (1356, ErrorKind::Corrupt),
             (1690, ErrorKind::BadValue),
             (9999, ErrorKind::Unsupported),

@@ -118,7 +118,12 @@ fn compare(sql: &mut String, name: &str, comparison: Comparison, values: &[Scala
     let texts: Option<Vec<&str>> = values.iter().map(text_of).collect();
     let texts = texts?;
     // Equal byte by byte is equal in every collation, so this is true wherever the exact comparison is. It finds rows in an index.
-    if is_equality && column.kind == Kind::Text && texts.iter().all(|text| is_in_character_set(text, column)) {
+    // A text that a view makes may have no collation to be compared by.
+    if is_equality
+        && column.kind == Kind::Text
+        && !table.is_view
+        && texts.iter().all(|text| is_in_character_set(text, column))
+    {
         let constants: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
         side_by_side(sql, &plain, comparison, &constants);
         sql.push_str(" AND ");

@@ -20,8 +20,8 @@ pub(super) struct Table {
     pub(super) schema: SchemaRef,
     pub(super) columns: HashMap<String, Column>,
     pub(super) is_view: bool,
-    /// Whether another server has its rows.
-    pub(super) is_foreign: bool,
+    /// Whether its values are computed with in this database, and texts are in UTF-8.
+    pub(super) computes: bool,
     pub(super) rows: Option<usize>,
     /// How many pages its rows were in when it was last analysed, where a range of pages can be read by itself. To ask for today's would wait for whoever has it
     /// locked.
@@ -212,7 +212,7 @@ fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_post
         pages: first
             .try_get::<_, Option<i64>>("pages")?
             .and_then(|pages| u64::try_from(pages).ok()),
-        is_foreign: foreign,
+        computes: !foreign && utf8,
         has_rows_of_its_own: matches!(relation.as_str(), "r" | "p"),
     })
 }

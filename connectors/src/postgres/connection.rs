@@ -439,7 +439,7 @@ impl Database {
                 "the server's TLS is not what `sslmode: {}` asks for: {failure}",
                 self.tls_mode()
             );
-            return self.failure(ErrorKind::Denied, message);
+            return self.failure(ErrorKind::Refused, message);
         }
         if failure.to_string().starts_with("authentication error") || text.contains("password missing") {
             return self.failure(

@@ -32,9 +32,9 @@ pub(super) struct PostgresRelation {
 }
 
 impl PostgresRelation {
-    /// How a table is written; `None` for those whose values a foreign server computes with.
+    /// How a table is written; `None` for those whose values a foreign server computes with, and where texts are not in UTF-8.
     pub(super) fn of(address: &Address, table: &Arc<Table>) -> Option<PostgresRelation> {
-        (!table.is_foreign).then(|| PostgresRelation {
+        table.computes.then(|| PostgresRelation {
             address: address.clone(),
             table: Arc::clone(table),
         })
@@ -244,7 +244,8 @@ impl Dialect for PostgresDialect {
     }
 
     fn arithmetic(&self, op: Operator, left: &Value, right: &Value, to: &DataType) -> Option<Value> {
-        if !exact(left) || !exact(right) {
+        // Two constants are computed before anybody knows whether their result is needed.
+        if !exact(left) || !exact(right) || left.literal.is_some() && right.literal.is_some() {
             return None;
         }
         let fits = match (&left.data_type, &right.data_type, to) {

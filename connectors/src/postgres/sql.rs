@@ -324,7 +324,7 @@ mod tests {
             rows: None,
             pages: None,
             has_rows_of_its_own: true,
-            is_foreign: false,
+            computes: true,
         }
     }
 

@@ -12,16 +12,17 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field};
 use datafusion::catalog::{TableProvider, default_table_source::source_as_provider};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, NullEquality, Result, TableReference};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, TableReference};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{
-    Aggregate, Expr, FetchType, Filter, Join, LogicalPlan, Operator, Projection, SkipType, Sort, TableScan, cast,
+    Aggregate, Expr, FetchType, Filter, LogicalPlan, Operator, Projection, SkipType, Sort, TableScan, cast,
 };
 
 use super::cost::{Estimate, UNKNOWN_ROWS, here};
 use super::dialect::{Dialect, Form, Value, plain};
+use super::joins::{join, union};
 use super::node::RemoteRead;
-use super::select::{DERIVED, From, LEFT, RIGHT, Select, exists};
+use super::select::{From, Select};
 use super::translate::Scope;
 use crate::remote_table::Snapshots;
 use crate::{RemoteTable, ScanFilter, Split};
@@ -50,13 +51,13 @@ impl std::fmt::Debug for PushDown<'_> {
 
 /// A statement that stands for a node.
 #[derive(Clone)]
-struct Grown {
-    select: Select,
-    dialect: &'static dyn Dialect,
-    splits: Vec<Split>,
-    snapshots: Option<Arc<dyn Snapshots>>,
+pub(super) struct Grown {
+    pub(super) select: Select,
+    pub(super) dialect: &'static dyn Dialect,
+    pub(super) splits: Vec<Split>,
+    pub(super) snapshots: Option<Arc<dyn Snapshots>>,
     /// Whether it says no more than a scan of its table does anyway.
-    is_scan: bool,
+    pub(super) is_scan: bool,
 }
 
 /// A node, as it is best done as far as this is known, and the statement that could stand for it.
@@ -257,7 +258,7 @@ impl Grown {
         self.select.estimate.cost(self.select.outputs.len())
     }
 
-    fn depot(&self) -> Option<&str> {
+    pub(super) fn depot(&self) -> Option<&str> {
         self.select.addresses.first().map(|address| address.depot.as_str())
     }
 }
@@ -274,6 +275,14 @@ enum Taken {
 }
 
 fn grow(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
+    let taken = take(plan, inputs)?;
+    Ok(match &taken {
+        Taken::Whole(grown) | Taken::Part { input: grown, .. } if !grown.select.is_fit() => Taken::Nothing,
+        _ => taken,
+    })
+}
+
+fn take(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
     let grown: Option<Vec<&Grown>> = inputs.iter().map(|input| input.grown.as_ref()).collect();
     let whole = |grown: Option<Grown>| grown.map_or(Taken::Nothing, Taken::Whole);
     Ok(match (plan, grown.as_deref()) {
@@ -347,8 +356,40 @@ fn filter(node: &Filter, input: &Grown) -> Result<Taken> {
     })
 }
 
+/// Values of more bytes are written once: what uses them twice is a SELECT of its own.
+const LONG_VALUE: usize = 200;
+
 fn projection(node: &Projection, input: &Grown) -> Option<Grown> {
-    let scope = scope(input, node.input.schema());
+    let schema = node.input.schema();
+    let mut used = vec![0_usize; input.select.outputs.len()];
+    for column in node.expr.iter().flat_map(|expr| expr.column_refs_counts()) {
+        if let Some(used) = schema
+            .maybe_index_of_column(column.0)
+            .and_then(|index| used.get_mut(index))
+        {
+            *used += column.1;
+        }
+    }
+    // Without any of its values a group of everything would be no group.
+    if input.select.groups.as_ref().is_some_and(Vec::is_empty) && used.iter().all(|used| *used == 0) {
+        return None;
+    }
+    let is_repeated = |(value, used): (&Value, &usize)| *used > 1 && value.sql.len() > LONG_VALUE;
+    let derived;
+    let input = match input.select.outputs.iter().zip(&used).any(is_repeated) {
+        true => {
+            derived = Grown {
+                select: input.select.clone().derived(),
+                splits: vec![Split::Whole],
+                snapshots: None,
+                is_scan: false,
+                ..input.clone()
+            };
+            &derived
+        }
+        false => input,
+    };
+    let scope = scope(input, schema);
     let outputs: Option<Vec<Value>> = node.expr.iter().map(|expr| scope.value(expr)).collect();
     let outputs = outputs?;
     // To leave columns out is what scans do as well.
@@ -396,136 +437,6 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
             ..grown.select
         },
         dialect: input.dialect,
-        splits: vec![Split::Whole],
-        snapshots: None,
-        is_scan: false,
-    })
-}
-
-fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
-    if left.depot() != right.depot() || node.null_aware || node.on.is_empty() {
-        return None;
-    }
-    let dialect = left.dialect;
-    let (outputs_left, outputs_right) = (left.select.outputs_of(LEFT), right.select.outputs_of(RIGHT));
-    let (schema_left, schema_right) = (node.left.schema(), node.right.schema());
-    let side = |schema, columns| Scope {
-        dialect,
-        schema,
-        columns,
-        unless: None,
-    };
-    let (scope_left, scope_right) = (side(schema_left, &outputs_left), side(schema_right, &outputs_right));
-    let mut conditions = Vec::new();
-    for (key_left, key_right) in &node.on {
-        let (key_left, key_right) = (scope_left.value(key_left)?, scope_right.value(key_right)?);
-        let met = match node.null_equality {
-            NullEquality::NullEqualsNothing => dialect.compare(Operator::Eq, &key_left, &key_right)?,
-            NullEquality::NullEqualsNull => scope_left.same(&key_left, &key_right)?,
-        };
-        conditions.push(met.sql);
-    }
-    let both: Vec<Value> = outputs_left.iter().chain(&outputs_right).cloned().collect();
-    if let Some(filter) = &node.filter {
-        let schema = schema_left.join(schema_right).ok()?;
-        let scope = side(&schema, &both);
-        for predicate in split_conjunction(filter) {
-            conditions.push(scope.condition(predicate)?);
-        }
-    }
-    let on = conditions.join(" AND ");
-    let (estimate_left, estimate_right) = (left.select.estimate, right.select.estimate);
-    let joined = estimate_left.joined(estimate_right);
-    let mut addresses = left.select.addresses.clone();
-    addresses.extend(right.select.addresses.iter().cloned());
-    addresses.sort();
-    addresses.dedup();
-    let joining = |word: &'static str, estimate: Estimate| {
-        let from = From::Join {
-            left: Box::new(left.select.clone()),
-            word,
-            right: Box::new(right.select.clone()),
-            on: on.clone(),
-        };
-        Select::over(from, addresses.clone(), both.clone(), estimate)
-    };
-    // A row of one side for which the other has one.
-    let meeting = |kept: &Select, other: &Select, is_negated: bool| {
-        let (kept_as, other_as) = if std::ptr::eq(kept, &left.select) {
-            (LEFT, RIGHT)
-        } else {
-            (RIGHT, LEFT)
-        };
-        let condition = exists(other, other_as, &on, is_negated);
-        let met = kept.estimate.met(other.estimate);
-        let estimate = if is_negated {
-            Estimate {
-                rows: (kept.estimate.rows - met.rows).max(kept.estimate.rows * 0.1),
-                ..met
-            }
-        } else {
-            met
-        };
-        let outputs = kept.outputs_of(kept_as);
-        let from = From::Derived(Box::new(kept.clone()), kept_as);
-        let mut select = Select::over(from, addresses.clone(), outputs, estimate);
-        select.filters.push(condition);
-        select
-    };
-    let at_least = |rows: f64| Estimate {
-        rows: joined.rows.max(rows),
-        ..joined
-    };
-    let select = match node.join_type {
-        JoinType::Inner => joining("JOIN", joined),
-        JoinType::Left => joining("LEFT JOIN", at_least(estimate_left.rows)),
-        JoinType::Right => joining("RIGHT JOIN", at_least(estimate_right.rows)),
-        JoinType::LeftSemi => meeting(&left.select, &right.select, false),
-        JoinType::LeftAnti => meeting(&left.select, &right.select, true),
-        JoinType::RightSemi => meeting(&right.select, &left.select, false),
-        JoinType::RightAnti => meeting(&right.select, &left.select, true),
-        JoinType::Full | JoinType::LeftMark | JoinType::RightMark => return None,
-    };
-    Some(Grown {
-        select,
-        dialect,
-        splits: vec![Split::Whole],
-        snapshots: None,
-        is_scan: false,
-    })
-}
-
-/// The rows of all inputs.
-fn union(parts: &[&Grown]) -> Option<Grown> {
-    let (first, others) = parts.split_first()?;
-    let mut outputs = first.select.outputs_of(DERIVED);
-    for other in others {
-        if other.depot() != first.depot() || other.select.outputs.len() != outputs.len() {
-            return None;
-        }
-        for (output, value) in outputs.iter_mut().zip(&other.select.outputs) {
-            output.form = match (output.form, value.form) {
-                (Form::Exact, Form::Exact) => Form::Exact,
-                // Texts of two collations have none.
-                (Form::Text { .. }, Form::Text { .. }) => Form::Text { own: false },
-                _ => return None,
-            };
-            if output.data_type != value.data_type {
-                return None;
-            }
-        }
-    }
-    let mut addresses: Vec<_> = parts
-        .iter()
-        .flat_map(|part| part.select.addresses.iter().cloned())
-        .collect();
-    addresses.sort();
-    addresses.dedup();
-    let estimates: Vec<Estimate> = parts.iter().map(|part| part.select.estimate).collect();
-    let from = From::Union(parts.iter().map(|part| part.select.clone()).collect());
-    Some(Grown {
-        select: Select::over(from, addresses, outputs, Estimate::together(&estimates)),
-        dialect: first.dialect,
         splits: vec![Split::Whole],
         snapshots: None,
         is_scan: false,

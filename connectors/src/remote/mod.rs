@@ -9,6 +9,7 @@
 mod cost;
 mod dialect;
 mod grow;
+mod joins;
 mod narrowed;
 mod node;
 mod select;

@@ -35,7 +35,11 @@ pub(crate) fn narrowed(
     let columns: Vec<Value> = schema.fields().iter().enumerate().map(column).collect();
     let outputs: Vec<&str> = columns.iter().map(|value| value.sql.as_str()).collect();
     let before = format!("SELECT {} FROM (", outputs.join(", "));
-    let narrowing = Narrowing { columns, dialect };
+    let narrowing = Narrowing {
+        columns,
+        compared: &query.compared,
+        dialect,
+    };
     let conditions: Vec<String> = filters
         .iter()
         .filter_map(|filter| narrowing.condition(filter))
@@ -50,14 +54,18 @@ pub(crate) fn narrowed(
     })
 }
 
-struct Narrowing {
+struct Narrowing<'a> {
     columns: Vec<Value>,
+    compared: &'a [bool],
     dialect: &'static dyn Dialect,
 }
 
-impl Narrowing {
+impl Narrowing<'_> {
     fn column(&self, name: &str) -> Option<&Value> {
-        self.columns.get(name.strip_prefix('c')?.parse::<usize>().ok()?)
+        let place = name.strip_prefix('c')?.parse::<usize>().ok()?;
+        self.columns
+            .get(place)
+            .filter(|_| self.compared.get(place) == Some(&true))
     }
 
     fn condition(&self, filter: &ScanFilter) -> Option<String> {

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use minerva_resources::Address;
 
 use super::cost::Estimate;
-use super::dialect::Value;
+use super::dialect::{Form, Value};
 
 /// The statement that a source runs for part of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,6 +25,8 @@ pub struct RemoteQuery {
     pub divisible: bool,
     /// Whether no LIMIT can be put at its end.
     pub limited: bool,
+    /// Whether each of its columns means the same there as here when it is compared. It does not travel.
+    pub compared: Vec<bool>,
     /// What stands before and after all that, when a condition was found later.
     pub around: Option<(String, String)>,
 }
@@ -85,11 +87,24 @@ pub(super) struct Select {
     pub(super) order: Vec<String>,
     pub(super) limit: Option<usize>,
     pub(super) estimate: Estimate,
+    /// How many SELECTs are inside one another, and how long those inside are.
+    pub(super) depth: usize,
+    pub(super) inside: usize,
 }
+
+/// Beyond these a database or its client may refuse a statement: SELECTs inside one another, bytes, columns.
+const DEEPEST: usize = 32;
+const LONGEST: usize = 4 << 20;
+const MOST_COLUMNS: usize = 1600;
 
 impl Select {
     pub(super) fn over(from: From, addresses: Vec<Address>, outputs: Vec<Value>, estimate: Estimate) -> Select {
+        let inside = from.selects();
+        let depth = inside.iter().map(|select| select.depth + 1).max().unwrap_or_default();
+        let inside = inside.into_iter().map(Select::length).sum();
         Select {
+            depth,
+            inside,
             addresses,
             from,
             filters: Vec::new(),
@@ -100,6 +115,29 @@ impl Select {
             limit: None,
             estimate,
         }
+    }
+
+    /// About how many bytes the statement has.
+    fn length(&self) -> usize {
+        let texts = self
+            .filters
+            .iter()
+            .chain(&self.having)
+            .chain(&self.order)
+            .chain(self.groups.iter().flatten());
+        let values = self.outputs.iter().map(|value| &value.sql);
+        self.inside + texts.chain(values).map(String::len).sum::<usize>()
+    }
+
+    /// Whether it is one that databases take.
+    pub(super) fn is_fit(&self) -> bool {
+        self.depth <= DEEPEST && self.outputs.len() <= MOST_COLUMNS && self.length() <= LONGEST
+    }
+
+    /// A condition with another SELECT in it.
+    pub(super) fn filter_with(&mut self, condition: String, other: &Select) {
+        self.depth = self.depth.max(other.depth + 1);
+        self.filters.push(condition);
     }
 
     /// A SELECT of the rows of this one.
@@ -161,6 +199,11 @@ impl Select {
             rest,
             divisible: matches!(self.from, From::Table(_)) && self.groups.is_none() && self.limit.is_none(),
             limited: self.limit.is_some(),
+            compared: self
+                .outputs
+                .iter()
+                .map(|value| !matches!(value.form, Form::Opaque { .. }))
+                .collect(),
             around: None,
         }
     }
@@ -181,6 +224,15 @@ impl Select {
 }
 
 impl From {
+    fn selects(&self) -> Vec<&Select> {
+        match self {
+            From::Table(_) => Vec::new(),
+            From::Derived(select, _) => vec![select],
+            From::Union(parts) => parts.iter().collect(),
+            From::Join { left, right, .. } => vec![left, right],
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             From::Table(table) => table.clone(),

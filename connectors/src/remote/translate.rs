@@ -16,6 +16,8 @@ use super::dialect::{Aggregation, Dialect, Form, Value, plain};
 const DEEPEST: usize = 64;
 /// Longer lists of constants are.
 const LONGEST_LIST: usize = 20_000;
+/// So are longer texts: a value that is used twice is written twice.
+const LONGEST_TEXT: usize = 4 << 20;
 
 /// Conditions under which a text does not mean the same.
 pub(super) type Unless = RefCell<Vec<String>>;
@@ -63,7 +65,11 @@ impl Scope<'_> {
     }
 
     fn at(&self, expr: &Expr, deepest: usize) -> Option<Value> {
-        let deepest = deepest.checked_sub(1)?;
+        let found = self.any(expr, deepest.checked_sub(1)?)?;
+        (found.sql.len() <= LONGEST_TEXT).then_some(found)
+    }
+
+    fn any(&self, expr: &Expr, deepest: usize) -> Option<Value> {
         let value = |expr: &Expr| self.at(expr, deepest);
         let condition = |expr: &Expr| value(expr).filter(Value::is_condition);
         let tested = |expr: &Expr, test: &str| {
@@ -192,6 +198,9 @@ impl Scope<'_> {
             };
             let then = self.at(then, deepest)?;
             sql.push_str(&format!(" WHEN {} THEN {}", when.sql, then.sql));
+            if sql.len() > LONGEST_TEXT {
+                return None;
+            }
             results.push(then);
         }
         if let Some(otherwise) = &case.else_expr {

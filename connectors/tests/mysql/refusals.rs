@@ -8,14 +8,19 @@ use crate::server::{PASSWORD, Place, context, row_count, shared};
 async fn whoever_is_not_let_in_is_told_why_and_no_password() {
     let server = shared();
     for (user, password, kind, words) in [
-        ("reader", "wrong", ErrorKind::Denied, "refuses the user or the password"),
+        (
+            "reader",
+            "wrong",
+            ErrorKind::Refused,
+            "refuses the user or the password",
+        ),
         (
             "nobody",
             PASSWORD,
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             "refuses the user or the password",
         ),
-        ("reader", "", ErrorKind::Denied, "refuses the user or the password"),
+        ("reader", "", ErrorKind::Refused, "refuses the user or the password"),
     ] {
         let depots = server.depots("127.0.0.1", "", "sslmode: disable", user, password);
         let error = depots.open("db").await.unwrap_err();

@@ -28,31 +28,36 @@ async fn each_mode_asks_for_what_it_says() {
     }
     let denied = "certificate";
     let bad = [
-        ("127.0.0.1", "sslmode: disable".to_owned(), ErrorKind::Denied, "refuses"),
-        ("127.0.0.1", "tls: 'false'".to_owned(), ErrorKind::Denied, "refuses"),
+        (
+            "127.0.0.1",
+            "sslmode: disable".to_owned(),
+            ErrorKind::Refused,
+            "refuses",
+        ),
+        ("127.0.0.1", "tls: 'false'".to_owned(), ErrorKind::Refused, "refuses"),
         (
             "127.0.0.1",
             format!("sslmode: verify-full, {ca}"),
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             denied,
         ),
         (
             "localhost",
             format!("sslmode: verify-full, {other}"),
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             "UnknownIssuer",
         ),
         (
             "localhost",
             format!("sslmode: verify-ca, {other}"),
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             "UnknownIssuer",
         ),
         // A root that is named is used.
         (
             "localhost",
             format!("sslmode: require, {other}"),
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             "UnknownIssuer",
         ),
         (

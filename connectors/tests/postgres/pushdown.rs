@@ -415,3 +415,30 @@ async fn keys_of_joins_and_values_of_subqueries_reach_the_other_side() {
         assert!(with.sent <= at_most, "{sql} has {} rows sent", with.sent);
     }
 }
+
+/// What is written where it is used would be written for ever.
+#[tokio::test]
+async fn statements_stay_of_a_size_that_databases_take() {
+    let pushed = Pushed::new(
+        "sizes",
+        "CREATE TABLE t (k int8, n int4); INSERT INTO t SELECT 0, i FROM generate_series(1, 9) i;",
+    )
+    .await;
+    let doubled: Vec<String> = (1..60)
+        .map(|at| format!("a{at} AS (SELECT x + x AS x FROM a{})", at - 1))
+        .collect();
+    let grouped: Vec<String> = (1..100)
+        .map(|at| format!("a{at} AS (SELECT max(x) AS x, n FROM a{} GROUP BY n)", at - 1))
+        .collect();
+    let first = "WITH a0 AS (SELECT k AS x, n FROM t)";
+    for sql in [
+        format!("{first}, {} SELECT * FROM a59", doubled.join(", ")),
+        format!("{first}, {} SELECT x, n FROM a99", grouped.join(", ")),
+        "SELECT 'x' FROM (SELECT sum(k) AS s FROM t) AS u".to_owned(),
+        "SELECT count(*) FROM (SELECT sum(k) AS s FROM t) AS u".to_owned(),
+    ] {
+        let (with, without) = (pushed.run(&sql, true).await, pushed.run(&sql, false).await);
+        assert_eq!(with.rows.unwrap(), without.rows.unwrap(), "{sql}");
+        assert!(with.statements.iter().all(|statement| statement.len() < 8 << 20));
+    }
+}

@@ -40,26 +40,26 @@ async fn each_mode_asks_for_what_it_says() {
         (
             "127.0.0.1",
             format!("sslmode: verify-full, {ca}"),
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             "certificate",
         ),
         (
             "localhost",
             format!("sslmode: verify-full, {other}"),
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             "UnknownIssuer",
         ),
         (
             "localhost",
             format!("sslmode: verify-ca, {other}"),
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             "UnknownIssuer",
         ),
         // A root that is named is used.
         (
             "localhost",
             format!("sslmode: require, {other}"),
-            ErrorKind::Denied,
+            ErrorKind::Refused,
             "UnknownIssuer",
         ),
         (

@@ -191,7 +191,7 @@ fn proof(plugin: &[u8], password: &str, nonce: &[u8], secrecy: Secrecy) -> Resul
         // The server sees the password. It must be the one that is meant.
         b"mysql_clear_password" if secrecy == Secrecy::Verified => Ok(with_nul(password)),
         b"sha256_password" | b"mysql_clear_password" => Err(Failure::Authentication(
-            "it asks for the password itself, which is sent only to a server whose certificate was verified; use `sslmode: verify-full`".to_owned(),
+            "it asks for the password itself, which is sent over TLS only; use `sslmode: verify-full`, which also makes sure of the server".to_owned(),
         )),
         _ => Err(refused(plugin)),
     }

@@ -1,0 +1,145 @@
+//! Statements that grow together: joins and unions of one depot.
+//!
+//! In: a node with several inputs, and the statement that each of these has become. Out: one statement, or nothing.
+
+use datafusion::common::{JoinType, NullEquality};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Join, Operator};
+
+use super::cost::Estimate;
+use super::dialect::{Form, Value};
+use super::grow::Grown;
+use super::select::{DERIVED, From, LEFT, RIGHT, Select, exists};
+use super::translate::Scope;
+use crate::Split;
+
+/// The rows of two sides that meet.
+pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
+    if left.depot() != right.depot() || node.null_aware || node.on.is_empty() {
+        return None;
+    }
+    let dialect = left.dialect;
+    let (outputs_left, outputs_right) = (left.select.outputs_of(LEFT), right.select.outputs_of(RIGHT));
+    let (schema_left, schema_right) = (node.left.schema(), node.right.schema());
+    let side = |schema, columns| Scope {
+        dialect,
+        schema,
+        columns,
+        unless: None,
+    };
+    let (scope_left, scope_right) = (side(schema_left, &outputs_left), side(schema_right, &outputs_right));
+    let mut conditions = Vec::new();
+    for (key_left, key_right) in &node.on {
+        let (key_left, key_right) = (scope_left.value(key_left)?, scope_right.value(key_right)?);
+        let met = match node.null_equality {
+            NullEquality::NullEqualsNothing => dialect.compare(Operator::Eq, &key_left, &key_right)?,
+            NullEquality::NullEqualsNull => scope_left.same(&key_left, &key_right)?,
+        };
+        conditions.push(met.sql);
+    }
+    let both: Vec<Value> = outputs_left.iter().chain(&outputs_right).cloned().collect();
+    if let Some(filter) = &node.filter {
+        let schema = schema_left.join(schema_right).ok()?;
+        let scope = side(&schema, &both);
+        for predicate in split_conjunction(filter) {
+            conditions.push(scope.condition(predicate)?);
+        }
+    }
+    let on = conditions.join(" AND ");
+    let (estimate_left, estimate_right) = (left.select.estimate, right.select.estimate);
+    let joined = estimate_left.joined(estimate_right);
+    let mut addresses = left.select.addresses.clone();
+    addresses.extend(right.select.addresses.iter().cloned());
+    addresses.sort();
+    addresses.dedup();
+    let joining = |word: &'static str, estimate: Estimate| {
+        let from = From::Join {
+            left: Box::new(left.select.clone()),
+            word,
+            right: Box::new(right.select.clone()),
+            on: on.clone(),
+        };
+        Select::over(from, addresses.clone(), both.clone(), estimate)
+    };
+    // A row of one side for which the other has one.
+    let meeting = |kept: &Select, other: &Select, is_negated: bool| {
+        let (kept_as, other_as) = if std::ptr::eq(kept, &left.select) {
+            (LEFT, RIGHT)
+        } else {
+            (RIGHT, LEFT)
+        };
+        let condition = exists(other, other_as, &on, is_negated);
+        let met = kept.estimate.met(other.estimate);
+        let estimate = if is_negated {
+            Estimate {
+                rows: (kept.estimate.rows - met.rows).max(kept.estimate.rows * 0.1),
+                ..met
+            }
+        } else {
+            met
+        };
+        let outputs = kept.outputs_of(kept_as);
+        let from = From::Derived(Box::new(kept.clone()), kept_as);
+        let mut select = Select::over(from, addresses.clone(), outputs, estimate);
+        select.filter_with(condition, other);
+        select
+    };
+    let at_least = |rows: f64| Estimate {
+        rows: joined.rows.max(rows),
+        ..joined
+    };
+    let select = match node.join_type {
+        JoinType::Inner => joining("JOIN", joined),
+        JoinType::Left => joining("LEFT JOIN", at_least(estimate_left.rows)),
+        JoinType::Right => joining("RIGHT JOIN", at_least(estimate_right.rows)),
+        JoinType::LeftSemi => meeting(&left.select, &right.select, false),
+        JoinType::LeftAnti => meeting(&left.select, &right.select, true),
+        JoinType::RightSemi => meeting(&right.select, &left.select, false),
+        JoinType::RightAnti => meeting(&right.select, &left.select, true),
+        JoinType::Full | JoinType::LeftMark | JoinType::RightMark => return None,
+    };
+    Some(Grown {
+        select,
+        dialect,
+        splits: vec![Split::Whole],
+        snapshots: None,
+        is_scan: false,
+    })
+}
+
+/// The rows of all inputs.
+pub(super) fn union(parts: &[&Grown]) -> Option<Grown> {
+    let (first, others) = parts.split_first()?;
+    let mut outputs = first.select.outputs_of(DERIVED);
+    for other in others {
+        if other.depot() != first.depot() || other.select.outputs.len() != outputs.len() {
+            return None;
+        }
+        for (output, value) in outputs.iter_mut().zip(&other.select.outputs) {
+            output.form = match (output.form, value.form) {
+                (Form::Exact, Form::Exact) => Form::Exact,
+                // Texts of two collations have none.
+                (Form::Text { .. }, Form::Text { .. }) => Form::Text { own: false },
+                _ => return None,
+            };
+            if output.data_type != value.data_type {
+                return None;
+            }
+        }
+    }
+    let mut addresses: Vec<_> = parts
+        .iter()
+        .flat_map(|part| part.select.addresses.iter().cloned())
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    let estimates: Vec<Estimate> = parts.iter().map(|part| part.select.estimate).collect();
+    let from = From::Union(parts.iter().map(|part| part.select.clone()).collect());
+    Some(Grown {
+        select: Select::over(from, addresses, outputs, Estimate::together(&estimates)),
+        dialect: first.dialect,
+        splits: vec![Split::Whole],
+        snapshots: None,
+        is_scan: false,
+    })
+}

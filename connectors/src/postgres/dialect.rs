@@ -219,7 +219,8 @@ impl Dialect for PostgresDialect {
             let has_constant = left.literal.is_some() || right.literal.is_some();
             let (left, right) = match is_equality && has_constant && own_left && own_right {
                 true => (left.sql.clone(), right.sql.clone()),
-                false => (bytewise(left)?, right.sql.clone()),
+                // On both sides: PostgreSQL makes the inside of an EXISTS unique by its own collation, whatever the comparison's is.
+                false => (bytewise(left)?, bytewise(right)?),
             };
             return Some(Value::condition(operator(&left, symbol, &right)));
         }

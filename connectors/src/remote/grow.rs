@@ -356,7 +356,7 @@ fn filter(node: &Filter, input: &Grown) -> Result<Taken> {
     })
 }
 
-/// Values of more bytes are written once: what uses them twice is a SELECT of its own.
+/// Values of more bytes are written once: what uses them twice is computed here.
 const LONG_VALUE: usize = 200;
 
 fn projection(node: &Projection, input: &Grown) -> Option<Grown> {
@@ -375,20 +375,10 @@ fn projection(node: &Projection, input: &Grown) -> Option<Grown> {
         return None;
     }
     let is_repeated = |(value, used): (&Value, &usize)| *used > 1 && value.sql.len() > LONG_VALUE;
-    let derived;
-    let input = match input.select.outputs.iter().zip(&used).any(is_repeated) {
-        true => {
-            derived = Grown {
-                select: input.select.clone().derived(),
-                splits: vec![Split::Whole],
-                snapshots: None,
-                is_scan: false,
-                ..input.clone()
-            };
-            &derived
-        }
-        false => input,
-    };
+    // A SELECT of its own would not help: databases put the values of one into the other again.
+    if input.select.outputs.iter().zip(&used).any(is_repeated) {
+        return None;
+    }
     let scope = scope(input, schema);
     let outputs: Option<Vec<Value>> = node.expr.iter().map(|expr| scope.value(expr)).collect();
     let outputs = outputs?;

@@ -29,6 +29,7 @@ const TABLES: &str = "
     DELETE FROM a WHERE id = -1;
     CREATE TABLE b (a_id int8, w numeric(10, 2), t text, odd text COLLATE ci);
     INSERT INTO b SELECT i % 40, i * 0.5, (ARRAY['a', 'ab', 'É', NULL])[i % 4 + 1], (ARRAY['One', 'two', NULL])[i % 3 + 1] FROM generate_series(1, 200) i;
+    CREATE TABLE c (odd text COLLATE ci); INSERT INTO c SELECT (ARRAY['A', 'a', 'AB', 'ab'])[i % 4 + 1] FROM generate_series(1, 9) i; ANALYZE c;
     CREATE TABLE empty (id int8, d numeric(10, 2), s text);";
 
 const COLLATION: &str = "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);";
@@ -256,6 +257,11 @@ async fn what_means_the_same_is_done_by_postgresql() {
             "SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.a_id = a.id AND b.w > a.d)",
             &["EXISTS"],
         ),
+        // PostgreSQL makes the inside of it unique first, by the collation of the column unless told otherwise.
+        (
+            "SELECT id FROM a WHERE s IN (SELECT odd FROM c)",
+            &["EXISTS", "COLLATE"],
+        ),
         (
             "SELECT id FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE b.a_id = a.id)",
             &["NOT EXISTS"],
@@ -321,7 +327,7 @@ async fn conditions_on_letters_leave_out_most_rows() {
 async fn names_and_constants_cannot_leave_their_quotes() {
     let names = "CREATE TABLE \"t\"\" AS (SELECT 1) --\" (\"c\"\"; DROP TABLE x --\" text, id int4);
         INSERT INTO \"t\"\" AS (SELECT 1) --\" VALUES ('\\'' OR 1=1 --', 1), ('a''''b', 2), (E'new\\nline', 3), ('', 4), (NULL, 5);";
-    let pushed = Pushed::new("names", names).await;
+    let pushed = Pushed::new("quoted", names).await;
     let column = "\"c\"\"; DROP TABLE x --\"";
     let table = "\"t\"\" AS (SELECT 1) --\"";
     for value in ["\\'' OR 1=1 --", "a''''b", "new\nline", "", "é''", "\\", "x\\''y"] {

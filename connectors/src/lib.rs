@@ -99,6 +99,11 @@ pub trait Connector: Debug + Send + Sync {
         true
     }
 
+    /// Whether depots of this type compute more than scans: only for these may a session say how much.
+    fn computes(&self) -> bool {
+        false
+    }
+
     /// What is wrong with a depot's settings beyond what [`Connector::parameters`] says. Does no IO.
     fn check(&self, _depot: &Depot) -> Vec<Problem> {
         Vec::new()

@@ -79,6 +79,10 @@ instance-secret:
 "
     }
 
+    fn computes(&self) -> bool {
+        true
+    }
+
     fn check(&self, depot: &Depot) -> Vec<Problem> {
         Settings::of(depot).err().unwrap_or_default()
     }

@@ -10,9 +10,9 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, Statistics};
+use datafusion::common::{DFSchema, Statistics};
 use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
@@ -140,37 +140,26 @@ impl RemoteTable {
         }
     }
 
-    /// A scan with a filter above it that its source does not apply.
-    async fn scan_and_filter(
+    /// The leaf that reads some columns of the rows for which filters hold.
+    async fn leaf(
         &self,
         session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        accepted: &[Expr],
-        filter: Expr,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
-        let wanted = projection.unwrap_or(&all);
-        let mut read = wanted.clone();
-        for column in filter.column_refs() {
-            let index = self.schema.index_of(&column.name)?;
-            if !read.contains(&index) {
-                read.push(index);
-            }
-        }
-        let scan = self.scan(session, Some(&read), accepted, None).await?;
-        let unqualified = filter.transform(|expr| {
-            Ok(match expr {
-                Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
-                other => Transformed::no(other),
-            })
-        })?;
-        let schema = DFSchema::try_from(scan.schema())?;
-        let predicate = session.create_physical_expr(unqualified.data, &schema)?;
-        let shown = (0..wanted.len()).collect();
-        let filtered = FilterExecBuilder::new(predicate, scan)
-            .apply_projection(Some(shown))?
-            .build()?;
-        Ok(Arc::new(filtered))
+        schema: SchemaRef,
+        filters: Vec<ScanFilter>,
+        limit: Option<usize>,
+    ) -> Result<ScanExec> {
+        // What an index or a limit makes short is not worth several readers.
+        let is_short = limit.is_some() || filters.iter().any(|filter| (self.finds)(filter));
+        let scan = Scan {
+            address: self.address.clone(),
+            schema,
+            filters,
+            limit,
+            snapshot: None,
+            query: None,
+        };
+        let ready = ReadyScan::of(scan, &self.splits, self.snapshots.as_ref(), is_short).await?;
+        Ok(ready.into_exec(session, self.rows))
     }
 
     fn filter(&self, expr: &Expr) -> Option<ScanFilter> {
@@ -215,46 +204,49 @@ impl TableProvider for RemoteTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        // A filter that was promised may have been simplified into one that never was; nobody above applies it.
-        let (accepted, others): (Vec<_>, Vec<_>) = filters.iter().partition(|expr| self.filter(expr).is_some());
-        if let Some(others) = conjunction(others.into_iter().cloned()) {
-            let accepted: Vec<Expr> = accepted.into_iter().cloned().collect();
-            return self.scan_and_filter(session, projection, &accepted, others).await;
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let mut columns = projection.unwrap_or(&all).clone();
+        let shown = columns.len();
+        let (mut accepted, mut others) = (Vec::new(), Vec::new());
+        for expr in filters {
+            match self.filter(expr) {
+                Some(filter) => accepted.push(filter),
+                None => others.push(unnormalize_col(expr.clone())),
+            }
         }
-        let accepted: Vec<ScanFilter> = filters.iter().filter_map(|expr| self.filter(expr)).collect();
-        let schema = match projection {
-            Some(columns) => Arc::new(self.schema.project(columns)?),
-            None => Arc::clone(&self.schema),
+        // A filter that was promised may have been simplified into one that never was; nobody above applies it.
+        let Some(others) = conjunction(others) else {
+            let schema = Arc::new(self.schema.project(&columns)?);
+            return Ok(Arc::new(self.leaf(session, schema, accepted, limit).await?));
         };
-        let scan = Scan {
-            address: self.address.clone(),
-            schema,
-            filters: accepted,
-            limit,
-            snapshot: None,
-            query: None,
-        };
-        // What an index or a limit makes short is not worth several readers.
-        let is_short = limit.is_some() || scan.filters.iter().any(|filter| (self.finds)(filter));
-        let reading = Reading::of(scan, &self.splits, self.snapshots.as_ref(), is_short).await?;
-        Ok(Arc::new(reading.into_exec(session, self.rows)))
+        for column in others.column_refs() {
+            let index = self.schema.index_of(&column.name)?;
+            if !columns.contains(&index) {
+                columns.push(index);
+            }
+        }
+        let schema = Arc::new(self.schema.project(&columns)?);
+        let predicate = session.create_physical_expr(others, &DFSchema::try_from(Arc::clone(&schema))?)?;
+        let leaf = Arc::new(self.leaf(session, schema, accepted, None).await?);
+        let filtered = FilterExecBuilder::new(predicate, leaf).apply_projection(Some((0..shown).collect()))?;
+        Ok(Arc::new(filtered.build()?))
     }
 }
 
 /// A scan that is ready to be read, in pieces if these can be had at one moment.
-pub(crate) struct Reading {
+pub(crate) struct ReadyScan {
     scan: Scan,
     splits: Vec<Split>,
     held: Option<Arc<dyn Held>>,
 }
 
-impl Reading {
+impl ReadyScan {
     pub(crate) async fn of(
         mut scan: Scan,
         splits: &[Split],
         snapshots: Option<&Arc<dyn Snapshots>>,
         is_short: bool,
-    ) -> Result<Reading> {
+    ) -> Result<ReadyScan> {
         let mut splits = splits.to_vec();
         let mut held = None;
         if let Some(snapshots) = snapshots.filter(|_| splits.len() > 1) {
@@ -266,7 +258,7 @@ impl Reading {
                 None => splits = vec![Split::Whole],
             }
         }
-        Ok(Reading { scan, splits, held })
+        Ok(ReadyScan { scan, splits, held })
     }
 
     /// The leaf of a session's plan that reads it.

@@ -275,6 +275,17 @@ impl Comparison {
         }
     }
 
+    pub(crate) fn operator(self) -> Operator {
+        match self {
+            Comparison::Equal => Operator::Eq,
+            Comparison::NotEqual => Operator::NotEq,
+            Comparison::Less => Operator::Lt,
+            Comparison::LessOrEqual => Operator::LtEq,
+            Comparison::Greater => Operator::Gt,
+            Comparison::GreaterOrEqual => Operator::GtEq,
+        }
+    }
+
     /// The same comparison with its sides exchanged.
     pub(crate) fn swapped(self) -> Comparison {
         match self {

@@ -60,6 +60,24 @@ pub(crate) struct Properties {
 pub(crate) type Shown = [String; 5];
 
 impl Properties {
+    /// Whether the depot of a property can have it; `computes` says that it does more than scans.
+    ///
+    /// # Errors
+    /// `NOT_SUPPORTED` for a property that would change nothing.
+    pub(crate) fn expect_of(name: &[String], property: &str, computes: bool) -> Result<()> {
+        match property == STRATEGY && !computes {
+            true => Err(QueryError::new(
+                Code::NotSupported,
+                format!(
+                    "session property `{}` would change nothing: its depot is asked for scans only",
+                    name.join(".")
+                ),
+            )
+            .with_hint("docs/pushdown.md tells which types of depots compute more")),
+            false => Ok(()),
+        }
+    }
+
     /// Sets a property. Whether the user may know of the depot is for the caller to see to.
     ///
     /// # Errors
@@ -142,8 +160,8 @@ impl Properties {
         self.eager.contains(depot)
     }
 
-    /// Every property with the value that is in force, and those of these depots.
-    pub(crate) fn shown(&self, cluster: &Limits, depots: &[String]) -> Vec<Shown> {
+    /// Every property with the value that is in force, and those of these depots, each with whether it computes more than scans.
+    pub(crate) fn shown(&self, cluster: &Limits, depots: &[(String, bool)]) -> Vec<Shown> {
         let lowest = cluster.lowest(&self.limits);
         let limits = LIMITS.iter().map(|(name, key, kind, description)| {
             let default = cluster.text(key).unwrap_or_default();
@@ -159,7 +177,7 @@ impl Properties {
                 (*description).to_owned(),
             ]
         });
-        let depots = depots.iter().flat_map(|depot| {
+        let depots = depots.iter().flat_map(|(depot, computes)| {
             let pushdown = [
                 format!("{depot}.{PUSHDOWN}"),
                 self.pushes_down(depot).to_string(),
@@ -174,7 +192,7 @@ impl Properties {
                 "varchar".to_owned(),
                 "what the depot joins and computes: what is cheaper there, or all that it can".to_owned(),
             ];
-            [strategy, pushdown]
+            computes.then_some(strategy).into_iter().chain([pushdown])
         });
         depots.chain(limits).collect()
     }
@@ -269,11 +287,34 @@ mod tests {
     }
 
     #[test]
+    fn a_depot_that_only_scans_has_no_strategy() {
+        let (air, crm) = (named("air.join_pushdown_strategy"), named("crm.join_pushdown_strategy"));
+        let refused = Properties::expect_of(&air, STRATEGY, false).unwrap_err();
+        assert_eq!(refused.code, Code::NotSupported);
+        assert!(refused.message.contains("air.join_pushdown_strategy"), "{refused:?}");
+        Properties::expect_of(&air, PUSHDOWN, false).unwrap();
+        Properties::expect_of(&crm, STRATEGY, true).unwrap();
+        let mut set = Properties::default();
+        set.set(&crm, "eager", &cluster()).unwrap();
+        assert!(set.is_eager("crm") && !set.is_eager("air"));
+        assert_eq!(
+            set.set(&crm, "sometimes", &cluster()).unwrap_err().code,
+            Code::InvalidArgument
+        );
+        let shown = set.shown(&cluster(), &[("air".to_owned(), false), ("crm".to_owned(), true)]);
+        let value = |name: &str| shown.iter().find(|row| row[0] == name).map(|row| row[1].as_str());
+        assert_eq!(value("crm.join_pushdown_strategy"), Some("EAGER"));
+        assert_eq!(value("air.join_pushdown_strategy"), None);
+        set.reset(&crm).unwrap();
+        assert!(!set.is_eager("crm"));
+    }
+
+    #[test]
     fn push_down_is_switched_for_one_depot() {
         let mut set = Properties::default();
         set.set(&named("crm.pushdown"), "FALSE", &cluster()).unwrap();
         assert!(!set.pushes_down("crm") && set.pushes_down("air"));
-        let shown = set.shown(&cluster(), &["air".to_owned(), "crm".to_owned()]);
+        let shown = set.shown(&cluster(), &[("air".to_owned(), false), ("crm".to_owned(), true)]);
         let value = |name: &str| shown.iter().find(|row| row[0] == name).map(|row| row[1].as_str());
         assert_eq!(value("crm.pushdown"), Some("false"));
         assert_eq!(value("air.pushdown"), Some("true"));

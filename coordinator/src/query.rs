@@ -27,7 +27,6 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, stream};
 use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
-use minerva_connectors::PushDown;
 use minerva_policy::{Grant, Leaf};
 use tokio::runtime::Handle;
 
@@ -38,7 +37,7 @@ use crate::{
     columns, commands,
     engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
-    explain, parameters, parse,
+    explain, optimizer, parameters, parse,
     parse::Request,
     queries::Tracked,
     session::{Description, Session},
@@ -279,11 +278,7 @@ pub(crate) async fn verified(
     let naming = parameters::naming(&parameters);
     let logical = parameters::bind(logical, parameters).map_err(&naming)?;
     let logical = state.optimize(&logical).map_err(|error| naming(error.into()))?;
-    let pushing = PushDown {
-        table_of: &minerva_policy::open_table,
-        is_eager: &|depot| session.is_eager(depot),
-    };
-    let logical = pushing.push(logical)?;
+    let logical = optimizer::push_down(logical, session)?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let depots = &session.engine().depots;
     minerva_policy::verify(&physical, &names.grants, &|leaf| match system::is_own_leaf(leaf) {

@@ -23,7 +23,7 @@ use datafusion::{
 };
 use datafusion_distributed::DistributedExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
-use minerva_connectors::RemotePlanner;
+use minerva_connectors::{Connector, RemotePlanner, connector};
 use minerva_policy::{BarrierPlanner, Explanation, Principal};
 use minerva_resources::{Address, Limits};
 
@@ -187,8 +187,9 @@ impl Session {
     /// `NOT_FOUND` and `CATALOG_NOT_FOUND` for names that there are not, `INVALID_ARGUMENT` for a value that does not fit.
     pub async fn set_property(&self, name: &[String], value: Option<&str>) -> Result<()> {
         let snapshot = self.engine.snapshot();
-        if let [catalog, _] = name {
+        if let [catalog, property] = name {
             Catalog::of(self, &snapshot).expect_catalog(catalog).await?;
+            Properties::expect_of(name, property, computes(&snapshot, catalog))?;
         }
         let cluster = self.engine.limits(&snapshot);
         let properties = &mut self.current().properties;
@@ -202,9 +203,14 @@ impl Session {
     pub(crate) fn properties(&self, snapshot: &Snapshot) -> Vec<Shown> {
         let mut catalogs = Catalog::of(self, snapshot).catalogs();
         catalogs.retain(|catalog| snapshot.set.depot(catalog).is_some());
-        self.current()
-            .properties
-            .shown(&self.engine.limits(snapshot), &catalogs)
+        let depots: Vec<(String, bool)> = catalogs
+            .into_iter()
+            .map(|catalog| {
+                let computes = computes(snapshot, &catalog);
+                (catalog, computes)
+            })
+            .collect();
+        self.current().properties.shown(&self.engine.limits(snapshot), &depots)
     }
 
     /// The limits of a statement of this session.
@@ -381,6 +387,14 @@ impl Session {
         options.catalog.default_schema = self.schema_name().unwrap_or_else(|| NOWHERE.to_owned());
         state
     }
+}
+
+/// Whether a depot can be asked for more than scans.
+fn computes(snapshot: &Snapshot, depot: &str) -> bool {
+    let declared = snapshot.set.depot(depot);
+    declared
+        .and_then(|depot| connector(&depot.depot_type))
+        .is_some_and(Connector::computes)
 }
 
 /// The states that sessions' states are copies of, made once for each set of resources.

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{
     Column, Constraints, DFSchemaRef, Result, Statistics, TableReference, not_impl_err, plan_err,
 };
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::dml::{InsertOp, MergeIntoClause};
+use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
     Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, TableType,
@@ -292,7 +292,8 @@ async fn scan_governed(
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let mut plan = LogicalPlanBuilder::from(governed.clone());
-    let filters = filters.iter().cloned().map(unqualified).collect::<Result<Vec<_>>>()?;
+    // A filter names the columns of the scan that it was given to; here they are the barrier's.
+    let filters = unnormalize_cols(filters.iter().cloned());
     if let Some(predicate) = conjunction(filters) {
         plan = plan.filter(predicate)?;
     }
@@ -314,15 +315,4 @@ async fn scan_governed(
 
 fn read_only<T>(address: &Address) -> Result<T> {
     not_impl_err!("`{address}` is read-only: statements that write are not supported")
-}
-
-/// A filter names the columns of the scan that it was given to; here they are the barrier's.
-fn unqualified(filter: Expr) -> Result<Expr> {
-    let transformed = filter.transform(|expr| {
-        Ok(match expr {
-            Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
-            other => Transformed::no(other),
-        })
-    })?;
-    Ok(transformed.data)
 }

@@ -29,24 +29,7 @@ fn tpch_agrees_with_all_and_with_half_of_the_tables_in_mariadb() {
         true => format!("shop.shop.{table}"),
         false => format!("lake.tpch.{table}"),
     };
-    let mut apart = Minerva::start(&manifests, 0);
-    apart.add_worker();
-    apart.add_worker();
-    for (set_up, minerva) in [
-        ("one process", &Minerva::start(&manifests, 1)),
-        ("two worker processes", &apart),
-    ] {
-        tpch::compare(
-            &format!("{set_up}, all"),
-            &tpch::answers(minerva, "all", &everything),
-            &expected,
-        );
-        tpch::compare(
-            &format!("{set_up}, half"),
-            &tpch::answers(minerva, "half", &half),
-            &expected,
-        );
-    }
+    let apart = tpch::agree(&manifests, &[("all", &everything), ("half", &half)], &expected);
     let plan = apart.rows(
         None,
         "EXPLAIN SELECT count(*) FROM shop.shop.orders WHERE o_orderkey < 100 LIMIT 5",

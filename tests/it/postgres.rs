@@ -41,24 +41,7 @@ fn tpch_agrees_with_all_and_with_half_of_the_tables_in_postgresql() {
         true => format!("pg.public.{table}"),
         false => format!("lake.tpch.{table}"),
     };
-    let mut apart = Minerva::start(&manifests, 0);
-    apart.add_worker();
-    apart.add_worker();
-    for (set_up, minerva) in [
-        ("one process", &Minerva::start(&manifests, 1)),
-        ("two worker processes", &apart),
-    ] {
-        tpch::compare(
-            &format!("{set_up}, all"),
-            &tpch::answers(minerva, "all", &everything),
-            &expected,
-        );
-        tpch::compare(
-            &format!("{set_up}, half"),
-            &tpch::answers(minerva, "half", &half),
-            &expected,
-        );
-    }
+    let apart = tpch::agree(&manifests, &[("all", &everything), ("half", &half)], &expected);
     // Beside a table that is worth several tasks it is read on a worker, which opens the depot by its name; nothing shows the password.
     let sql = |place: &str| {
         format!(

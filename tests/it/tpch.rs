@@ -143,6 +143,25 @@ pub(crate) fn compare(what: &str, found: &[Vec<Vec<String>>], expected: &[Vec<Ve
     }
 }
 
+/// A name, and where each table is.
+pub(crate) type Place<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+
+/// Compares the answers of one process and of two worker processes, with the tables in each of these places. Returns the second, which still runs.
+pub(crate) fn agree(manifests: &[(&str, &str)], places: &[Place<'_>], expected: &[Vec<Vec<String>>]) -> Minerva {
+    let mut apart = Minerva::start(manifests, 0);
+    apart.add_worker();
+    apart.add_worker();
+    for (set_up, minerva) in [
+        ("one process", &Minerva::start(manifests, 1)),
+        ("two worker processes", &apart),
+    ] {
+        for (name, place) in places {
+            compare(&format!("{set_up}, {name}"), &answers(minerva, name, place), expected);
+        }
+    }
+    apart
+}
+
 pub(crate) fn oracle(lake: &Path) -> Vec<Vec<Vec<String>>> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/tpch_duckdb.py");
     let queries = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tpch");

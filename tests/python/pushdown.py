@@ -74,7 +74,9 @@ class Session:
         for client in (self.on, self.off):
             self.must(client, f"USE {dialect.depot}.{dialect.schema}")
         # All that the depot can do, whatever it costs; a plan that stays in part is a part of the same.
-        self.must(self.on, f"SET SESSION {dialect.depot}.join_pushdown_strategy = 'EAGER'")
+        strategy = f"{dialect.depot}.join_pushdown_strategy"
+        if self.must(self.on, f"SHOW SESSION LIKE '{strategy}'").num_rows:
+            self.must(self.on, f"SET SESSION {strategy} = 'EAGER'")
         self.must(self.off, f"SET SESSION {dialect.depot}.pushdown = false")
         for client, expected in ((self.on, "true"), (self.off, "false")):
             shown = self.must(client, f"SHOW SESSION LIKE '{dialect.depot}.pushdown'").column("Value").to_pylist()

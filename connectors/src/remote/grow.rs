@@ -106,64 +106,50 @@ impl PushDown<'_> {
             .map(|input| self.visit(input))
             .collect::<Result<_>>()?;
         let taken = grow(&plan, &inputs)?;
-        let plans: Vec<LogicalPlan> = inputs.iter().map(|input| input.plan.clone()).collect();
         let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
         let cost_here = inputs.iter().map(|input| input.cost).sum::<f64>() + here(rows_in);
-        let expressions = plan.expressions();
-        let stays = |plans: Vec<LogicalPlan>| match plans.is_empty() {
+        let schema_in = inputs.first().map(|input| Arc::clone(input.plan.schema()));
+        let plans: Vec<LogicalPlan> = inputs.into_iter().map(|input| input.plan).collect();
+        let over = |plan: &LogicalPlan, plans: Vec<LogicalPlan>| match plans.is_empty() {
             true => Ok(plan.clone()),
-            false => plan.with_new_exprs(expressions.clone(), plans),
+            false => plan.with_new_exprs(plan.expressions(), plans),
         };
-        Ok(match taken {
-            Taken::Nothing => Visited {
-                plan: stays(plans)?,
-                cost: cost_here,
-                rows: rows_in,
-                grown: None,
-            },
+        // A statement is written where it is worth it only.
+        let (there, cost, rows, grown) = match taken {
+            Taken::Nothing => (None, cost_here, rows_in, None),
             Taken::Whole(grown) => {
-                let rows = grown.select.estimate.rows;
-                match realised(&grown, plan.schema())? {
-                    Some(there) if !grown.is_scan && self.is_worth(&grown, grown.cost(), cost_here) => Visited {
-                        plan: there,
-                        cost: grown.cost(),
-                        rows,
-                        grown: Some(grown),
-                    },
-                    _ => Visited {
-                        plan: stays(plans)?,
-                        cost: cost_here,
-                        rows,
-                        grown: Some(grown),
-                    },
-                }
+                let (cost, rows) = (grown.cost(), grown.select.estimate.rows);
+                let there = match !grown.is_scan && self.is_worth(&grown, cost, cost_here) {
+                    true => realised(&grown, plan.schema())?,
+                    false => None,
+                };
+                (there, cost, rows, Some(grown))
             }
             // The node stays, over an input that does part of its work.
             Taken::Part { input, node } => {
-                let cost = input.cost() + here(input.select.estimate.rows);
-                let schema = inputs.first().map(|visited| Arc::clone(visited.plan.schema()));
-                let there = match &schema {
-                    Some(schema) if self.is_worth(&input, cost, cost_here) => realised(&input, schema)?,
-                    _ => None,
+                let rows = input.select.estimate.rows;
+                let cost = input.cost() + here(rows);
+                let below = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
+                    Some(schema) => realised(&input, &schema)?,
+                    None => None,
                 };
-                match there {
-                    Some(there) => Visited {
-                        plan: match node {
-                            Some(node) => node.with_new_exprs(node.expressions(), vec![there])?,
-                            None => stays(vec![there])?,
-                        },
-                        cost,
-                        rows: input.select.estimate.rows,
-                        grown: None,
-                    },
-                    None => Visited {
-                        plan: stays(plans)?,
-                        cost: cost_here,
-                        rows: rows_in,
-                        grown: None,
-                    },
-                }
+                let there = below.map(|below| over(node.as_ref().unwrap_or(&plan), vec![below]));
+                (there.transpose()?, cost, rows, None)
             }
+        };
+        Ok(match there {
+            Some(there) => Visited {
+                plan: there,
+                cost,
+                rows,
+                grown,
+            },
+            None => Visited {
+                plan: over(&plan, plans)?,
+                cost: cost_here,
+                rows: if grown.is_some() { rows } else { rows_in },
+                grown,
+            },
         })
     }
 
@@ -254,6 +240,17 @@ impl Visited {
 }
 
 impl Grown {
+    /// A statement that one connection runs.
+    pub(super) fn whole(select: Select, dialect: &'static dyn Dialect) -> Grown {
+        Grown {
+            select,
+            dialect,
+            splits: vec![Split::Whole],
+            snapshots: None,
+            is_scan: false,
+        }
+    }
+
     fn cost(&self) -> f64 {
         self.select.estimate.cost(self.select.outputs.len())
     }
@@ -318,7 +315,6 @@ fn scope<'a>(input: &'a Grown, schema: &'a DFSchema) -> Scope<'a> {
 
 fn filter(node: &Filter, input: &Grown) -> Result<Taken> {
     let mut grown = Grown {
-        select: input.select.clone().unlimited(),
         is_scan: false,
         ..input.clone()
     };
@@ -419,18 +415,13 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
     if outputs.len() != node.schema.fields().len() {
         return None;
     }
-    Some(Grown {
-        select: Select {
-            groups: Some(groups),
-            outputs,
-            estimate,
-            ..grown.select
-        },
-        dialect: input.dialect,
-        splits: vec![Split::Whole],
-        snapshots: None,
-        is_scan: false,
-    })
+    let select = Select {
+        groups: Some(groups),
+        outputs,
+        estimate,
+        ..grown.select
+    };
+    Some(Grown::whole(select, input.dialect))
 }
 
 /// The first rows in an order.
@@ -451,16 +442,10 @@ fn top(node: &Sort, input: &Grown) -> Option<Grown> {
 }
 
 fn limited(input: &Grown, rows: usize) -> Grown {
-    let mut select = input.select.clone().unlimited();
+    let mut select = input.select.clone();
     select.limit = Some(rows);
     select.estimate = select.estimate.limited(rows);
-    Grown {
-        select,
-        dialect: input.dialect,
-        splits: vec![Split::Whole],
-        snapshots: None,
-        is_scan: false,
-    }
+    Grown::whole(select, input.dialect)
 }
 
 fn share(predicate: &Expr) -> f64 {

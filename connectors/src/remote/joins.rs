@@ -2,16 +2,18 @@
 //!
 //! In: a node with several inputs, and the statement that each of these has become. Out: one statement, or nothing.
 
+use std::collections::BTreeSet;
+
 use datafusion::common::{JoinType, NullEquality};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Join, Operator};
+use minerva_resources::Address;
 
 use super::cost::Estimate;
 use super::dialect::{Form, Value};
 use super::grow::Grown;
 use super::select::{DERIVED, From, LEFT, RIGHT, Select, exists};
 use super::translate::Scope;
-use crate::Split;
 
 /// The rows of two sides that meet.
 pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
@@ -48,10 +50,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
     let on = conditions.join(" AND ");
     let (estimate_left, estimate_right) = (left.select.estimate, right.select.estimate);
     let joined = estimate_left.joined(estimate_right);
-    let mut addresses = left.select.addresses.clone();
-    addresses.extend(right.select.addresses.iter().cloned());
-    addresses.sort();
-    addresses.dedup();
+    let addresses = addresses(&[left, right]);
     let joining = |word: &'static str, estimate: Estimate| {
         let from = From::Join {
             left: Box::new(left.select.clone()),
@@ -98,13 +97,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
         JoinType::RightAnti => meeting(&right.select, &left.select, true),
         JoinType::Full | JoinType::LeftMark | JoinType::RightMark => return None,
     };
-    Some(Grown {
-        select,
-        dialect,
-        splits: vec![Split::Whole],
-        snapshots: None,
-        is_scan: false,
-    })
+    Some(Grown::whole(select, dialect))
 }
 
 /// The rows of all inputs.
@@ -127,19 +120,14 @@ pub(super) fn union(parts: &[&Grown]) -> Option<Grown> {
             }
         }
     }
-    let mut addresses: Vec<_> = parts
-        .iter()
-        .flat_map(|part| part.select.addresses.iter().cloned())
-        .collect();
-    addresses.sort();
-    addresses.dedup();
     let estimates: Vec<Estimate> = parts.iter().map(|part| part.select.estimate).collect();
     let from = From::Union(parts.iter().map(|part| part.select.clone()).collect());
-    Some(Grown {
-        select: Select::over(from, addresses, outputs, Estimate::together(&estimates)),
-        dialect: first.dialect,
-        splits: vec![Split::Whole],
-        snapshots: None,
-        is_scan: false,
-    })
+    let select = Select::over(from, addresses(parts), outputs, Estimate::together(&estimates));
+    Some(Grown::whole(select, first.dialect))
+}
+
+/// Every dataset that any of them reads.
+fn addresses(parts: &[&Grown]) -> Vec<Address> {
+    let all: BTreeSet<&Address> = parts.iter().flat_map(|part| &part.select.addresses).collect();
+    all.into_iter().cloned().collect()
 }

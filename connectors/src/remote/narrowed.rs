@@ -5,11 +5,10 @@
 
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::Operator;
 
 use super::dialect::{Dialect, Form, Value, plain};
 use super::select::RemoteQuery;
-use crate::{Comparison, ScanFilter};
+use crate::ScanFilter;
 
 /// What the statement inside is called.
 const INSIDE: &str = "n";
@@ -84,17 +83,9 @@ impl Narrowing<'_> {
                 comparison,
                 value,
             } => {
-                let operator = match comparison {
-                    Comparison::Equal => Operator::Eq,
-                    Comparison::NotEqual => Operator::NotEq,
-                    Comparison::Less => Operator::Lt,
-                    Comparison::LessOrEqual => Operator::LtEq,
-                    Comparison::Greater => Operator::Gt,
-                    Comparison::GreaterOrEqual => Operator::GtEq,
-                };
                 let compared = self
                     .dialect
-                    .compare(operator, self.column(column)?, &constant(value)?)?;
+                    .compare(comparison.operator(), self.column(column)?, &constant(value)?)?;
                 Some(compared.sql)
             }
             ScanFilter::OneOf { values, .. } if values.is_empty() => Some("(1 = 0)".to_owned()),

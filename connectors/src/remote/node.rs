@@ -1,6 +1,6 @@
 //! What stands in a plan for a statement that a source runs.
 //!
-//! In: the statement and the columns that come back. Out: a logical leaf, and of it the physical one, a [`ScanExec`] that carries the statement.
+//! In: the statement and the columns that come back. Out: a logical leaf, and of it the physical one, a [`crate::ScanExec`] that carries the statement.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -17,8 +17,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
 use super::select::RemoteQuery;
-use crate::remote_table::{Reading, Snapshots};
-use crate::{Scan, ScanExec, Split};
+use crate::remote_table::{ReadyScan, Snapshots};
+use crate::{Scan, Split};
 
 /// A leaf of a logical plan: a statement for one source.
 #[derive(Clone)]
@@ -126,8 +126,7 @@ impl ExtensionPlanner for RemotePlanner {
             snapshot: None,
             query: Some(Arc::clone(&read.query)),
         };
-        let reading = Reading::of(scan, &read.splits, read.snapshots.as_ref(), false).await?;
-        let leaf: ScanExec = reading.into_exec(session, Precision::Inexact(read.rows));
-        Ok(Some(Arc::new(leaf)))
+        let ready = ReadyScan::of(scan, &read.splits, read.snapshots.as_ref(), false).await?;
+        Ok(Some(Arc::new(ready.into_exec(session, Precision::Inexact(read.rows)))))
     }
 }

@@ -85,6 +85,7 @@ pub(super) struct Select {
     pub(super) having: Vec<String>,
     pub(super) outputs: Vec<Value>,
     pub(super) order: Vec<String>,
+    /// What has a limit does not grow any more.
     pub(super) limit: Option<usize>,
     pub(super) estimate: Estimate,
     /// How many SELECTs are inside one another, and how long those inside are.
@@ -155,15 +156,7 @@ impl Select {
 
     /// This one, or one around it, that can be grouped.
     pub(super) fn ungrouped(self) -> Select {
-        match self.groups.is_some() || self.limit.is_some() {
-            true => self.derived(),
-            false => self,
-        }
-    }
-
-    /// This one, or one around it, that can be filtered.
-    pub(super) fn unlimited(self) -> Select {
-        match self.limit.is_some() {
+        match self.groups.is_some() {
             true => self.derived(),
             false => self,
         }

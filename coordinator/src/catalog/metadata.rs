@@ -29,7 +29,7 @@ use minerva_resources::{Address, Depot, ResourceSet};
 
 /// How long depots are believed whose manifest says nothing of it; what lies on this machine is asked each time.
 const TTL: Duration = Duration::from_secs(60);
-/// How many columns of a process are kept at most. One takes some 200 bytes, or 8 if others have its name and type.
+/// How many columns of a process are kept at most. Those of one name and type are kept once.
 const MOST_COLUMNS: usize = 1_000_000;
 
 /// The columns of one dataset; `None` when it is not there.

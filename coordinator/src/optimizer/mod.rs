@@ -16,10 +16,15 @@ mod top_rows;
 use std::sync::Arc;
 
 use datafusion::{
+    common::Result,
+    logical_expr::LogicalPlan,
     optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule},
     physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
 };
+use minerva_connectors::PushDown;
 use minerva_policy::PushLeakproofThroughBarrier;
+
+use crate::session::Session;
 
 use checked::CheckArithmetic;
 use decimal_places::KnowDecimalPlaces;
@@ -59,6 +64,15 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         }
     }
     rules
+}
+
+/// The last rule: what a depot computes by itself, of the tables that nothing governs.
+pub(crate) fn push_down(plan: LogicalPlan, session: &Session) -> Result<LogicalPlan> {
+    let rule = PushDown {
+        table_of: &minerva_policy::open_table,
+        is_eager: &|depot| session.is_eager(depot),
+    };
+    rule.push(plan)
 }
 
 /// The physical optimizer's rules.

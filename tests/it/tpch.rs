@@ -144,10 +144,10 @@ pub(crate) fn compare(what: &str, found: &[Vec<Vec<String>>], expected: &[Vec<Ve
 }
 
 /// A name, and where each table is.
-pub(crate) type Place<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+pub(crate) type Named<'a> = (&'a str, &'a dyn Fn(&str) -> String);
 
 /// Compares the answers of one process and of two worker processes, with the tables in each of these places. Returns the second, which still runs.
-pub(crate) fn agree(manifests: &[(&str, &str)], places: &[Place<'_>], expected: &[Vec<Vec<String>>]) -> Minerva {
+pub(crate) fn agree(manifests: &[(&str, &str)], places: &[Named<'_>], expected: &[Vec<Vec<String>>]) -> Minerva {
     let mut apart = Minerva::start(manifests, 0);
     apart.add_worker();
     apart.add_worker();

@@ -16,6 +16,7 @@ mod read;
 mod settings;
 mod snapshot;
 mod sql;
+mod statistics;
 mod tls;
 mod value;
 mod write;
@@ -174,6 +175,7 @@ impl Source for PostgresSource {
         let relation = dialect::PostgresRelation::of(&address, &table);
         let mut provider = RemoteTable::new(address, Arc::clone(&table.schema))
             .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
+            .with_statistics(table.statistics.clone())
             .with_table_type(if table.is_view {
                 TableType::View
             } else {

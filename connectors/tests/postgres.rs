@@ -22,6 +22,8 @@ mod pushdown;
 mod scans;
 #[path = "postgres/server.rs"]
 mod server;
+#[path = "postgres/statistics.rs"]
+mod statistics;
 #[path = "postgres/tls.rs"]
 mod tls;
 #[path = "postgres/types.rs"]

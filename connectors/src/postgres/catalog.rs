@@ -12,6 +12,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::connection::Database;
 use super::kind::{Declared, Kind, Scalar, Written};
+use super::statistics;
+use crate::statistics::ColumnStatistics;
 use crate::{ErrorKind, ROW_ID, Result};
 
 /// A table, view, materialised view, partitioned or foreign table.
@@ -23,6 +25,8 @@ pub(super) struct Table {
     /// Whether its values are computed with in this database, and texts are in UTF-8.
     pub(super) computes: bool,
     pub(super) rows: Option<usize>,
+    /// What is known of the values of columns.
+    pub(super) statistics: HashMap<String, Arc<ColumnStatistics>>,
     /// How many pages its rows were in when it was last analysed, where a range of pages can be read by itself. To ask for today's would wait for whoever has it
     /// locked.
     pub(super) pages: Option<u64>,
@@ -152,12 +156,15 @@ pub(super) async fn table(database: &Arc<Database>, schema: &str, name: &str) ->
             first.try_get("reachable")?,
         ))
     };
-    let (table, reachable) = read().map_err(|failure| database.error(&failure).about(&object))?;
+    let (mut table, reachable) = read().map_err(|failure| database.error(&failure).about(&object))?;
     let mut columns = (table.columns.iter()).filter(|(name, _)| name.as_str() != ROW_ID);
     let none_readable = !table.schema.fields().is_empty() && columns.all(|(_, column)| !column.readable);
     if !reachable || none_readable {
         let message = "PostgreSQL does not let the depot's user read it; grant SELECT on it, and USAGE on its schema";
         return Err(database.failure(ErrorKind::Denied, message).about(object));
+    }
+    if let Some(rows) = table.rows {
+        table.statistics = statistics::of(database, (schema, name), &table.schema, rows).await;
     }
     Ok(Some(table))
 }
@@ -209,6 +216,7 @@ fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_post
         columns,
         is_view: relation == "v",
         rows,
+        statistics: HashMap::new(),
         pages: first
             .try_get::<_, Option<i64>>("pages")?
             .and_then(|pages| u64::try_from(pages).ok()),

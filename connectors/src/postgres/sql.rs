@@ -134,11 +134,8 @@ fn condition(sql: &mut String, filter: &ScanFilter, table: &Table) -> Option<()>
             let scalar = compared_scalar(column, table)?;
             let constants: Option<Vec<String>> = values.iter().map(|value| literal(scalar, value)).collect();
             let left = compared(column, table, Comparison::Equal)?;
-            let constants = constants?.join(", ");
-            push(
-                sql,
-                format_args!("{left} OPERATOR(pg_catalog.=) ANY (ARRAY[{constants}])"),
-            );
+            let list = array(&constants?);
+            push(sql, format_args!("{left} OPERATOR(pg_catalog.=) ANY ({list})"));
         }
         ScanFilter::IsNull(column) => push(sql, format_args!("{} IS NULL", null_tested(column, table)?)),
         ScanFilter::IsNotNull(column) => push(sql, format_args!("{} IS NOT NULL", null_tested(column, table)?)),
@@ -222,6 +219,35 @@ pub(super) fn literal(scalar: Scalar, value: &ScalarValue) -> Option<String> {
         _ => return None,
     };
     Some(format!("{}::pg_catalog.{}", quoted(&text)?, scalar.name()))
+}
+
+/// Lists of so many numbers are written as one constant, which is read in a fraction of the time.
+const LONG_LIST: usize = 16;
+
+/// An array of constants of one type, each as [`literal`] writes it.
+pub(super) fn array(constants: &[impl AsRef<str>]) -> String {
+    let parts = |constant: &'_ str| -> Option<(String, String)> {
+        let (text, type_name) = constant.strip_prefix('\'')?.split_once("'::")?;
+        let is_number = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        let is_plain = !text.is_empty() && text.bytes().all(is_number) && !type_name.contains('\'');
+        is_plain.then(|| (text.to_owned(), type_name.to_owned()))
+    };
+    let separate = || {
+        let constants: Vec<&str> = constants.iter().map(AsRef::as_ref).collect();
+        format!("ARRAY[{}]", constants.join(", "))
+    };
+    if constants.len() < LONG_LIST {
+        return separate();
+    }
+    let all: Option<Vec<(String, String)>> = constants.iter().map(|constant| parts(constant.as_ref())).collect();
+    let Some(all) = all else { return separate() };
+    match all.split_first() {
+        Some(((_, type_name), others)) if others.iter().all(|(_, other)| other == type_name) => {
+            let texts: Vec<&str> = all.iter().map(|(text, _)| text.as_str()).collect();
+            format!("'{{{}}}'::{type_name}[]", texts.join(","))
+        }
+        _ => separate(),
+    }
 }
 
 /// Whether it is how a UUID is printed, so that the order of such texts is that of UUIDs.
@@ -322,6 +348,7 @@ mod tests {
                 .collect::<HashMap<_, _>>(),
             is_view: false,
             rows: None,
+            statistics: HashMap::new(),
             pages: None,
             has_rows_of_its_own: true,
             computes: true,
@@ -357,6 +384,38 @@ mod tests {
 
     fn text(value: &str) -> ScalarValue {
         ScalarValue::Utf8View(Some(value.to_owned()))
+    }
+
+    #[test]
+    fn a_long_list_of_numbers_is_one_constant() {
+        let of = |scalar: Scalar, values: Vec<ScalarValue>| {
+            let constants: Vec<String> = values.iter().map(|value| literal(scalar, value).unwrap()).collect();
+            array(&constants)
+        };
+        let numbers = |count: i32| (0..count).map(|value| ScalarValue::Int32(Some(-value))).collect();
+        assert_eq!(
+            of(Scalar::Int4, numbers(2)),
+            "ARRAY['0'::pg_catalog.int4, '-1'::pg_catalog.int4]"
+        );
+        let long = of(Scalar::Int4, numbers(20));
+        assert!(
+            long.starts_with("'{0,-1,-2,") && long.ends_with(",-19}'::pg_catalog.int4[]"),
+            "{long}"
+        );
+        let days = (0..20).map(|day| ScalarValue::Date32(Some(day))).collect();
+        let days = of(Scalar::Date, days);
+        assert!(days.starts_with("'{1970-01-01,1970-01-02,"), "{days}");
+        // What could be read as something else there stays as it is.
+        let texts = (0..20)
+            .map(|at| ScalarValue::Utf8View(Some(format!("{at}, NULL"))))
+            .collect();
+        assert!(of(Scalar::Text, texts).starts_with("ARRAY['0, NULL'::"));
+        let digits = (0..20).map(|at| ScalarValue::Utf8View(Some(at.to_string()))).collect();
+        assert!(of(Scalar::Text, digits).starts_with("'{0,1,"));
+        let times = (0..20)
+            .map(|time| ScalarValue::TimestampMicrosecond(Some(time), None))
+            .collect();
+        assert!(of(Scalar::Timestamp, times).starts_with("ARRAY["));
     }
 
     #[test]

@@ -89,8 +89,9 @@ impl Pushed {
             let pushing = PushDown {
                 table_of: &same,
                 is_eager: &|_| true,
+                tells_keys: true,
             };
-            plan = pushing.push(plan).unwrap();
+            plan = pushing.push(plan).unwrap().0;
         }
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(RemotePlanner)]);
         let plan = planner.create_physical_plan(&plan, &state).await.unwrap();
@@ -358,8 +359,9 @@ async fn a_statement_reads_what_its_leaf_says() {
     let pushing = PushDown {
         table_of: &same,
         is_eager: &|_| true,
+        tells_keys: true,
     };
-    let plan = pushing.push(plan).unwrap();
+    let plan = pushing.push(plan).unwrap().0;
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(RemotePlanner)]);
     let plan = planner.create_physical_plan(&plan, &state).await.unwrap();
     let mut leaf = plan;

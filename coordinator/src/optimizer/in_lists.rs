@@ -138,13 +138,13 @@ impl<'n> TreeNodeVisitor<'n> for Growth {
 
 fn hide_lists_from_each_other(expr: Expr) -> Result<Transformed<Expr>> {
     let hidden = lists_to_hide(&expr)?;
-    if hidden.iter().all(|(_, _, list)| list.is_none()) {
+    if hidden.iter().all(|met| met.list.is_none()) {
         return Ok(Transformed::no(expr));
     }
     let mut hidden = hidden.into_iter().peekable();
     let mut next = 0;
     expr.transform_down(|node| {
-        let Some((_, nodes, list)) = hidden.next_if(|(at, ..)| *at == next) else {
+        let Some(Met { nodes, list, .. }) = hidden.next_if(|met| met.at == next) else {
             next += 1;
             return Ok(Transformed::no(node));
         };
@@ -159,8 +159,15 @@ fn hide_lists_from_each_other(expr: Expr) -> Result<Transformed<Expr>> {
     })
 }
 
-/// Where each group of an expression begins, how many nodes it has, and, where its value is in another list as well, the value and the number of its list.
-fn lists_to_hide(expr: &Expr) -> Result<Vec<(usize, usize, Option<(Expr, usize)>)>> {
+/// Where a group is met in an expression.
+struct Met {
+    at: usize,
+    nodes: usize,
+    /// Where its value is in another list as well, the value and the number of its list.
+    list: Option<(Expr, usize)>,
+}
+
+fn lists_to_hide(expr: &Expr) -> Result<Vec<Met>> {
     let mut found = Found::default();
     expr.visit(&mut found)?;
     let mut lists: HashMap<&Expr, HashMap<&Expr, usize>> = HashMap::new();
@@ -173,8 +180,12 @@ fn lists_to_hide(expr: &Expr) -> Result<Vec<(usize, usize, Option<(Expr, usize)>
         let known = lists.get(group.value).filter(|known| known.len() > 1)?;
         Some((group.value.clone(), *known.get(group.node)?))
     };
-    let groups = found.groups.iter();
-    Ok(groups.map(|group| (group.at, group.nodes, list(group))).collect())
+    let met = |group: &Group<'_>| Met {
+        at: group.at,
+        nodes: group.nodes,
+        list: list(group),
+    };
+    Ok(found.groups.iter().map(met).collect())
 }
 
 /// A node that is an IN list, or that the simplifier makes one of.
@@ -446,7 +457,7 @@ mod tests {
         let equal = |column: &str, number: i64| col(column).eq(lit(number));
         let hidden = |expr: &Expr| -> Vec<Option<usize>> {
             let lists = lists_to_hide(expr).unwrap();
-            lists.into_iter().map(|(_, _, list)| list.map(|(_, id)| id)).collect()
+            lists.into_iter().map(|met| met.list.map(|(_, id)| id)).collect()
         };
         assert_eq!(hidden(&or(list("a", &[1]), list("b", &[1]))), [None, None]);
         assert_eq!(hidden(&or(list("a", &[1]), list("a", &[1]))), [None, None]);

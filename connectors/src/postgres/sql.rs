@@ -34,7 +34,7 @@ pub(super) fn accepts(filter: &ScanFilter, table: &Table) -> bool {
 }
 
 /// The `SELECT` for one piece of a scan; `None` when the table has not got what is asked for, or not any more.
-pub(super) fn select(scan: &Scan, table: &Table, split: &Split) -> Option<String> {
+pub(super) fn select(scan: &Scan, table: &Table, split: &Split, parts: Option<&str>) -> Option<String> {
     let mut sql = "SELECT ".to_owned();
     for (position, field) in scan.schema.fields().iter().enumerate() {
         sql.push_str(if position == 0 { "" } else { ", " });
@@ -43,8 +43,8 @@ pub(super) fn select(scan: &Scan, table: &Table, split: &Split) -> Option<String
     }
     push(&mut sql, format_args!(" FROM {}", source(&scan.address)?));
     let mut between = " WHERE ";
-    if let Some(pages) = pages(split) {
-        push(&mut sql, format_args!(" WHERE {pages}"));
+    if let Some(piece) = piece(split, parts) {
+        push(&mut sql, format_args!(" WHERE {piece}"));
         between = " AND ";
     }
     for filter in &scan.filters {
@@ -65,8 +65,14 @@ pub(super) fn source(address: &Address) -> Option<String> {
     Some(format!("{schema}.{name} AS {ALIAS}"))
 }
 
-/// The condition on rows of a range of pages.
-pub(super) fn pages(split: &Split) -> Option<String> {
+/// The condition on rows of a piece of a table: a range of pages of each table that its rows lie in, and which tables these are, as a list of numbers.
+pub(super) fn piece(split: &Split, parts: Option<&str>) -> Option<String> {
+    let among = |parts| format!("{ALIAS}.tableoid OPERATOR(pg_catalog.=) ANY ('{{{parts}}}'::pg_catalog.oid[])");
+    let conditions: Vec<String> = pages(split).into_iter().chain(parts.map(among)).collect();
+    (!conditions.is_empty()).then(|| conditions.join(" AND "))
+}
+
+fn pages(split: &Split) -> Option<String> {
     let Split::Range { from, to } = split else { return None };
     let bound = |operator: &str, page: u64| {
         format!("{ALIAS}.ctid OPERATOR(pg_catalog.{operator}) '({page},0)'::pg_catalog.tid")
@@ -299,7 +305,7 @@ pub(super) fn identifier(name: &str) -> Option<String> {
 }
 
 /// A text in quotes, which means the same whatever the server thinks of backslashes. It has none with a NUL character.
-fn quoted(text: &str) -> Option<String> {
+pub(super) fn quoted(text: &str) -> Option<String> {
     if text.contains('\0') {
         return None;
     }
@@ -321,6 +327,7 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
+    use super::super::catalog::Locked;
     use super::*;
     use arrow::datatypes::{Field, Schema};
 
@@ -349,7 +356,8 @@ mod tests {
             is_view: false,
             rows: None,
             statistics: HashMap::new(),
-            pages: None,
+            pages: Vec::new(),
+            locked: Locked::Alone,
             has_rows_of_its_own: true,
             computes: true,
         }
@@ -439,7 +447,7 @@ mod tests {
         ];
         let scan = scan(&table, &["id", "n\"; DROP TABLE x", "e"], filters);
         assert_eq!(
-            select(&scan, &table, &Split::Whole).unwrap(),
+            select(&scan, &table, &Split::Whole, None).unwrap(),
             "SELECT t.\"id\", t.\"n\"\"; DROP TABLE x\", t.\"e\"::pg_catalog.text \
              FROM \"Sche\"\"ma\".\"a \"\"b\"\"; --\" AS t \
              WHERE t.\"n\"\"; DROP TABLE x\" OPERATOR(pg_catalog.<>) E'\\\\'' OR 1=1 --'::pg_catalog.text \
@@ -455,7 +463,7 @@ mod tests {
     fn a_range_of_pages_comes_before_the_filters() {
         let table = table(&[("id", Scalar::Int8)]);
         let scan = scan(&table, &["id"], vec![ScanFilter::IsNotNull("id".to_owned())]);
-        let of = |from, to| select(&scan, &table, &Split::Range { from, to }).unwrap();
+        let of = |from, to| select(&scan, &table, &Split::Range { from, to }, None).unwrap();
         let begin = "SELECT t.\"id\" FROM \"Sche\"\"ma\".\"a \"\"b\"\"; --\" AS t WHERE \
                      t.ctid OPERATOR(pg_catalog.>=) '(5,0)'::pg_catalog.tid";
         assert_eq!(
@@ -465,6 +473,13 @@ mod tests {
             )
         );
         assert_eq!(of(5, LAST_PAGE), format!("{begin} AND t.\"id\" IS NOT NULL LIMIT 3"));
+        let of_parts = select(&scan, &table, &Split::Whole, Some("7,19")).unwrap();
+        assert!(
+            of_parts.contains(
+                "WHERE t.tableoid OPERATOR(pg_catalog.=) ANY ('{7,19}'::pg_catalog.oid[]) AND t.\"id\" IS NOT NULL"
+            ),
+            "{of_parts}"
+        );
     }
 
     #[test]
@@ -472,7 +487,7 @@ mod tests {
         let table = table(&[]);
         let scan = scan(&table, &[], Vec::new());
         assert_eq!(
-            copy(&select(&scan, &table, &Split::Whole).unwrap()),
+            copy(&select(&scan, &table, &Split::Whole, None).unwrap()),
             "COPY (SELECT  FROM \"Sche\"\"ma\".\"a \"\"b\"\"; --\" AS t LIMIT 3) TO STDOUT (FORMAT BINARY)"
         );
     }

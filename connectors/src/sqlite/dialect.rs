@@ -8,7 +8,8 @@
 //! ends the statement with the error of a scan. SQLite may evaluate other conditions before it, and an index may leave rows out: of
 //! rows that are left out nothing is said, as in scans. No value that does not fit is ever taken for another one: what stands behind WHERE (expressions, groups,
 //! aggregates, orders) sees rows that were checked, and a row that a condition leaves out for such a value is in no answer. Where SQLite itself
-//! keeps to the declaration there is nothing to check: the INTEGER PRIMARY KEY, which is the row's number, and numbers and blobs of STRICT tables.
+//! keeps to the declaration there is nothing to check: the INTEGER PRIMARY KEY, which is the row's number, and numbers and blobs of STRICT tables. Neither is there where
+//! nothing is done with a value but to send it: whoever reads it looks at it.
 //!
 //! **Comparisons.** What was checked has the storage class of its type, so that numbers are compared with numbers and texts with texts; affinities change
 //! nothing then, because only columns with a declared type are compared: no text that a DATE column may hold looks like a number. Texts are compared with
@@ -81,14 +82,23 @@ impl Relation for SqliteRelation {
             _ if !column.is_declared => Form::Opaque { tested: true },
             Kind::Boolean | Kind::Integer | Kind::Short | Kind::Blob | Kind::Date => Form::Exact,
             Kind::Text => Form::Text { own: false },
-            Kind::Real | Kind::Timestamp | Kind::Decimal(..) => Form::Opaque { tested: true },
+            Kind::Real => Form::Opaque { tested: true },
+            Kind::Timestamp | Kind::Decimal(..) => Form::Opaque { tested: false },
         };
         Some(Value::new(column_name(name)?, column.kind.arrow(), form))
     }
 
-    fn filter(&self, _filter: &ScanFilter) -> Option<String> {
-        // An index serves what the dialect makes of it.
-        None
+    fn filter(&self, filter: &ScanFilter) -> Option<String> {
+        let tested = |name: &String, test: &str| {
+            self.columns.get(name)?;
+            Some(format!("({} {test})", column_name(name)?))
+        };
+        match filter {
+            ScanFilter::IsNull(name) => tested(name, "IS NULL"),
+            ScanFilter::IsNotNull(name) => tested(name, "IS NOT NULL"),
+            // An index serves what the dialect makes of the others.
+            _ => None,
+        }
     }
 
     fn fits(&self, columns: &[&str]) -> Option<Vec<String>> {
@@ -97,7 +107,11 @@ impl Relation for SqliteRelation {
             .iter()
             .map(|name| Some((*name, *self.columns.get(*name)?)))
             .collect();
-        let uncertain: Vec<(&str, Use)> = known?.into_iter().filter(|(_, column)| !column.is_certain).collect();
+        // Nothing is done with these but to send them, and who reads them looks at them.
+        let is_only_sent = |column: &Use| matches!(column.kind, Kind::Timestamp | Kind::Decimal(..));
+        let uncertain: Vec<(&str, Use)> = (known?.into_iter())
+            .filter(|(_, column)| !column.is_certain && !is_only_sent(column))
+            .collect();
         for some in uncertain.chunks(MOST_CHECKED) {
             let kinds: Option<Vec<String>> = some.iter().map(|(_, column)| column.kind.declared()).collect();
             let mut arguments = vec![text(&self.dataset), text(&kinds?.join(" "))];
@@ -476,13 +490,14 @@ mod tests {
         let columns = HashMap::from([
             ("id".to_owned(), column(Kind::Integer, true)),
             ("n".to_owned(), column(Kind::Integer, false)),
-            ("it's \"d\"".to_owned(), column(Kind::Decimal(4, 2), false)),
+            ("it's \"d\"".to_owned(), column(Kind::Text, false)),
+            ("d".to_owned(), column(Kind::Decimal(4, 2), false)),
         ]);
         let relation = SqliteRelation::new("t", columns);
         assert_eq!(relation.fits(&["id"]), Some(Vec::new()));
         assert_eq!(
-            relation.fits(&["id", "n", "it's \"d\""]).unwrap(),
-            ["minerva_fits('t', 'INTEGER DECIMAL(4,2)', 'n', t.\"n\", 'it''s \"d\"', t.\"it's \"\"d\"\"\")"]
+            relation.fits(&["id", "n", "d", "it's \"d\""]).unwrap(),
+            ["minerva_fits('t', 'INTEGER TEXT', 'n', t.\"n\", 'it''s \"d\"', t.\"it's \"\"d\"\"\")"]
         );
         assert_eq!(relation.fits(&["gone"]), None);
         let many: HashMap<String, Use> = (0..100)

@@ -50,7 +50,7 @@ async fn what_means_the_same_is_done_by_sqlite() {
             &["SELECT count(*) AS c0 FROM main.\"a\" AS t"][..],
         ),
         (
-            "SELECT count(*), count(n), count(DISTINCT n), count(f), count(at), count(d), count(any_value) FROM a WHERE id > 3",
+            "SELECT count(*), count(n), count(DISTINCT n), count(f), count(any_value) FROM a WHERE id > 3 AND d IS NOT NULL",
             &["count(DISTINCT t.\"n\")", "WHERE minerva_fits("],
         ),
         (
@@ -166,7 +166,7 @@ async fn what_may_mean_something_else_is_not() {
         "SELECT f, count(*) FROM a GROUP BY f",
         "SELECT id FROM a WHERE f = 0.0 OR f < 'NaN'::double",
         "SELECT d, count(*) FROM a GROUP BY d",
-        "SELECT sum(d), max(d) FROM a",
+        "SELECT sum(d), max(d), count(d) FROM a",
         "SELECT max(at) FROM a",
         "SELECT max(any_value) FROM a",
         "SELECT id / 2, id % 7 FROM a",
@@ -228,7 +228,10 @@ async fn values_that_do_not_fit_are_errors_there_as_well() {
         "words", "halves", "large", "flags", "days", "numbers", "blobs", "broken", "reals", "money", "times", "strict",
     ];
     for table in tables {
-        let mut statements = vec![format!("SELECT count(n) FROM {table}")];
+        let mut statements = vec![format!("SELECT n FROM {table} WHERE id + 1 > 0")];
+        if !["money", "times"].contains(&table) {
+            statements.push(format!("SELECT count(n) FROM {table}"));
+        }
         if !["reals", "money", "times"].contains(&table) {
             statements.extend([
                 format!("SELECT min(n), max(n) FROM {table}"),
@@ -249,10 +252,7 @@ async fn values_that_do_not_fit_are_errors_there_as_well() {
             assert_eq!(without.rows.unwrap_err().kind, ErrorKind::BadValue, "{sql}");
             let error = with.rows.unwrap_err();
             assert_eq!(error.kind, ErrorKind::BadValue, "{sql}: {error}");
-            assert!(
-                error.message.starts_with(&format!("column `n` of `{table}` holds ")),
-                "{error}"
-            );
+            assert!(error.message.starts_with("column `n`"), "{error}");
         }
         // What is not looked at is not told of.
         pushed

@@ -19,8 +19,9 @@ use datafusion::physical_expr::utils::collect_columns;
 
 use crate::{Comparison, ScanFilter};
 
-/// Longer lists of values are left to the join; their range is not.
+/// Longer lists of values, and those of longer texts, are left to the join; their range is not.
 const MOST_VALUES: usize = 50_000;
+const MOST_BYTES: usize = 512 << 10;
 
 /// Whether an expression is one that is known only while the query runs.
 pub(crate) fn is_dynamic(filter: &Arc<dyn PhysicalExpr>) -> bool {
@@ -77,7 +78,16 @@ impl Translating<'_> {
                 self.all(both.left(), found);
                 self.all(both.right(), found);
             }
-            _ => found.extend(self.one(expr).filter(|filter| *filter != ScanFilter::All(Vec::new()))),
+            _ => {
+                let one = self.one(expr).filter(|filter| *filter != ScanFilter::All(Vec::new()));
+                found.extend(one.and_then(|filter| {
+                    if is_short(&filter) {
+                        Some(filter)
+                    } else {
+                        ranges(filter)
+                    }
+                }));
+            }
         }
     }
 
@@ -203,6 +213,48 @@ fn width(data_type: &DataType) -> Option<u8> {
     }
 }
 
+/// Whether all lists of a filter together are short enough for a statement.
+fn is_short(filter: &ScanFilter) -> bool {
+    let (values, bytes) = listed(filter);
+    values <= MOST_VALUES && bytes <= MOST_BYTES
+}
+
+/// How many values its lists have, and how many bytes their texts.
+fn listed(filter: &ScanFilter) -> (usize, usize) {
+    match filter {
+        ScanFilter::OneOf { values, .. } => {
+            let bytes = |value: &ScalarValue| match value {
+                ScalarValue::Binary(Some(bytes)) | ScalarValue::LargeBinary(Some(bytes)) => bytes.len(),
+                value => value.try_as_str().flatten().map_or(0, str::len),
+            };
+            (values.len(), values.iter().map(bytes).sum())
+        }
+        ScanFilter::All(filters) | ScanFilter::Any(filters) => {
+            let each = filters.iter().map(listed);
+            each.fold((0, 0), |(values, bytes), (more, longer)| {
+                (values + more, bytes + longer)
+            })
+        }
+        ScanFilter::Compare { .. } | ScanFilter::IsNull(_) | ScanFilter::IsNotNull(_) => (0, 0),
+    }
+}
+
+/// What is left of a filter without its lists; `None` when that is nothing.
+fn ranges(filter: ScanFilter) -> Option<ScanFilter> {
+    match filter {
+        ScanFilter::OneOf { .. } => None,
+        ScanFilter::All(filters) => {
+            let left: Vec<ScanFilter> = filters.into_iter().filter_map(ranges).collect();
+            (!left.is_empty()).then_some(ScanFilter::All(left))
+        }
+        ScanFilter::Any(filters) => {
+            let left: Option<Vec<ScanFilter>> = filters.into_iter().map(ranges).collect();
+            left.map(ScanFilter::Any)
+        }
+        leaf => Some(leaf),
+    }
+}
+
 /// At least one of these; lists of values of one column become one list.
 fn either(parts: Vec<ScanFilter>) -> ScanFilter {
     let mut lists: Vec<(String, Vec<ScalarValue>)> = Vec::new();
@@ -234,6 +286,32 @@ mod tests {
     use datafusion::physical_expr::expressions::{binary, cast, in_list, lit};
 
     use super::*;
+
+    #[test]
+    fn lists_that_are_too_long_together_leave_their_ranges() {
+        let list = |count: usize, text: &str| ScanFilter::OneOf {
+            column: "a".to_owned(),
+            values: vec![ScalarValue::from(text); count],
+        };
+        let least = ScanFilter::IsNotNull("a".to_owned());
+        for (filter, expected) in [
+            (list(MOST_VALUES, ""), true),
+            (list(MOST_VALUES + 1, ""), false),
+            (list(1000, &"x".repeat(1000)), false),
+            (ScanFilter::Any(vec![list(MOST_VALUES, ""), list(1, "")]), false),
+        ] {
+            assert_eq!(is_short(&filter), expected);
+            let part = ScanFilter::All(vec![least.clone(), filter.clone()]);
+            assert_eq!(ranges(filter), None);
+            let left = ScanFilter::All(vec![least.clone()]);
+            assert_eq!(ranges(part.clone()), Some(left.clone()));
+            assert_eq!(
+                ranges(ScanFilter::Any(vec![part.clone(), part])),
+                Some(ScanFilter::Any(vec![left.clone(), left]))
+            );
+        }
+        assert_eq!(ranges(ScanFilter::Any(vec![least.clone(), list(1, "")])), None);
+    }
 
     fn schema() -> Schema {
         Schema::new(vec![

@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{DFSchema, Statistics};
+use datafusion::common::{Column, DFSchema, Statistics};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::utils::conjunction;
@@ -22,13 +22,13 @@ use minerva_resources::Address;
 
 use crate::remote::Relation;
 use crate::scan_exec::{Held, deal};
-use crate::statistics::{ColumnStatistics, share};
+use crate::statistics::{ColumnStatistics, Known, share};
 use crate::{Scan, ScanExec, ScanFilter, Split};
 
 /// A larger share of a table's rows is not found by an index: the table is read.
 const LARGEST_FOUND: f64 = 0.2;
 
-type Accepts = Box<dyn Fn(&ScanFilter) -> bool + Send + Sync>;
+type Accepts = Arc<dyn Fn(&ScanFilter) -> bool + Send + Sync>;
 
 /// Makes states of a source that several readers can read at the same time, although others write meanwhile.
 #[async_trait]
@@ -45,13 +45,27 @@ pub(crate) struct Snapshot {
     pub(crate) held: Arc<dyn Held>,
 }
 
+/// The same table, planned by what its source knows of the values of its columns. Plans can be looked at: it is for tables that nothing governs.
+pub fn estimated(table: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {
+    match table.downcast_ref::<RemoteTable>() {
+        Some(remote) => Arc::new(RemoteTable {
+            is_estimated: true,
+            ..remote.clone()
+        }),
+        None => table,
+    }
+}
+
 /// A dataset that is read through [`ScanExec`].
+#[derive(Clone)]
 pub struct RemoteTable {
     address: Address,
     schema: SchemaRef,
     splits: Vec<Split>,
     rows: Precision<usize>,
-    statistics: HashMap<String, Arc<ColumnStatistics>>,
+    statistics: Arc<HashMap<String, Arc<ColumnStatistics>>>,
+    /// Whether leaves are planned by the statistics. They count rows that a policy hides, too.
+    is_estimated: bool,
     table_type: TableType,
     accepts: Accepts,
     /// Whether a source finds the rows of a filter without reading all of them.
@@ -68,10 +82,11 @@ impl RemoteTable {
             schema,
             splits: vec![Split::Whole],
             rows: Precision::Absent,
-            statistics: HashMap::new(),
+            statistics: Arc::default(),
+            is_estimated: false,
             table_type: TableType::Base,
-            accepts: Box::new(|_| false),
-            finds: Box::new(|_| false),
+            accepts: Arc::new(|_| false),
+            finds: Arc::new(|_| false),
             snapshots: None,
             relation: None,
         }
@@ -111,10 +126,24 @@ impl RemoteTable {
         (self.finds)(filter)
     }
 
-    /// Whether the source finds the rows that these filters leave, such a share of all, without reading most others.
-    pub(crate) fn is_found(&self, filters: &[ScanFilter], share: f64) -> bool {
-        let is_small = self.statistics.is_empty() || share <= LARGEST_FOUND;
-        is_small && filters.iter().any(|filter| (self.finds)(filter))
+    /// The share of its rows that the source finds by an index, and reads no others, when some of these filters have it do so and they are not many.
+    pub(crate) fn found_share(&self, filters: &[(&Expr, ScanFilter)], known: Known<'_>) -> Option<f64> {
+        let found: Vec<&Expr> = (filters.iter())
+            .filter(|(_, filter)| self.is_found(filter))
+            .map(|(expr, _)| *expr)
+            .collect();
+        let columns = found.iter().flat_map(|expr| expr.column_refs());
+        let is_known = columns.into_iter().any(|column| known(column).is_some());
+        let share = share(found.iter().copied(), known);
+        (!found.is_empty() && (!is_known || share <= LARGEST_FOUND)).then_some(share)
+    }
+
+    fn is_found(&self, filter: &ScanFilter) -> bool {
+        match filter {
+            ScanFilter::All(filters) => filters.iter().any(|filter| self.is_found(filter)),
+            ScanFilter::Any(filters) => !filters.is_empty() && filters.iter().all(|filter| self.is_found(filter)),
+            leaf => (self.finds)(leaf),
+        }
     }
 
     /// The pieces it can be read in.
@@ -130,7 +159,7 @@ impl RemoteTable {
     /// Which filters the source answers from an index: with one of them it is not read in pieces.
     pub(crate) fn with_indexes(self, finds: impl Fn(&ScanFilter) -> bool + Send + Sync + 'static) -> RemoteTable {
         RemoteTable {
-            finds: Box::new(finds),
+            finds: Arc::new(finds),
             ..self
         }
     }
@@ -141,7 +170,7 @@ impl RemoteTable {
     }
 
     /// What its source knows of the values of its columns.
-    pub(crate) fn with_statistics(self, statistics: HashMap<String, Arc<ColumnStatistics>>) -> RemoteTable {
+    pub(crate) fn with_statistics(self, statistics: Arc<HashMap<String, Arc<ColumnStatistics>>>) -> RemoteTable {
         RemoteTable { statistics, ..self }
     }
 
@@ -158,7 +187,7 @@ impl RemoteTable {
     /// Which comparisons and NULL tests the source decides exactly as DataFusion would.
     pub fn with_filters(self, accepts: impl Fn(&ScanFilter) -> bool + Send + Sync + 'static) -> RemoteTable {
         RemoteTable {
-            accepts: Box::new(accepts),
+            accepts: Arc::new(accepts),
             ..self
         }
     }
@@ -168,12 +197,25 @@ impl RemoteTable {
         &self,
         session: &dyn Session,
         schema: SchemaRef,
-        filters: Vec<ScanFilter>,
-        share: f64,
+        filters: Vec<(&Expr, ScanFilter)>,
         limit: Option<usize>,
     ) -> Result<ScanExec> {
+        let known = |column: &Column| match self.is_estimated {
+            true => self.statistics_of(&column.name),
+            false => None,
+        };
         // What an index or a limit makes short is not worth several readers.
-        let is_short = limit.is_some() || self.is_found(&filters, share);
+        let is_short = limit.is_some() || self.found_share(&filters, &known).is_some();
+        let rows = match (filters.is_empty(), self.is_estimated) {
+            (true, _) => self.rows,
+            (false, false) => self.rows.to_inexact(),
+            (false, true) => {
+                let share = share(filters.iter().map(|(expr, _)| *expr), &known);
+                let left = |rows: usize| ((rows as f64 * share) as usize).max(1);
+                self.rows.map(left).to_inexact()
+            }
+        };
+        let filters = filters.into_iter().map(|(_, filter)| filter).collect();
         let scan = Scan {
             address: self.address.clone(),
             schema,
@@ -183,17 +225,10 @@ impl RemoteTable {
             query: None,
         };
         let columns = scan.schema.fields().iter().map(|field| {
-            let (known, rows) = (self.statistics_of(field.name())?, *self.rows.get_value()?);
-            Some(known.planned(rows as f64))
+            let known = known(&Column::new_unqualified(field.name()))?;
+            Some(known.planned(*rows.get_value()? as f64))
         });
         let columns = columns.map(Option::unwrap_or_default).collect();
-        let rows = match scan.filters.is_empty() {
-            true => self.rows,
-            false => self
-                .rows
-                .map(|rows| ((rows as f64 * share) as usize).max(1))
-                .to_inexact(),
-        };
         let ready = ReadyScan::of(scan, &self.splits, self.snapshots.as_ref(), is_short).await?;
         Ok(ready.into_exec(session, rows).with_column_statistics(columns))
     }
@@ -244,21 +279,16 @@ impl TableProvider for RemoteTable {
         let mut columns = projection.unwrap_or(&all).clone();
         let shown = columns.len();
         let (mut accepted, mut others) = (Vec::new(), Vec::new());
-        let mut applied = Vec::new();
         for expr in filters {
             match self.filter(expr) {
-                Some(filter) => {
-                    accepted.push(filter);
-                    applied.push(expr);
-                }
+                Some(filter) => accepted.push((expr, filter)),
                 None => others.push(unnormalize_col(expr.clone())),
             }
         }
-        let share = share(applied, &|column| self.statistics_of(&column.name));
         // A filter that was promised may have been simplified into one that never was; nobody above applies it.
         let Some(others) = conjunction(others) else {
             let schema = Arc::new(self.schema.project(&columns)?);
-            return Ok(Arc::new(self.leaf(session, schema, accepted, share, limit).await?));
+            return Ok(Arc::new(self.leaf(session, schema, accepted, limit).await?));
         };
         for column in others.column_refs() {
             let index = self.schema.index_of(&column.name)?;
@@ -268,7 +298,7 @@ impl TableProvider for RemoteTable {
         }
         let schema = Arc::new(self.schema.project(&columns)?);
         let predicate = session.create_physical_expr(others, &DFSchema::try_from(Arc::clone(&schema))?)?;
-        let leaf = Arc::new(self.leaf(session, schema, accepted, share, None).await?);
+        let leaf = Arc::new(self.leaf(session, schema, accepted, None).await?);
         let filtered = FilterExecBuilder::new(predicate, leaf).apply_projection(Some((0..shown).collect()))?;
         Ok(Arc::new(filtered.build()?))
     }

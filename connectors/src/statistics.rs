@@ -136,9 +136,13 @@ pub(crate) type Known<'a> = &'a dyn Fn(&Column) -> Option<Arc<ColumnStatistics>>
 
 /// The share of rows for which all these conditions hold, as if none had to do with another, except ends of one range.
 pub(crate) fn share<'a>(predicates: impl IntoIterator<Item = &'a Expr>, known: Known<'_>) -> f64 {
+    all(predicates.into_iter().flat_map(split_conjunction), known, DEEPEST)
+}
+
+fn all<'a>(predicates: impl IntoIterator<Item = &'a Expr>, known: Known<'_>, deepest: usize) -> f64 {
     let mut ranges: HashMap<&Column, (Arc<ColumnStatistics>, f64, f64)> = HashMap::new();
     let mut share = 1.0;
-    for predicate in predicates.into_iter().flat_map(split_conjunction) {
+    for predicate in predicates {
         match range(predicate, known) {
             Some((column, statistics, low, high)) => {
                 let ends = ranges
@@ -146,13 +150,14 @@ pub(crate) fn share<'a>(predicates: impl IntoIterator<Item = &'a Expr>, known: K
                     .or_insert((statistics, f64::NEG_INFINITY, f64::INFINITY));
                 (ends.1, ends.2) = (ends.1.max(low), ends.2.min(high));
             }
-            None => share *= one(predicate, known, DEEPEST),
+            None => share *= one(predicate, known, deepest),
         }
     }
     for (statistics, low, high) in ranges.values() {
         share *= statistics.between(*low, *high).unwrap_or(SHARE_OTHER);
     }
-    share.clamp(1e-9, 1.0)
+    // A source may say anything; `max` takes the number of a number and none.
+    share.max(1e-9).min(1.0)
 }
 
 /// The column and the ends of its range that a condition is about, where the source knows how values lie.
@@ -196,7 +201,7 @@ fn one(predicate: &Expr, known: Known<'_>, deepest: usize) -> f64 {
     let negated = |share: f64, is_negated: bool| if is_negated { 1.0 - share } else { share };
     match predicate {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
-            Operator::And => share([left.as_ref(), right.as_ref()], known),
+            Operator::And => all([left.as_ref(), right.as_ref()], known, deepest),
             Operator::Or => {
                 let (left, right) = (of(left), of(right));
                 left + right - left * right
@@ -420,7 +425,7 @@ mod tests {
                 };
                 for predicate in [col("a").eq(lit(1)), col("a").lt(lit(1)), col("a").is_null()] {
                     let found = shares(statistics.clone(), predicate);
-                    assert!((0.0..=1.0).contains(&found) || found.is_nan(), "{found}");
+                    assert!((1e-9..=1.0).contains(&found), "{found}");
                 }
             }
         }

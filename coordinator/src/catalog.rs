@@ -472,6 +472,11 @@ impl<'a> Catalog<'a> {
             Verdict::Closed(closed) => Err(self.closed(address, &closed)),
             Verdict::Allow(governance) => {
                 let fingerprint = (!governance.is_open()).then(|| governance.fingerprint.clone());
+                let raw = match governance.is_open() {
+                    true => minerva_connectors::estimated(raw),
+                    // The figures of its source count hidden rows, and plans can be looked at.
+                    false => raw,
+                };
                 Ok(Some((protect(address, &governance, raw)?, fingerprint)))
             }
         }

@@ -222,6 +222,68 @@ policy:
     );
 }
 
+/// Where hidden rows lie changes no plan: what the database knows of the values of a governed table is not used.
+#[test]
+fn hidden_rows_change_no_plan() {
+    let postgres = Postgres::start();
+    let table = |name: &str, hidden: &str| {
+        format!(
+            "CREATE TABLE {name} AS SELECT i AS id, CASE WHEN i % 2 = 0 THEN {hidden} ELSE i END AS pay, i % 2 = 0 AS secret, repeat('x', 300) AS filler \
+                 FROM generate_series(1, 120000) i; \
+             CREATE INDEX ON {name} (pay);"
+        )
+    };
+    postgres.execute(
+        &format!("{} {} VACUUM ANALYZE", table("low", "1"), table("high", "900000")),
+        b"",
+    );
+    let policies = "\
+name: jane
+version: v1
+type: user
+user: {tags: [roles:id:analyst]}
+---
+name: analysts
+version: v1
+type: policy
+policy:
+  access: {subjects: {tags: [[roles:id:analyst]]}, predicates: [select], objects: {paths: ['dataos://pg:public/*']}, allow: true}
+---
+name: open
+version: v1
+type: policy
+policy:
+  data:
+    type: filter
+    priority: 10
+    depot: pg
+    selector: {user: {match: any, tags: [roles:id:analyst]}}
+    filters: [{column: secret, operator: equals, value: false}]
+";
+    let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest()), ("policies.yaml", policies)], 1);
+    let key = minerva.key("jane");
+    let plan = |who, table: &str, sql: &str| {
+        let rows = minerva.rows(who, &format!("EXPLAIN {}", sql.replace("TABLE", table)));
+        rows.join("\n").replace(table, "TABLE")
+    };
+    let mut differ = 0;
+    for sql in [
+        "SELECT count(*) FROM pg.public.TABLE WHERE pay > 500000",
+        "SELECT count(*) FROM pg.public.TABLE WHERE pay = 1",
+        "SELECT count(*) FROM pg.public.TABLE WHERE pay BETWEEN 2 AND 100",
+        "SELECT count(*) FROM pg.public.TABLE a JOIN pg.public.TABLE b ON a.id = b.id WHERE a.pay > 500000 AND b.pay < 60000",
+        "SELECT a.filler FROM pg.public.TABLE a JOIN pg.public.TABLE b ON a.id = b.id WHERE a.pay = 1 AND b.pay > 110000",
+    ] {
+        let jane = Some(("jane", key.as_str()));
+        assert_eq!(plan(jane, "low", sql), plan(jane, "high", sql), "{sql}");
+        differ += usize::from(plan(None, "low", sql) != plan(None, "high", sql));
+    }
+    assert!(
+        differ > 0,
+        "whoever sees all rows is planned for by what is known of them"
+    );
+}
+
 /// Worker processes read ranges of one table, and all of them see what it was at one moment, although somebody moves amounts all the time.
 #[test]
 fn worker_processes_see_one_moment_of_a_large_table() {

@@ -12,8 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::connection::Database;
 use super::kind::{Declared, Kind, Scalar, Written};
-use super::statistics;
-use crate::statistics::ColumnStatistics;
+use super::statistics::{self, Figures};
 use crate::{ErrorKind, ROW_ID, Result};
 
 /// A table, view, materialised view, partitioned or foreign table.
@@ -26,7 +25,7 @@ pub(super) struct Table {
     pub(super) computes: bool,
     pub(super) rows: Option<usize>,
     /// What is known of the values of columns.
-    pub(super) statistics: HashMap<String, Arc<ColumnStatistics>>,
+    pub(super) statistics: Figures,
     /// How many pages there were when it was last analysed, of the table itself and of each that its rows lie in, too; empty where a range of pages cannot be
     /// read by itself. To ask for today's would wait for whoever has it locked.
     pub(super) pages: Vec<u64>,
@@ -241,7 +240,7 @@ fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_post
         columns,
         is_view: relation == "v",
         rows,
-        statistics: HashMap::new(),
+        statistics: Figures::default(),
         // What was never analysed has -1 there.
         pages: pages
             .into_iter()

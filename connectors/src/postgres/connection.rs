@@ -27,6 +27,7 @@ use super::catalog::{self, Table};
 use super::failure::is_lost;
 use super::session::{PROBE, Session, passes};
 use super::settings::{Settings, TlsMode};
+use super::statistics::Known;
 use super::tls::Tls;
 use crate::{Error, ErrorKind, Result};
 
@@ -65,6 +66,7 @@ pub(super) struct Database {
     idle: Mutex<Idle>,
     allowed: Allowed,
     tables: Mutex<std::collections::HashMap<(String, String), Arc<Table>>>,
+    figures: Known,
 }
 
 #[derive(Default)]
@@ -187,11 +189,17 @@ impl Database {
             tls,
             idle: Mutex::default(),
             tables: Mutex::default(),
+            figures: Known::default(),
         })
     }
 
     pub(super) fn depot(&self) -> &str {
         &self.settings.depot
+    }
+
+    /// What was found out of the values of tables.
+    pub(super) fn figures(&self) -> &Known {
+        &self.figures
     }
 
     /// The digits after the point of `numeric` without precision.

@@ -355,7 +355,7 @@ mod tests {
                 .collect::<HashMap<_, _>>(),
             is_view: false,
             rows: None,
-            statistics: HashMap::new(),
+            statistics: Arc::default(),
             pages: Vec::new(),
             locked: Locked::Alone,
             has_rows_of_its_own: true,

@@ -3,7 +3,8 @@
 //! In: a table. Out: [`ColumnStatistics`]. Nobody needs them: where they may not be read, plans are made without.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, SchemaRef};
 use tokio_postgres::Row;
@@ -12,21 +13,67 @@ use tokio_postgres::types::Type;
 use super::connection::Database;
 use crate::statistics::{ColumnStatistics, written};
 
-/// One row for each column. Values are asked for of numbers and times, in tables that are not very wide.
+/// One row for each column. Values are asked for of numbers and times, in tables that are not very wide, if they are not very many.
 const STATISTICS: &str = "\
     SELECT s.attname::text, s.n_distinct::float8, s.null_frac::float8, s.avg_width::float8, \
-        CASE WHEN t.typcategory IN ('N', 'D') AND c.relnatts <= 200 THEN s.most_common_vals::text END AS common_values, \
-        CASE WHEN t.typcategory IN ('N', 'D') AND c.relnatts <= 200 THEN s.most_common_freqs::float8[] END AS common_shares, \
-        CASE WHEN t.typcategory IN ('N', 'D') AND c.relnatts <= 200 THEN s.histogram_bounds::text END AS bounds \
+        CASE WHEN v.are_few THEN s.most_common_vals::text END AS common_values, \
+        CASE WHEN v.are_few THEN s.most_common_freqs::float8[] END AS common_shares, \
+        CASE WHEN v.are_few THEN s.histogram_bounds::text END AS bounds \
     FROM pg_catalog.pg_stats s \
     JOIN pg_catalog.pg_namespace n ON n.nspname = s.schemaname \
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = s.tablename \
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = s.attname \
     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+    CROSS JOIN LATERAL (SELECT t.typcategory IN ('N', 'D') AND c.relnatts <= 200 \
+        AND coalesce(pg_catalog.length(s.most_common_vals::text), 0) + coalesce(pg_catalog.length(s.histogram_bounds::text), 0) < 20000 AS are_few) v \
     WHERE s.schemaname = $1 AND s.tablename = $2 AND s.inherited = (c.relkind = 'p' OR c.relhassubclass)";
 
+/// How long figures are used before they are asked for again, if the number of rows does not tell that there are new ones.
+const KEPT: Duration = Duration::from_secs(300);
+/// Of so many tables.
+const MOST_TABLES: usize = 1024;
+
 /// What is known of a table's columns, by their names.
+pub(super) type Figures = Arc<HashMap<String, Arc<ColumnStatistics>>>;
+
+/// The figures of tables that were asked for, by schema and name.
+#[derive(Default)]
+pub(super) struct Known(Mutex<HashMap<(String, String), (Instant, usize, Figures)>>);
+
+impl Known {
+    fn get(&self, table: &(String, String), rows: usize) -> Option<Figures> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, counted, figures) = known.get(table)?;
+        (since.elapsed() < KEPT && *counted == rows).then(|| Arc::clone(figures))
+    }
+
+    fn put(&self, table: (String, String), rows: usize, figures: &Figures) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_TABLES {
+            known.clear();
+        }
+        known.insert(table, (Instant::now(), rows, Arc::clone(figures)));
+    }
+}
+
+/// What is known of a table with these columns and about so many rows.
 pub(super) async fn of(
+    database: &Arc<Database>,
+    (schema, name): (&str, &str),
+    columns: &SchemaRef,
+    rows: usize,
+) -> Figures {
+    let table = (schema.to_owned(), name.to_owned());
+    if let Some(figures) = database.figures().get(&table, rows) {
+        return figures;
+    }
+    // Nothing is known, too, where they may not be read: that is not asked again and again.
+    let figures = Arc::new(asked(database, (schema, name), columns, rows).await);
+    database.figures().put(table, rows, &figures);
+    figures
+}
+
+async fn asked(
     database: &Arc<Database>,
     (schema, name): (&str, &str),
     columns: &SchemaRef,

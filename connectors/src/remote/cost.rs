@@ -64,10 +64,10 @@ impl Estimate {
         }
     }
 
-    /// The source finds its rows without reading others.
-    pub(super) fn found(self) -> Estimate {
+    /// The source finds such a share of all rows by an index, and reads no others.
+    pub(super) fn found(self, share: f64) -> Estimate {
         Estimate {
-            work: self.work.min(self.rows * ROW_FOUND),
+            work: self.work.min(self.unfiltered * share * ROW_FOUND),
             ..self
         }
     }

@@ -86,13 +86,20 @@ pub(super) fn why(plan: &LogicalPlan, inputs: &[Option<&Grown>]) -> Option<Decis
     let first_unknown = |expressions: &[&Expr]| {
         let scope = scope(0)?;
         let unknown = expressions.iter().find_map(|expr| unknown(&scope, expr));
-        not_the_same(&unknown?)
+        not_the_same(unknown?)
     };
     match plan {
         LogicalPlan::Filter(node) => first_unknown(&split_conjunction(&node.predicate)),
         LogicalPlan::Projection(node) => first_unknown(&node.expr.iter().collect::<Vec<_>>()),
         LogicalPlan::Aggregate(node) => {
-            first_unknown(&node.group_expr.iter().collect::<Vec<_>>()).or_else(|| not_the_same(node.aggr_expr.first()?))
+            let scope = scope(0)?;
+            let mut kinds = node.schema.fields().iter().skip(node.group_expr.len());
+            let aggregate = node.aggr_expr.iter().find(|expr| {
+                let kind = kinds.next().map(|field| field.data_type());
+                kind.is_none_or(|kind| scope.aggregate(expr, kind).is_none())
+            });
+            let key = || first_unknown(&node.group_expr.iter().collect::<Vec<_>>());
+            key().or_else(|| not_the_same(aggregate.or(node.group_expr.first())?))
         }
         LogicalPlan::Sort(node) if node.fetch.is_some() => {
             first_unknown(&node.expr.iter().map(|by| &by.expr).collect::<Vec<_>>())
@@ -114,9 +121,18 @@ pub(super) fn why(plan: &LogicalPlan, inputs: &[Option<&Grown>]) -> Option<Decis
                 {
                     said(format!("since a {} join is not sent to a depot", node.join_type))
                 }
-                [Some(_), Some(_)] => said(format!(
-                    "since depot `{depot}` does not compare its keys as they are compared here"
-                )),
+                [Some(_), Some(_)] => {
+                    let keys = node.on.iter().find_map(|(left, right)| {
+                        let left = unknown(&scope(0)?, left);
+                        left.or_else(|| unknown(&scope(1)?, right))
+                    });
+                    match keys {
+                        Some(key) => not_the_same(key),
+                        None => said(format!(
+                            "since depot `{depot}` does not compute its conditions as they are computed here"
+                        )),
+                    }
+                }
                 _ => said(format!("since one of its sides is not computed by depot `{depot}`")),
             }
         }
@@ -125,18 +141,25 @@ pub(super) fn why(plan: &LogicalPlan, inputs: &[Option<&Grown>]) -> Option<Decis
     }
 }
 
+/// So many parts of an expression are looked at: enough to find what is meant.
+const MOST_PARTS: usize = 200;
+
 /// The smallest part of an expression that a source does not know.
-fn unknown(scope: &Scope<'_>, expr: &Expr) -> Option<Expr> {
-    let mut found = None;
+fn unknown<'a>(scope: &Scope<'_>, expr: &'a Expr) -> Option<&'a Expr> {
+    let (mut found, mut looked_at) = (None, 0);
     // Errors do not occur; a walk that stops early has found nothing.
     let _ = expr.apply(|part| {
+        looked_at += 1;
+        if looked_at > MOST_PARTS {
+            return Ok(TreeNodeRecursion::Stop);
+        }
         if matches!(part, Expr::AggregateFunction(_)) {
             return Ok(TreeNodeRecursion::Continue);
         }
         Ok(match scope.value(part) {
             Some(_) => TreeNodeRecursion::Jump,
             None => {
-                found = Some(part.clone());
+                found = Some(part);
                 TreeNodeRecursion::Continue
             }
         })

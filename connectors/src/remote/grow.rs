@@ -83,7 +83,12 @@ impl PushDown<'_> {
 
     /// Whether a source should do what it can.
     fn is_worth(&self, grown: &Grown, cost_there: f64, cost_here: f64) -> bool {
-        cost_there < cost_here || grown.depot().is_some_and(self.is_eager)
+        cost_there < cost_here || self.does_all(grown)
+    }
+
+    /// Whether its source is to do what it can, whatever that costs.
+    fn does_all(&self, grown: &Grown) -> bool {
+        grown.depot().is_some_and(self.is_eager)
     }
 
     #[recursive::recursive]
@@ -134,9 +139,11 @@ impl PushDown<'_> {
                 };
                 if there.is_none() {
                     let depot = grown.depot().unwrap_or_default();
-                    let own = (!grown.is_scan).then(|| Decision::cheaper(&plan, depot, cost, cost_here));
+                    let is_named = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_));
+                    let is_said_below = is_named && below.iter().any(|below| below.costs.is_some());
+                    let is_said = !grown.is_scan && !is_said_below && cost >= cost_here && !self.does_all(&grown);
                     // The last one says it for those below.
-                    let is_said = own.is_some();
+                    let own = is_said.then(|| Decision::cheaper(&plan, depot, cost, cost_here));
                     let others = below.into_iter().filter(|below| !is_said || below.costs.is_none());
                     stayed.extend(others.chain(own));
                 }
@@ -254,16 +261,16 @@ impl PushDown<'_> {
         };
         for filter in scan.filters.iter().flat_map(split_conjunction) {
             let known = ScanFilter::from_expr(filter, &schema);
-            found.extend(known.clone());
+            found.extend(known.clone().map(|known| (filter, known)));
             let condition = known
                 .and_then(|known| relation.filter(&known))
                 .or_else(|| scope.condition(filter))?;
             select.filters.push(condition);
         }
-        let share = share(&scan.filters, &|column| table.statistics_of(&column.name));
-        select.estimate = select.estimate.filtered(share);
-        if table.is_found(&found, share) {
-            select.estimate = select.estimate.found();
+        let known = |column: &Column| table.statistics_of(&column.name);
+        select.estimate = select.estimate.filtered(share(&scan.filters, &known));
+        if let Some(share) = table.found_share(&found, &known) {
+            select.estimate = select.estimate.found(share);
             splits = vec![Split::Whole];
         }
         Some(Grown {

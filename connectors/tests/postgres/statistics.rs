@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
 use datafusion::physical_plan::ExecutionPlan;
-use minerva_connectors::ScanExec;
+use minerva_connectors::{ScanExec, estimated};
 
 use crate::server::{Place, context, row_count, shared};
 
@@ -14,8 +15,12 @@ const FIGURES: &str = "CREATE TABLE figures AS SELECT i AS id, CASE WHEN i % 10 
 
 /// How many rows a scan expects.
 async fn expected(place: &Place, condition: &str) -> usize {
+    planned(place, estimated(place.table("figures").await), condition).await
+}
+
+async fn planned(place: &Place, table: Arc<dyn TableProvider>, condition: &str) -> usize {
     let context = context(&place.depots);
-    context.register_table("figures", place.table("figures").await).unwrap();
+    context.register_table("figures", table).unwrap();
     let frame = context
         .sql(&format!("SELECT * FROM figures WHERE {condition}"))
         .await
@@ -57,6 +62,16 @@ async fn estimates_come_from_what_the_database_knows() {
             (0.6..1.6).contains(&near),
             "{condition}: {found} rows are expected, there are {actual}"
         );
+    }
+}
+
+/// The figures count rows that a policy hides: without being told that nothing governs a table nothing is planned by them.
+#[tokio::test]
+async fn no_plan_follows_from_figures_unless_the_table_is_open() {
+    let place = shared().database("unfigured", FIGURES).await;
+    for condition in ["kind = 1", "kind = 2", "id < 10", "id < 19000", "note IS NULL"] {
+        let table = place.table("figures").await;
+        assert_eq!(planned(&place, table, condition).await, 20_000, "{condition}");
     }
 }
 

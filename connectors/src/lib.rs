@@ -35,7 +35,14 @@ pub mod conformance;
 #[cfg(test)]
 mod documentation;
 #[cfg(test)]
+#[path = "../tests/support/pushed.rs"]
+mod pushed;
+#[cfg(test)]
 mod testing;
+
+// What the tests share with those of the public face is written as there.
+#[cfg(test)]
+extern crate self as minerva_connectors;
 
 use std::fmt::Debug;
 use std::sync::Arc;

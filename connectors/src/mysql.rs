@@ -1,17 +1,20 @@
 //! The `mysql` depot: the databases of one MySQL or MariaDB server, and their tables and views.
 //!
 //! In: where a server is, and the credentials of a secret. Out: datasets, each read by one statement, in a stream of batches, with columns, comparisons and
-//! limit applied by the server where that gives the same rows. It is read only.
+//! limit applied by the server where that gives the same rows. Statements of several tables are computed by a MariaDB as far as `dialect.rs` knows how. It is
+//! read only.
 
 mod catalog;
 mod connection;
 mod decode;
+mod dialect;
 mod failure;
 mod kind;
 mod read;
 mod settings;
 mod sql;
 mod value;
+mod whole;
 mod wire;
 
 use std::sync::Arc;
@@ -25,7 +28,9 @@ use datafusion::logical_expr::TableType;
 use minerva_resources::{Address, Depot, Parameter, Problem};
 
 use self::connection::Database;
+use self::dialect::{MariadbDialect, MariadbRelation};
 use self::settings::Settings;
+use crate::remote::narrowed;
 use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores};
 
 /// Opens depots of type `mysql`.
@@ -63,6 +68,10 @@ instance-secret:
   acl: r
   data: {username: reader, password: correct horse}
 "
+    }
+
+    fn computes(&self) -> bool {
+        true
     }
 
     fn check(&self, depot: &Depot) -> Vec<Problem> {
@@ -113,7 +122,8 @@ impl Source for MysqlSource {
             return Ok(None);
         };
         let address = Address::new(self.depot(), collection, dataset);
-        let provider = RemoteTable::new(address, Arc::clone(&table.schema))
+        let relation = MariadbRelation::of(&address, &table);
+        let mut provider = RemoteTable::new(address, Arc::clone(&table.schema))
             .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
             .with_table_type(if table.is_view {
                 TableType::View
@@ -121,6 +131,9 @@ impl Source for MysqlSource {
                 TableType::Base
             })
             .with_filters(move |filter| sql::accepts(filter, &table));
+        if let Some(relation) = relation {
+            provider = provider.with_relation(Arc::new(relation));
+        }
         Ok(Some(Arc::new(provider)))
     }
 
@@ -141,6 +154,13 @@ impl Source for MysqlSource {
     }
 
     fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+        if let Some(query) = &scan.query {
+            let query = narrowed(query, &scan.schema, filters, &MariadbDialect)?;
+            return Some(Scan {
+                query: Some(Arc::new(query)),
+                ..scan.clone()
+            });
+        }
         let table = self
             .database
             .known_table(&scan.address.collection, &scan.address.dataset)?;

@@ -1,11 +1,16 @@
 //! The `sqlite` depot: the tables and views of one SQLite file.
 //!
 //! In: the path of a file. Out: the datasets of collection `main`, read in a stream of batches by one statement each, with columns,
-//! comparisons and limit applied by SQLite where that gives the same rows, and written in one transaction each.
+//! comparisons and limit applied by SQLite where that gives the same rows, and written in one transaction each. Statements of several
+//! tables are computed by SQLite as far as `dialect.rs` knows how.
 
 mod connection;
 mod decode;
+mod dialect;
+mod functions;
 mod kind;
+#[cfg(test)]
+mod pushdown_tests;
 mod read;
 mod sql;
 mod table;
@@ -13,7 +18,8 @@ mod table;
 mod tests;
 mod write;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -24,7 +30,10 @@ use datafusion::logical_expr::TableType;
 use minerva_resources::{Address, Depot, Parameter, ParameterKind};
 
 use self::connection::{Database, absolute};
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores, Writer};
+use self::dialect::{SqliteDialect, SqliteRelation};
+use self::kind::Kind;
+use crate::remote::narrowed;
+use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores, Writer};
 
 /// The one collection: the name that SQLite itself gives a database.
 const COLLECTION: &str = "main";
@@ -54,6 +63,10 @@ impl Connector for SqliteConnector {
         false
     }
 
+    fn computes(&self) -> bool {
+        true
+    }
+
     fn example(&self) -> &'static str {
         "name: crm\nversion: v2alpha\ntype: depot\ndepot:\n  type: sqlite\n  sqlite:\n    path: ./crm.db\n"
     }
@@ -67,13 +80,42 @@ impl Connector for SqliteConnector {
         database
             .run(COLLECTION, |connection| table::names(connection).map(drop))
             .await?;
-        Ok(Arc::new(SqliteSource { database }))
+        Ok(Arc::new(SqliteSource {
+            database,
+            comparable: Mutex::default(),
+        }))
     }
 }
 
 #[derive(Debug)]
 struct SqliteSource {
     database: Arc<Database>,
+    /// Columns that SQLite compares as they are compared here, by the names of the datasets that were looked at.
+    comparable: Mutex<HashMap<String, Comparable>>,
+}
+
+type Comparable = Arc<HashMap<String, Kind>>;
+
+/// Datasets that are remembered.
+const MOST_TABLES: usize = 4096;
+
+/// Values of conditions that are found while a query runs; a statement has no more parameters.
+const MOST_VALUES: usize = 30_000;
+
+impl SqliteSource {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Comparable>> {
+        self.comparable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many values a condition has.
+fn values(filter: &ScanFilter) -> usize {
+    match filter {
+        ScanFilter::Compare { .. } => 1,
+        ScanFilter::OneOf { values, .. } => values.len(),
+        ScanFilter::IsNull(_) | ScanFilter::IsNotNull(_) => 0,
+        ScanFilter::All(filters) | ScanFilter::Any(filters) => filters.iter().map(values).sum(),
+    }
 }
 
 #[async_trait]
@@ -122,11 +164,21 @@ impl Source for SqliteSource {
             .rows
             .and_then(|rows| usize::try_from(rows).ok())
             .map_or(Precision::Absent, Precision::Inexact);
-        let comparable = info.comparable;
-        let provider = RemoteTable::new(address, info.schema)
+        let comparable = Arc::new(info.comparable);
+        {
+            let mut known = self.known();
+            if known.len() >= MOST_TABLES {
+                known.clear();
+            }
+            known.insert(dataset.to_owned(), Arc::clone(&comparable));
+        }
+        let mut provider = RemoteTable::new(address, info.schema)
             .with_rows(rows)
             .with_table_type(if info.is_view { TableType::View } else { TableType::Base })
             .with_filters(move |filter| sql::accepts(filter, &comparable));
+        if let Some(uses) = info.uses {
+            provider = provider.with_relation(Arc::new(SqliteRelation::new(dataset, uses)));
+        }
         Ok(Some(Arc::new(provider)))
     }
 
@@ -148,6 +200,32 @@ impl Source for SqliteSource {
             schema.map_err(|failure| self.database.error(failure).about(format!("{collection}.{dataset}")))
         });
         Ok(found.collect())
+    }
+
+    fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+        if let Some(query) = &scan.query {
+            let query = narrowed(query, &scan.schema, filters, &SqliteDialect)?;
+            return Some(Scan {
+                query: Some(Arc::new(query)),
+                ..scan.clone()
+            });
+        }
+        let comparable = self.known().get(&scan.address.dataset).cloned()?;
+        let mut room = MOST_VALUES.saturating_sub(scan.filters.iter().map(values).sum());
+        let mut is_known = |filter: &&ScanFilter| {
+            let (is_known, needed) = (
+                filter.all_leaves(&|leaf| sql::accepts(leaf, &comparable)),
+                values(filter),
+            );
+            let is_taken = is_known && needed <= room;
+            room -= if is_taken { needed } else { 0 };
+            is_taken
+        };
+        let known: Vec<ScanFilter> = filters.iter().filter(|filter| is_known(filter)).cloned().collect();
+        (!known.is_empty()).then(|| Scan {
+            filters: scan.filters.iter().cloned().chain(known).collect(),
+            ..scan.clone()
+        })
     }
 
     fn writer(&self) -> Option<&dyn Writer> {

@@ -12,6 +12,10 @@
 mod faults;
 #[path = "mysql/filters.rs"]
 mod filters;
+#[path = "mysql/pushdown.rs"]
+mod pushdown;
+#[path = "support/pushed.rs"]
+mod pushed;
 #[path = "mysql/refusals.rs"]
 mod refusals;
 #[path = "mysql/scans.rs"]

@@ -36,7 +36,7 @@ fn tpch_agrees_with_all_and_with_half_of_the_tables_in_mariadb() {
     );
     let text = plan.join("\n") + &apart.rows(None, "SELECT * FROM system.runtime.queries").join("\n");
     assert!(
-        text.contains("dataos://shop:shop/orders") && !text.contains(PASSWORD),
+        text.contains("sql=SELECT COUNT(*) AS c0 FROM `shop`.`orders`") && !text.contains(PASSWORD),
         "{text}"
     );
 }

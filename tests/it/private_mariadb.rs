@@ -89,7 +89,7 @@ impl MariaDb {
         let mut command = Command::new(program("mariadb"));
         command
             .arg("--no-defaults")
-            .arg(format!("--socket={}", self.folder.path().join("s").display()))
+            .arg(format!("--socket={}", self.socket()))
             .args([
                 "--user=root",
                 "--batch",
@@ -124,13 +124,18 @@ impl MariaDb {
         ));
     }
 
+    /// Its socket.
+    pub(crate) fn socket(&self) -> String {
+        self.folder.path().join("s").display().to_string()
+    }
+
     /// A depot `shop` over it.
     pub(crate) fn manifest(&self) -> String {
         format!(
             "name: shop\nversion: v2alpha\ntype: depot\ndepot:\n  type: MYSQL\n  mysql: {{subprotocol: mariadb, host: {}}}\n  \
              secrets: [{{name: shop-r}}]\n---\nname: shop-r\nversion: v1\ntype: instance-secret\n\
              instance-secret:\n  data: {{username: reader, password: {PASSWORD}}}\n",
-            self.folder.path().join("s").display()
+            self.socket()
         )
     }
 }

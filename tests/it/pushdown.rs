@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::{
     governed_data::{run, script},
+    private_mariadb::MariaDb,
     private_postgres::Postgres,
 };
 
@@ -18,6 +19,13 @@ fn compared(depot: &str) -> Command {
         .args(["--statements", &asked("MINERVA_FUZZ_STATEMENTS", "1000")])
         .args(["--seed", &asked("MINERVA_FUZZ_SEED", "11")]);
     command
+}
+
+#[test]
+fn mariadb_answers_the_same_with_and_without_push_down_and_by_its_own_client() {
+    let mariadb = MariaDb::start();
+    mariadb.sql("GRANT ALL ON pushdown.* TO reader");
+    run(compared("mariadb").args(["--mariadb", &mariadb.socket()]));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 """Random statements on databases: the rows are the same with push-down, without it, and by the database's own client.
 
-Usage: python pushdown.py --minerva PROGRAM [--depots postgresql,sqlite] [--postgresql PORT] [--mariadb PORT] [--statements N] [--seed N] [--only N] [--go-on]
+Usage: python pushdown.py --minerva PROGRAM [--depots postgresql,sqlite] [--postgresql PORT] [--mariadb PORT|SOCKET] [--statements N] [--seed N] [--only N] [--go-on]
 
 Starts that Minerva over a new database `pushdown` of each server, and over a SQLite file. Without `--postgresql` a private server is started;
 with it, one on this machine that trusts `reader`, who may make databases. `pushdown_dialects.py` has the tables, and the words of each
@@ -32,6 +32,8 @@ from pushdown_grammar import statements
 from sqlglot import exp
 
 THREADS = 3
+#: Of so many statements one is asked how much of it the database computes.
+EXPLAINED = 8
 #: The codes of what the engine should be able to do, and is not.
 ENGINE_FAILS = {"GENERIC_INTERNAL_ERROR", "INVALID_ARGUMENT"}
 ON_OFF, OWN = "with and without push-down", "Minerva and the database's own client"
@@ -91,6 +93,11 @@ class Session:
 
     def ask(self, client, template, ordered):
         return Answer(*client.run(for_minerva(template)), ordered)
+
+    def is_pushed(self, template):
+        """Whether the database computes more of a statement than scans."""
+        table, error = self.on.run(f"EXPLAIN {for_minerva(template)}")
+        return error is None and ", sql=" in str(table.to_pydict())
 
     def compare(self, template, ordered=False, may_fail=False, own=True):
         """(what it came to, what diverges or None, both answers)."""
@@ -155,7 +162,7 @@ def is_determined(template):
 
 #: How long a statement is made smaller, and how many rows a smaller one may have.
 SHRINK_SECONDS, SHRINK_ROWS = 60, 3000
-LEAVES = re.compile(r"m_(?:t|zero|nan|lit_\w+)\(([^()]*)\)", re.IGNORECASE)
+LEAVES = re.compile(r"m_(?:t|ok|zero|nan|lit_\w+)\(([^()]*)\)", re.IGNORECASE)
 
 
 def keeps_words(template, original):
@@ -226,10 +233,12 @@ def run_depot(address, key, dialect, seed, numbers, count, go_on):
 
     def check(number):
         statement = made[number]
+        asked = number % EXPLAINED == 0 and not statement.may_fail
+        pushed.extend([session().is_pushed(statement.template)] if asked else [])
         return number, session().compare(statement.template, statement.ordered, statement.may_fail)
 
     begun = time.monotonic()
-    outcomes, rows, codes, divergences = {}, 0, {}, {}
+    outcomes, rows, codes, divergences, pushed = {}, 0, {}, {}, []
     with ThreadPoolExecutor(THREADS) as pool:
         for number, (outcome, sort, one, other) in pool.map(check, numbers):
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
@@ -250,6 +259,7 @@ def run_depot(address, key, dialect, seed, numbers, count, go_on):
     total = len(numbers)
     print(f"depot {dialect.name}, seed {seed}: {total} statements in {seconds:.0f} s, {rows} with rows, {compared} comparable ({100 * compared / total:.0f} %), {different} different "
           f"({', '.join(f'{len(found)} {sort}' for sort, found in divergences.items()) or 'none'})", flush=True)
+    print(f"  {sum(pushed)} of {len(pushed)} explained statements are computed by the database, wholly or in part")
     print(f"  {dict(sorted(outcomes.items(), key=lambda pair: -pair[1]))}", flush=True)
     for code, found in codes.items():
         print(f"  both fail with {code}: {len(found)}, such as", flush=True)
@@ -265,6 +275,9 @@ def run_depot(address, key, dialect, seed, numbers, count, go_on):
             if share < least * total:
                 print(f"only {share} of {total} statements are {what}: the test compares too little", flush=True)
                 enough = False
+        if sum(pushed) < dialect.pushed * len(pushed):
+            print(f"only {sum(pushed)} of {len(pushed)} explained statements are pushed down: the test compares too little", flush=True)
+            enough = False
     return enough and not different
 
 
@@ -283,7 +296,7 @@ def main():
     parser.add_argument("--minerva", required=True)
     parser.add_argument("--depots", default="postgresql,sqlite")
     parser.add_argument("--postgresql", help="the port of a running server")
-    parser.add_argument("--mariadb", help="the port of a running server")
+    parser.add_argument("--mariadb", help="the port or the socket of a running server")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--statements", type=int, default=1000)
     parser.add_argument("--only", type=int)

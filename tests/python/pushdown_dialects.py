@@ -122,6 +122,8 @@ MACROS = {
     "m_t": (SAME, C, "({0} COLLATE BINARY)", BYTES),
     "m_zero": (SAME, None, SAME, None),
     "m_nan": (SAME, SAME, SAME, SAME),
+    # A boolean of MariaDB is a bit, which is put together with other numbers as bytes.
+    "m_ok": (SAME, SAME, SAME, "CAST({0} AS SIGNED)"),
     # Literals.
     "m_lit_text": (SAME, C, SAME, BYTES),
     "m_lit_num": ("CAST({0} AS DECIMAL(12, 2))", "CAST({0} AS DECIMAL(12, 2))", lambda text: word_of(text) if Decimal(word_of(text)) * 4 % 1 == 0 else None, "CAST({0} AS DECIMAL(12, 2))"),
@@ -289,6 +291,8 @@ def for_minerva(template):
 class Dialect:
     """A database: its tables, its words and its client. `place` says where it is."""
 
+    #: Of how many statements it must compute something, at least.
+    pushed = 0.2
     #: Which column of MACROS.
     position = None
     #: What no macro is for and the database has not.
@@ -429,7 +433,7 @@ class SQLite(Dialect):
 
 
 class MariaDB(Dialect):
-    """Prepared for the depot type `mysql`, whose manifest may want other words; needs PyMySQL, and a server on this machine where `reader` may make databases."""
+    """A server on this machine, by its port or its socket, where `reader` may do all with the database `pushdown`."""
 
     name, depot, schema, position = "mariadb", "pushmy", "pushdown", 3
     lacks = re.compile(r"\bFULL\b")
@@ -439,11 +443,11 @@ class MariaDB(Dialect):
         "id": "int NOT NULL", "Group": "int", "small": "smallint", "i": "int", "big": "bigint", "int_x": "int", "big_x": "bigint", "num": "decimal(12, 2)", "price": "decimal(12, 2)",
         "num_x": "decimal(38, 10)", "f": "double", "r": "float", "f_nan": "double", "f_zero": "double", "word": "text COLLATE utf8mb4_bin", "name": "text COLLATE utf8mb4_unicode_ci",
         "ci": "text COLLATE utf8mb4_general_ci", "vc": "varchar(20) COLLATE utf8mb4_unicode_nopad_ci", "ch": "char(8) COLLATE utf8mb4_general_ci", "uid": "uuid", "day": "date",
-        "mood": f"enum({', '.join(repr(mood) for mood in MOODS)})", "day_x": "date", "at": "datetime", "at_x": "datetime(6)", "tz": "timestamp NULL", "ok": "boolean", "raw": "varbinary(20)",
+        "mood": f"enum({', '.join(repr(mood) for mood in MOODS)})", "day_x": "date", "at": "datetime", "at_x": "datetime(6)", "tz": "timestamp NULL", "ok": "bit(1)", "raw": "varbinary(20)",
     }
 
     def __init__(self, folder, place):
-        self.port = int(place)
+        self.place = {"host": "127.0.0.1", "port": int(place)} if place.isdigit() else {"unix_socket": place}
 
     def render(self, template):
         # The name of an aggregate is no part of an expression that is ordered by, unless it is a column of a table.
@@ -464,17 +468,20 @@ class MariaDB(Dialect):
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     def manifest(self):
+        server = f"host: 127.0.0.1, port: {self.place['port']}" if "port" in self.place else f"host: {self.place['unix_socket']}"
         return (
-            f"name: {self.depot}\nversion: v2alpha\ntype: depot\ndepot:\n  type: MYSQL\n  mysql: {{host: 127.0.0.1, port: {self.port}, params: {{sslmode: disable}}}}\n"
+            f"name: {self.depot}\nversion: v2alpha\ntype: depot\ndepot:\n  type: MYSQL\n  mysql: {{{server}, params: {{sslmode: disable}}}}\n"
             f"  secrets: [{{name: {self.depot}-r}}]\n---\nname: {self.depot}-r\nversion: v1\ntype: instance-secret\ninstance-secret: {{data: {{username: reader, password: 5up3r-s3cret}}}}\n"
         )
 
     def client(self, database="pushdown"):
         import pymysql
 
+        # Its cache of subqueries takes two keys for one that are equal in the collation of their column only.
+        settings = "SET time_zone = '+00:00', max_statement_time = 60, optimizer_switch = 'subquery_cache=off'"
         mode = "ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES"
-        return pymysql.connect(host="127.0.0.1", port=self.port, user="reader", password="5up3r-s3cret", database=database, charset="utf8mb4", autocommit=True,
-                               sql_mode=mode, init_command="SET time_zone = '+00:00', max_statement_time = 60")
+        return pymysql.connect(**self.place, user="reader", password="5up3r-s3cret", database=database, charset="utf8mb4", autocommit=True,
+                               sql_mode=mode, init_command=settings)
 
     def run(self, connection, sql):
         import pymysql

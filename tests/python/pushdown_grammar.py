@@ -48,6 +48,8 @@ def leaf(alias, name, kind, origin=None):
             text = f"m_zero({text})"
         case "floatx":
             text = f"m_nan({text})"
+        case "bool":
+            text = f"m_ok({text})"
     return Column(text, kind, origin)
 
 

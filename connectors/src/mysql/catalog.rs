@@ -19,6 +19,8 @@ pub(super) struct Table {
     pub(super) schema: SchemaRef,
     pub(super) columns: HashMap<String, Column>,
     pub(super) is_view: bool,
+    /// Whether more than scans may be asked of it.
+    pub(super) computes: bool,
     /// How many rows it has about.
     pub(super) rows: Option<usize>,
     pub(super) zero_dates_are_null: bool,
@@ -30,6 +32,8 @@ pub(super) struct Column {
     pub(super) kind: Kind,
     /// Of text.
     pub(super) character_set: Option<String>,
+    /// How many letters it has at most.
+    pub(super) characters: Option<u64>,
     /// Whether it is declared to have no NULLs, which also changes what the server calls NULL.
     pub(super) is_not_null: bool,
     /// Whether the depot's user may read it.
@@ -49,7 +53,7 @@ const SORTS: &str = "TABLE_TYPE IN ('BASE TABLE', 'VIEW', 'SYSTEM VERSIONED')";
 const OWN_ENGINES: [&str; 5] = ["InnoDB", "MyISAM", "Aria", "MEMORY", "RocksDB"];
 
 const COLUMNS: &str = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, NUMERIC_PRECISION, NUMERIC_SCALE, \
-     CHARACTER_SET_NAME, IS_NULLABLE, PRIVILEGES FROM information_schema.COLUMNS";
+     CHARACTER_SET_NAME, CHARACTER_MAXIMUM_LENGTH, IS_NULLABLE, PRIVILEGES FROM information_schema.COLUMNS";
 
 /// How the lists of rights write the user. Whose name has an `@` is not found there, which costs time and nothing else.
 const GRANTEE: &str = "CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
@@ -126,6 +130,7 @@ pub(super) struct Listed {
     pub(super) columns: Vec<(String, Column)>,
     pub(super) is_view: bool,
     keeps_to_declaration: bool,
+    is_mariadb: bool,
     rows: Option<usize>,
 }
 
@@ -184,11 +189,11 @@ pub(super) async fn columns(
     // The number of rows makes the server look into each table: only one at a time is worth it.
     let rows = if names.len() == 1 { "TABLE_ROWS" } else { "NULL" };
     let tables = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, {rows} FROM information_schema.TABLES WHERE {within} AND {SORTS}"
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, {rows}, VERSION() FROM information_schema.TABLES WHERE {within} AND {SORTS}"
     );
     let mut found = HashMap::new();
     for row in database.query(collection, &tables).await? {
-        let Ok([Some(schema), Some(name), Some(sort), engine, rows]) = <[_; 5]>::try_from(row) else {
+        let Ok([Some(schema), Some(name), Some(sort), engine, rows, version]) = <[_; 6]>::try_from(row) else {
             continue;
         };
         if schema != collection {
@@ -200,6 +205,7 @@ pub(super) async fn columns(
             columns: Vec::new(),
             is_view,
             keeps_to_declaration: is_own && !is_view,
+            is_mariadb: version.is_some_and(|version| version.contains("MariaDB")),
             rows: rows.and_then(|rows| rows.parse().ok()),
         };
         found.insert(name, listed);
@@ -218,10 +224,11 @@ pub(super) async fn columns(
                 precision,
                 scale,
                 set,
+                characters,
                 nullable,
                 privileges,
             ],
-        ) = <[_; 9]>::try_from(row)
+        ) = <[_; 10]>::try_from(row)
         else {
             continue;
         };
@@ -235,6 +242,7 @@ pub(super) async fn columns(
         let column = Column {
             kind: declared.kind(),
             character_set: set,
+            characters: number(characters),
             is_not_null: nullable.is_some_and(|word| word == "NO"),
             is_readable: privileges
                 .is_none_or(|rights| rights.is_empty() || rights.split(',').any(|right| right == "select")),
@@ -262,6 +270,7 @@ pub(super) async fn table(database: &Arc<Database>, collection: &str, name: &str
         schema,
         columns: listed.columns.into_iter().collect(),
         is_view: listed.is_view,
+        computes: listed.is_mariadb && (listed.is_view || listed.keeps_to_declaration),
         rows: listed.rows.filter(|rows| *rows > 0),
         zero_dates_are_null: database.zero_dates_are_null(),
     }))

@@ -47,7 +47,8 @@ const SESSION: [&str; 2] = [
     "SET sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
      time_zone = '+00:00', character_set_client = utf8mb4, character_set_results = utf8mb4, \
      character_set_connection = utf8mb4, collation_connection = utf8mb4_bin, sql_auto_is_null = 0, \
-     sql_select_limit = 18446744073709551615, sql_big_selects = 1, autocommit = 1, lock_wait_timeout = 60, net_write_timeout = 86400",
+     sql_select_limit = 18446744073709551615, sql_big_selects = 1, autocommit = 1, lock_wait_timeout = 60, net_write_timeout = 86400, max_sort_length = 1024 \
+     /*M! , join_cache_level = 4 */",
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
 ];
 

@@ -15,6 +15,7 @@ use arrow::error::ArrowError;
 
 use super::kind::Kind;
 use super::value::{self, Misfit};
+use super::whole::WholeColumn;
 
 /// A batch ends when its values reach this size, so that long ones do not pile up.
 const BATCH_BYTES: usize = 8 << 20;
@@ -144,6 +145,7 @@ enum ColumnBuilder {
     Text(StringViewBuilder),
     Binary(BinaryBuilder),
     Geometry(BinaryBuilder),
+    Whole(WholeColumn),
 }
 
 impl ColumnBuilder {
@@ -187,6 +189,7 @@ impl ColumnBuilder {
             }
             Kind::Binary => ColumnBuilder::Binary(BinaryBuilder::new()),
             Kind::Geometry => ColumnBuilder::Geometry(BinaryBuilder::new()),
+            Kind::Whole(sent, data_type) => ColumnBuilder::Whole(WholeColumn::new(*sent, data_type)),
         }
     }
 
@@ -276,6 +279,7 @@ impl ColumnBuilder {
                 builder.append_value(value);
                 rest
             }
+            ColumnBuilder::Whole(column) => column.append(row)?,
         })
     }
 
@@ -299,6 +303,7 @@ impl ColumnBuilder {
             ColumnBuilder::Time(builder) => builder.append_null(),
             ColumnBuilder::Text(builder) => builder.append_null(),
             ColumnBuilder::Binary(builder) | ColumnBuilder::Geometry(builder) => builder.append_null(),
+            ColumnBuilder::Whole(column) => column.append_null(),
         }
     }
 
@@ -323,6 +328,7 @@ impl ColumnBuilder {
             ColumnBuilder::Time(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Text(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Binary(builder) | ColumnBuilder::Geometry(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Whole(column) => column.finish(),
         }
     }
 }

@@ -140,20 +140,11 @@ pub(super) fn of(depot: &str, failure: &Failure) -> Error {
             (ErrorKind::Corrupt, "the server finds its files damaged")
         }
         1429..=1431 | 1296 | 1297 => (ErrorKind::Busy, "the server cannot read what is on another server"),
-        1242
-        | 1264
-        | 1292
-        | 1365
-        | 1366
-        | 1367
-        | 1406
-        | 1411
-        | 1426
-        | 1441
-        | 1644
-        | 1690
-        | 3140..=3158
-        | 4037..=4044 => (
+        1690 => (
+            ErrorKind::OutOfRange,
+            "a number that the server computes leaves the range of its type",
+        ),
+        1242 | 1264 | 1292 | 1365 | 1366 | 1367 | 1406 | 1411 | 1426 | 1441 | 1644 | 3140..=3158 | 4037..=4044 => (
             ErrorKind::BadValue,
             "the server fails to compute a value of it; the same statement at the server says which",
         ),
@@ -177,7 +168,7 @@ mod tests {
             (1146, ErrorKind::Changed),
             (1317, ErrorKind::Busy),
             (1356, ErrorKind::Corrupt),
-            (1690, ErrorKind::BadValue),
+            (1690, ErrorKind::OutOfRange),
             (9999, ErrorKind::Unsupported),
         ] {
             let error = of("d", &Failure::Server { code, state: *b"HY000" });

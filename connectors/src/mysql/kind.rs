@@ -4,6 +4,7 @@
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, IntervalUnit, TimeUnit};
 
+use super::whole::{Sent, is_whole};
 use super::wire::Described;
 
 /// How values of a column are read.
@@ -43,6 +44,8 @@ pub(super) enum Kind {
     Binary,
     /// Four bytes for the reference system, and WKB.
     Geometry,
+    /// Whole numbers of one size that are read as another type: what the server computes.
+    Whole(Sent, DataType),
     /// A type that is not known here, by its name.
     Unknown(String),
 }
@@ -106,6 +109,7 @@ mod sent {
     pub(super) const LONG: u8 = 0x03;
     pub(super) const FLOAT: u8 = 0x04;
     pub(super) const DOUBLE: u8 = 0x05;
+    pub(super) const NULL: u8 = 0x06;
     pub(super) const TIMESTAMP: u8 = 0x07;
     pub(super) const LONGLONG: u8 = 0x08;
     pub(super) const INT24: u8 = 0x09;
@@ -150,6 +154,7 @@ impl Kind {
                 }
             }
             Kind::Boolean => DataType::Boolean,
+            Kind::Whole(_, data_type) => data_type.clone(),
             Kind::Date => DataType::Date32,
             Kind::Time => DataType::Interval(IntervalUnit::MonthDayNano),
             Kind::DateTime => DataType::Timestamp(TimeUnit::Microsecond, None),
@@ -190,8 +195,38 @@ impl Kind {
             Kind::Printed => is_string || column.sent_as == sent::JSON,
             Kind::Binary => is_string && column.collation == BINARY,
             Kind::Geometry => column.sent_as == sent::GEOMETRY,
+            Kind::Whole(Sent::Digits, _) => column.sent_as == sent::NEWDECIMAL,
+            Kind::Whole(sent, _) => Some(*sent) == whole_as_sent(column),
             Kind::Unknown(_) => false,
         }
+    }
+
+    /// How values that the server computed, and sends like this, are read as a type; `None` when they are of another sort.
+    pub(super) fn computed(data_type: &DataType, column: &Described) -> Option<Kind> {
+        let kinds = match data_type {
+            whole if is_whole(whole) && whole_as_sent(column).is_some() => {
+                return Some(Kind::Whole(whole_as_sent(column)?, whole.clone()));
+            }
+            DataType::Boolean => vec![Kind::Boolean, Kind::Whole(Sent::Digits, data_type.clone())],
+            DataType::UInt64 => vec![Kind::Bits, Kind::Whole(Sent::Digits, data_type.clone())],
+            whole if whole.is_integer() => vec![Kind::Whole(Sent::Digits, whole.clone())],
+            DataType::Float32 => vec![Kind::Float32],
+            DataType::Float64 => vec![Kind::Float64],
+            DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => vec![Kind::Decimal {
+                precision: *precision,
+                scale: u8::try_from(*scale).ok()?,
+            }],
+            DataType::Date32 => vec![Kind::Date],
+            DataType::Timestamp(TimeUnit::Microsecond, None) => vec![Kind::DateTime],
+            DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => vec![Kind::Timestamp],
+            DataType::Interval(IntervalUnit::MonthDayNano) => vec![Kind::Time],
+            DataType::Utf8View => vec![Kind::Text, Kind::Printed],
+            DataType::Binary => vec![Kind::Binary, Kind::Geometry],
+            _ => Vec::new(),
+        };
+        // What is nothing but NULL has no type.
+        let is_null = column.sent_as == sent::NULL;
+        kinds.into_iter().find(|kind| is_null || kind.is_sent_as(column))
     }
 
     /// What a value of it must be, for messages.
@@ -206,6 +241,19 @@ impl Kind {
             other => format!("a value of type {}", other.arrow()),
         }
     }
+}
+
+/// How whole numbers are sent; `None` when the column has none.
+fn whole_as_sent(column: &Described) -> Option<Sent> {
+    let bytes = match column.sent_as {
+        sent::TINY => 1,
+        sent::SHORT | sent::YEAR => 2,
+        sent::LONG | sent::INT24 => 4,
+        sent::LONGLONG => 8,
+        _ => return None,
+    };
+    let is_signed = column.flags & UNSIGNED == 0;
+    Some(Sent::Number { bytes, is_signed })
 }
 
 #[cfg(test)]

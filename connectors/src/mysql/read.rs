@@ -181,6 +181,9 @@ impl Reader {
 
     /// Starts the statement by what is known of the table; if that is not true any more, once again by what is true now.
     async fn start(&self) -> Result<Started, Refusal> {
+        if let Some(query) = &self.scan.query {
+            return self.carry_out(&query.text(None, self.scan.limit), None).await;
+        }
         let Address {
             collection, dataset, ..
         } = &self.scan.address;
@@ -229,13 +232,18 @@ impl Reader {
             .map(|field| table.columns.get(field.name()).map(|column| column.kind.clone()))
             .collect();
         let kinds = kinds.ok_or(Refusal::Outdated)?;
+        self.carry_out(&select, Some(kinds)).await
+    }
+
+    /// Starts a statement. Without `kinds` it is one that the server computes, whose values are read as the types of the scan.
+    async fn carry_out(&self, select: &str, kinds: Option<Vec<Kind>>) -> Result<Started, Refusal> {
         let connection = self.database.connection().await.map_err(Refusal::Failed)?;
         let mut running = Running {
             database: Arc::clone(&self.database),
             connection: Some(connection),
         };
-        match execute(&mut running, &select, &kinds).await {
-            Ok(Some(statement)) => Ok(Started {
+        match execute(&mut running, select, kinds, &self.scan.schema).await {
+            Ok(Some((statement, kinds))) => Ok(Started {
                 running,
                 statement,
                 kinds,
@@ -303,12 +311,30 @@ impl Reader {
 }
 
 /// Has a statement carried out; `None` when it sends other types than were planned with.
-async fn execute(running: &mut Running, select: &str, kinds: &[Kind]) -> Result<Option<Statement>, Failure> {
+async fn execute(
+    running: &mut Running,
+    select: &str,
+    kinds: Option<Vec<Kind>>,
+    schema: &SchemaRef,
+) -> Result<Option<(Statement, Vec<Kind>)>, Failure> {
     let client = running.client()?;
     let statement = client.prepare(select).await?;
     let described = client.run(&statement).await?;
     // Without columns there is one that nobody reads.
-    let expected = kinds.len().max(1);
-    let same = described.len() == expected && described.iter().zip(kinds).all(|(sent, kind)| kind.is_sent_as(sent));
-    Ok(same.then_some(statement))
+    if described.len() != schema.fields().len().max(1) {
+        return Ok(None);
+    }
+    let kinds = match kinds {
+        Some(kinds) => {
+            let same = described.iter().zip(&kinds).all(|(sent, kind)| kind.is_sent_as(sent));
+            same.then_some(kinds)
+        }
+        None => {
+            let fields = schema.fields().iter().zip(&described);
+            fields
+                .map(|(field, sent)| Kind::computed(field.data_type(), sent))
+                .collect()
+        }
+    };
+    Ok(kinds.map(|kinds| (statement, kinds)))
 }

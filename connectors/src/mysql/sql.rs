@@ -65,6 +65,19 @@ pub(super) fn select(scan: &Scan, table: &Table) -> Option<String> {
     Some(sql)
 }
 
+/// A filter that [`accepts`] lets through in all its parts, over a table that is called as in a scan.
+pub(super) fn filter(filter: &ScanFilter, table: &Table) -> Option<String> {
+    let mut sql = "(".to_owned();
+    condition(&mut sql, filter, table)?;
+    sql.push(')');
+    Some(sql)
+}
+
+/// The table in a FROM clause, with the name that its columns are written with.
+pub(super) fn source(collection: &str, dataset: &str) -> Option<String> {
+    Some(format!("{} AS {ALIAS}", table_name(collection, dataset)?))
+}
+
 /// The columns that a scan reads or compares.
 pub(super) fn columns(scan: &Scan) -> Vec<&str> {
     let mut found: Vec<&str> = scan.schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -229,7 +242,7 @@ fn timestamp(microseconds: i64) -> Option<String> {
     is_plain_year(timestamp.date()).then(|| timestamp.format("%Y-%m-%d %H:%M:%S%.6f").to_string())
 }
 
-fn column_name(name: &str) -> Option<String> {
+pub(super) fn column_name(name: &str) -> Option<String> {
     Some(format!("{ALIAS}.{}", identifier(name)?))
 }
 
@@ -285,6 +298,7 @@ mod tests {
         let column = |kind: &Kind, is_not_null| Column {
             kind: kind.clone(),
             character_set: Some("utf8mb4".to_owned()),
+            characters: None,
             is_not_null,
             is_readable: true,
         };
@@ -295,6 +309,7 @@ mod tests {
                 .map(|(name, kind, not_null)| ((*name).to_owned(), column(kind, *not_null)))
                 .collect(),
             is_view: false,
+            computes: true,
             rows: None,
             zero_dates_are_null,
         }

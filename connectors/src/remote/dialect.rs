@@ -102,6 +102,12 @@ pub(crate) trait Relation: Debug + Send + Sync {
 
     /// A filter that a scan of the table would apply, where it is worth more than what [`Dialect::compare`] makes of it: an index may find it.
     fn filter(&self, filter: &ScanFilter) -> Option<String>;
+
+    /// Conditions that come before all others: they fail for rows whose values in these columns are not of their types. `None` when nothing that has
+    /// the columns may be sent.
+    fn fits(&self, _columns: &[&str]) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
 }
 
 /// The SQL of a kind of source. Every method answers `None` to what is not computed there exactly as it is here.
@@ -138,6 +144,32 @@ pub(crate) trait Dialect: Debug + Send + Sync {
 
     /// What to sort by, so that the order is that of here.
     fn sort_key(&self, value: &Value, ascending: bool, nulls_first: bool) -> Option<String>;
+
+    /// Whether two values of joined rows are equal, where the source finds the rows that meet without looking through all pairs of them.
+    fn join_key(&self, left: &Value, right: &Value) -> Option<Value> {
+        self.compare(Operator::Eq, left, right)
+    }
+
+    /// Whether another SELECT has a row that meets one.
+    fn meets(&self, meeting: &Meeting<'_>) -> Option<String> {
+        let word = if meeting.is_negated { "NOT EXISTS" } else { "EXISTS" };
+        Some(format!("{word} (SELECT 1 FROM {} WHERE {})", meeting.from, meeting.on))
+    }
+}
+
+/// A row and a SELECT whose rows it may meet.
+#[derive(Debug)]
+pub(crate) struct Meeting<'a> {
+    /// The SELECT, with the name that its columns are written with.
+    pub(crate) from: &'a str,
+    /// Values of the row, each with the one of the SELECT that it must be equal to. NULL is equal to none.
+    pub(crate) keys: &'a [(Value, Value)],
+    /// What must be true besides.
+    pub(crate) others: &'a [String],
+    /// All of it as one condition.
+    pub(crate) on: &'a str,
+    /// Whether it must have none.
+    pub(crate) is_negated: bool,
 }
 
 /// A call of an aggregate function.
@@ -156,4 +188,30 @@ pub(crate) fn plain(data_type: &DataType) -> DataType {
         DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
         other => other.clone(),
     }
+}
+
+/// Whether another SELECT has a row that meets one, as a list of what its keys are: for sources that make such a list once, and would look through the other SELECT for each
+/// row otherwise. `None` where rows meet by more than keys. `compared` says how a key is compared.
+pub(crate) fn met_by_list(meeting: &Meeting<'_>, compared: &dyn Fn(&Value) -> Option<String>) -> Option<String> {
+    if !meeting.others.is_empty() {
+        return None;
+    }
+    let keys = meeting.keys.iter().map(|(kept, other)| {
+        let same = kept.data_type == other.data_type;
+        Some((compared(kept)?, compared(other)?)).filter(|_| same)
+    });
+    let keys: Option<Vec<(String, String)>> = keys.collect();
+    let (kept, other): (Vec<String>, Vec<String>) = keys?.into_iter().unzip();
+    let row = match kept.as_slice() {
+        [one] => one.clone(),
+        many => format!("({})", many.join(", ")),
+    };
+    let known: Vec<String> = other.iter().map(|key| format!("{key} IS NOT NULL")).collect();
+    let (other, known) = (other.join(", "), known.join(" AND "));
+    let found = format!("({row} IN (SELECT {other} FROM {} WHERE {known}))", meeting.from);
+    // A row with a NULL meets none.
+    Some(match meeting.is_negated {
+        true => format!("({found} IS NOT TRUE)"),
+        false => found,
+    })
 }

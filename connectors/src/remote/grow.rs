@@ -7,6 +7,7 @@
 //! Sorts and limits stay in the plan even where their statement sorts and limits too: it sends few rows then, and who relies on their order needs nothing
 //! of the source.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
@@ -222,11 +223,17 @@ impl PushDown<'_> {
                 ..value
             })
         };
-        let outputs: Option<Vec<Value>> = projection.into_iter().map(column).collect();
+        let outputs: Option<Vec<Value>> = projection.iter().copied().map(column).collect();
         let rows = table.known_rows().map_or(UNKNOWN_ROWS, |rows| rows as f64);
+        let used = projection.iter().filter_map(|index| schema.fields().get(*index));
+        let mut used: BTreeSet<&str> = used.map(|field| field.name().as_str()).collect();
+        let filtered = scan.filters.iter().flat_map(Expr::column_refs);
+        used.extend(filtered.map(|column| column.name.as_str()));
+        let used: Vec<&str> = used.into_iter().collect();
         let from = From::Table(relation.source()?);
         let estimate = Estimate::table(rows);
         let mut select = Select::over(from, vec![table.address().clone()], outputs?, estimate);
+        select.filters = relation.fits(&used)?;
         let mut splits = table.splits().to_vec();
         let mut found = Vec::new();
         let columns: Vec<Value> = if scan.filters.is_empty() {

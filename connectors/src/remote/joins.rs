@@ -5,14 +5,14 @@
 use std::collections::BTreeSet;
 
 use datafusion::common::{JoinType, NullEquality};
+use datafusion::logical_expr::Join;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Join, Operator};
 use minerva_resources::Address;
 
 use super::cost::{Estimate, joined_here};
-use super::dialect::{Form, Value};
+use super::dialect::{Form, Meeting, Value};
 use super::grow::Grown;
-use super::select::{DERIVED, From, LEFT, RIGHT, Select, exists};
+use super::select::{DERIVED, From, LEFT, RIGHT, Select};
 use super::translate::Scope;
 
 /// The rows of two sides that meet.
@@ -30,28 +30,38 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
         unless: None,
     };
     let (scope_left, scope_right) = (side(schema_left, &outputs_left), side(schema_right, &outputs_right));
-    let mut conditions = Vec::new();
-    let mut keys = Vec::new();
+    let (mut conditions, mut keys, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    let mut pairs = Vec::new();
     for (key_left, key_right) in &node.on {
         let (key_left, key_right) = (scope_left.value(key_left)?, scope_right.value(key_right)?);
+        pairs.push((key_left.clone(), key_right.clone()));
         let met = match node.null_equality {
-            NullEquality::NullEqualsNothing => dialect.compare(Operator::Eq, &key_left, &key_right)?,
-            NullEquality::NullEqualsNull => scope_left.same(&key_left, &key_right)?,
+            NullEquality::NullEqualsNothing => {
+                let met = dialect.join_key(&key_left, &key_right)?;
+                keys.push((key_left, key_right));
+                met
+            }
+            NullEquality::NullEqualsNull => {
+                let met = scope_left.same(&key_left, &key_right)?;
+                others.push(met.sql.clone());
+                met
+            }
         };
         conditions.push(met.sql);
-        keys.push((key_left, key_right));
     }
     let both: Vec<Value> = outputs_left.iter().chain(&outputs_right).cloned().collect();
     if let Some(filter) = &node.filter {
         let schema = schema_left.join(schema_right).ok()?;
         let scope = side(&schema, &both);
         for predicate in split_conjunction(filter) {
-            conditions.push(scope.condition(predicate)?);
+            let condition = scope.condition(predicate)?;
+            others.push(condition.clone());
+            conditions.push(condition);
         }
     }
     let on = conditions.join(" AND ");
     let (estimate_left, estimate_right) = (left.select.estimate, right.select.estimate);
-    let joined = estimate_left.joined(estimate_right, &keys);
+    let joined = estimate_left.joined(estimate_right, &pairs);
     let addresses = addresses(&[left, right]);
     let joining = |word: &'static str, estimate: Estimate| {
         let from = From::Join {
@@ -64,17 +74,22 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
     };
     // A row of one side for which the other has one.
     let meeting = |kept: &Select, other: &Select, is_negated: bool| {
-        let (kept_as, other_as, keys) = if std::ptr::eq(kept, &left.select) {
-            (LEFT, RIGHT, keys.clone())
-        } else {
-            (
-                RIGHT,
-                LEFT,
-                keys.iter().cloned().map(|(left, right)| (right, left)).collect(),
-            )
+        let is_left = std::ptr::eq(kept, &left.select);
+        let (kept_as, other_as) = if is_left { (LEFT, RIGHT) } else { (RIGHT, LEFT) };
+        let oriented = |(left, right): &(Value, Value)| match is_left {
+            true => (left.clone(), right.clone()),
+            false => (right.clone(), left.clone()),
         };
-        let condition = exists(other, other_as, &on, is_negated);
-        let met = kept.estimate.met(other.estimate, &keys);
+        let keys: Vec<(Value, Value)> = keys.iter().map(oriented).collect();
+        let pairs: Vec<(Value, Value)> = pairs.iter().map(oriented).collect();
+        let condition = dialect.meets(&Meeting {
+            from: &other.named(other_as),
+            keys: &keys,
+            others: &others,
+            on: &on,
+            is_negated,
+        })?;
+        let met = kept.estimate.met(other.estimate, &pairs);
         let estimate = if is_negated {
             Estimate {
                 rows: (kept.estimate.rows - met.rows).max(kept.estimate.rows * 0.1),
@@ -87,7 +102,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
         let from = From::Derived(Box::new(kept.clone()), kept_as);
         let mut select = Select::over(from, addresses.clone(), outputs, estimate);
         select.filter_with(condition, other);
-        select
+        Some(select)
     };
     let at_least = |rows: f64| Estimate {
         rows: joined.rows.max(rows),
@@ -97,10 +112,10 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
         JoinType::Inner => joining("JOIN", joined),
         JoinType::Left => joining("LEFT JOIN", at_least(estimate_left.rows)),
         JoinType::Right => joining("RIGHT JOIN", at_least(estimate_right.rows)),
-        JoinType::LeftSemi => meeting(&left.select, &right.select, false),
-        JoinType::LeftAnti => meeting(&left.select, &right.select, true),
-        JoinType::RightSemi => meeting(&right.select, &left.select, false),
-        JoinType::RightAnti => meeting(&right.select, &left.select, true),
+        JoinType::LeftSemi => meeting(&left.select, &right.select, false)?,
+        JoinType::LeftAnti => meeting(&left.select, &right.select, true)?,
+        JoinType::RightSemi => meeting(&right.select, &left.select, false)?,
+        JoinType::RightAnti => meeting(&right.select, &left.select, true)?,
         JoinType::Full | JoinType::LeftMark | JoinType::RightMark => return None,
     };
     Some(Grown::whole(select, dialect))
@@ -147,9 +162,12 @@ pub(super) fn pulled(node: &Join, (left, cost_left): (&Grown, f64), (right, cost
     }
 }
 
+/// So many SELECTs can be one after another: SQLite takes no more.
+const MOST_PARTS: usize = 500;
+
 /// The rows of all inputs.
 pub(super) fn union(parts: &[&Grown]) -> Option<Grown> {
-    let (first, others) = parts.split_first()?;
+    let (first, others) = parts.split_first().filter(|_| parts.len() <= MOST_PARTS)?;
     let mut outputs = first.select.outputs_of(DERIVED);
     for other in others {
         if other.depot() != first.depot() || other.select.outputs.len() != outputs.len() {

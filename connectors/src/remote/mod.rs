@@ -17,7 +17,7 @@ mod select;
 mod translate;
 
 pub use decision::Decision;
-pub(crate) use dialect::{Aggregation, Dialect, Form, Relation, Value, plain};
+pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
 pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;
 pub use node::RemotePlanner;

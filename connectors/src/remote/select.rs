@@ -222,6 +222,11 @@ impl Select {
     fn text(&self) -> String {
         self.query().text(None, None)
     }
+
+    /// It as part of a FROM clause.
+    pub(super) fn named(&self, alias: &str) -> String {
+        format!("({}) AS {alias}", self.text())
+    }
 }
 
 impl From {
@@ -237,27 +242,17 @@ impl From {
     fn text(&self) -> String {
         match self {
             From::Table(table) => table.clone(),
-            From::Derived(select, alias) => format!("({}) AS {alias}", select.text()),
+            From::Derived(select, alias) => select.named(alias),
             From::Union(parts) => {
-                let parts: Vec<String> = parts.iter().map(|part| format!("({})", part.text())).collect();
+                // None has a limit, and not every database takes parentheses here.
+                let parts: Vec<String> = parts.iter().map(Select::text).collect();
                 format!("({}) AS {DERIVED}", parts.join(" UNION ALL "))
             }
-            From::Join { left, word, right, on } => format!(
-                "({}) AS {LEFT} {word} ({}) AS {RIGHT} ON {on}",
-                left.text(),
-                right.text()
-            ),
+            From::Join { left, word, right, on } => {
+                format!("{} {word} {} ON {on}", left.named(LEFT), right.named(RIGHT))
+            }
         }
     }
-}
-
-/// A condition that holds when a SELECT, called `alias`, has a row that meets another condition.
-pub(super) fn exists(select: &Select, alias: &str, condition: &str, is_negated: bool) -> String {
-    let word = if is_negated { "NOT EXISTS" } else { "EXISTS" };
-    format!(
-        "{word} (SELECT 1 FROM ({}) AS {alias} WHERE {condition})",
-        select.text()
-    )
 }
 
 fn push_limit(sql: &mut String, limit: usize) {

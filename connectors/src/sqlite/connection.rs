@@ -13,6 +13,7 @@ use datafusion::common::runtime::SpawnedTask;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
 
+use super::functions;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a statement waits for a writer of another program.
@@ -123,6 +124,7 @@ impl Database {
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+            functions::register(&connection)?;
             Ok(connection)
         };
         open().map_err(|failure| self.error(failure).about(self.path_text()))
@@ -155,6 +157,11 @@ impl Database {
 
     /// What SQLite reports, in this crate's terms.
     pub(super) fn error(&self, failure: rusqlite::Error) -> Error {
+        if let rusqlite::Error::SqliteFailure(_, Some(text)) = &failure
+            && let Some((kind, message)) = functions::reported(text)
+        {
+            return self.failure(kind, message);
+        }
         let kind = match failure.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
                 let waited = BUSY_TIMEOUT.as_secs();

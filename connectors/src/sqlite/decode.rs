@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder,
-    StringViewBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int32Builder,
+    Int64Builder, StringViewBuilder, TimestampMicrosecondBuilder,
 };
 use chrono::{Datelike, NaiveDate};
 use rusqlite::types::ValueRef;
@@ -23,6 +23,7 @@ const MICROSECONDS: i64 = 1_000_000;
 pub(super) enum ColumnBuilder {
     Boolean(BooleanBuilder),
     Integer(Int64Builder),
+    Short(Int32Builder),
     Real(Float64Builder),
     Text(StringViewBuilder),
     Blob(BinaryBuilder),
@@ -41,6 +42,7 @@ impl ColumnBuilder {
         match kind {
             Kind::Boolean => ColumnBuilder::Boolean(BooleanBuilder::new()),
             Kind::Integer => ColumnBuilder::Integer(Int64Builder::new()),
+            Kind::Short => ColumnBuilder::Short(Int32Builder::new()),
             Kind::Real => ColumnBuilder::Real(Float64Builder::new()),
             Kind::Text => ColumnBuilder::Text(StringViewBuilder::new()),
             Kind::Blob => ColumnBuilder::Blob(BinaryBuilder::new()),
@@ -61,6 +63,9 @@ impl ColumnBuilder {
             (column, ValueRef::Null) => column.append_null(),
             (ColumnBuilder::Boolean(builder), ValueRef::Integer(value @ (0 | 1))) => builder.append_value(value == 1),
             (ColumnBuilder::Integer(builder), ValueRef::Integer(value)) => builder.append_value(value),
+            (ColumnBuilder::Short(builder), ValueRef::Integer(value)) => {
+                builder.append_value(i32::try_from(value).ok()?)
+            }
             (ColumnBuilder::Real(builder), ValueRef::Real(value)) => builder.append_value(value),
             (ColumnBuilder::Real(builder), ValueRef::Integer(value)) => builder.append_value(exact_float(value)?),
             (ColumnBuilder::Text(builder), ValueRef::Text(bytes)) => {
@@ -93,6 +98,7 @@ impl ColumnBuilder {
         match self {
             ColumnBuilder::Boolean(builder) => builder.append_null(),
             ColumnBuilder::Integer(builder) => builder.append_null(),
+            ColumnBuilder::Short(builder) => builder.append_null(),
             ColumnBuilder::Real(builder) => builder.append_null(),
             ColumnBuilder::Text(builder) => builder.append_null(),
             ColumnBuilder::Blob(builder) => builder.append_null(),
@@ -107,6 +113,7 @@ impl ColumnBuilder {
         match self {
             ColumnBuilder::Boolean(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Integer(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Short(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Real(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Text(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Blob(builder) => Arc::new(builder.finish()),
@@ -114,6 +121,24 @@ impl ColumnBuilder {
             ColumnBuilder::Timestamp(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Decimal { builder, .. } => Arc::new(builder.finish()),
         }
+    }
+}
+
+/// Whether a value would be taken by a column of this kind.
+pub(super) fn fits(kind: Kind, value: ValueRef<'_>) -> bool {
+    match (kind, value) {
+        (_, ValueRef::Null)
+        | (Kind::Boolean, ValueRef::Integer(0 | 1))
+        | (Kind::Integer, ValueRef::Integer(_))
+        | (Kind::Real, ValueRef::Real(_))
+        | (Kind::Blob, ValueRef::Blob(_)) => true,
+        (Kind::Short, ValueRef::Integer(value)) => i32::try_from(value).is_ok(),
+        (Kind::Real, ValueRef::Integer(value)) => exact_float(value).is_some(),
+        (Kind::Text, ValueRef::Text(bytes)) => std::str::from_utf8(bytes).is_ok(),
+        (Kind::Date, ValueRef::Text(bytes)) => date(bytes).is_some(),
+        (Kind::Timestamp, ValueRef::Text(bytes)) => timestamp(bytes).is_some(),
+        (Kind::Decimal(precision, scale), value) => decimal(value, precision, scale, &mut String::new()).is_some(),
+        _ => false,
     }
 }
 
@@ -281,6 +306,35 @@ mod tests {
         check(ValueRef::Text(b"--1"), None);
         check(ValueRef::Text(b""), None);
         check(ValueRef::Blob(b"1"), None);
+    }
+
+    #[test]
+    fn what_fits_is_what_is_taken() {
+        let kinds = [
+            Kind::Boolean,
+            Kind::Integer,
+            Kind::Short,
+            Kind::Real,
+            Kind::Text,
+            Kind::Blob,
+            Kind::Date,
+            Kind::Timestamp,
+            Kind::Decimal(6, 2),
+        ];
+        let texts = ["2024-02-29", "2024-02-29 01:02:03", "12.5", "", "abc", "2023-02-29"];
+        let numbers = [0, 1, 2, -1, i64::from(i32::MAX) + 1, (1 << 53) + 1, i64::MAX];
+        let reals = [0.0, -0.0, 1.5, 1e300, f64::INFINITY, 0.1 + 0.2];
+        let values = std::iter::once(ValueRef::Null)
+            .chain(texts.into_iter().map(|text| ValueRef::Text(text.as_bytes())))
+            .chain([ValueRef::Text(b"\xff"), ValueRef::Blob(b"\xff"), ValueRef::Blob(b"")])
+            .chain(numbers.into_iter().map(ValueRef::Integer))
+            .chain(reals.into_iter().map(ValueRef::Real));
+        for value in values {
+            for kind in kinds {
+                let taken = ColumnBuilder::new(kind).append(value).is_some();
+                assert_eq!(fits(kind, value), taken, "{kind:?} {value:?}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use arrow::datatypes::{DataType, TimeUnit};
 pub(super) enum Kind {
     Boolean,
     Integer,
+    /// What some functions make; no column is declared so.
+    Short,
     Real,
     Text,
     Blob,
@@ -56,6 +58,7 @@ impl Kind {
         match data_type {
             DataType::Boolean => Some(Kind::Boolean),
             DataType::Int64 => Some(Kind::Integer),
+            DataType::Int32 => Some(Kind::Short),
             DataType::Float64 => Some(Kind::Real),
             DataType::Utf8View => Some(Kind::Text),
             DataType::Binary => Some(Kind::Blob),
@@ -71,6 +74,7 @@ impl Kind {
         match self {
             Kind::Boolean => DataType::Boolean,
             Kind::Integer => DataType::Int64,
+            Kind::Short => DataType::Int32,
             Kind::Real => DataType::Float64,
             Kind::Text => DataType::Utf8View,
             Kind::Blob => DataType::Binary,
@@ -80,11 +84,27 @@ impl Kind {
         }
     }
 
+    /// The type that a column is declared with, so that it is read as this kind; without a blank. `None` for what no column is.
+    pub(super) fn declared(self) -> Option<String> {
+        Some(match self {
+            Kind::Boolean => "BOOLEAN".to_owned(),
+            Kind::Integer => "INTEGER".to_owned(),
+            Kind::Short => return None,
+            Kind::Real => "REAL".to_owned(),
+            Kind::Text => "TEXT".to_owned(),
+            Kind::Blob => "BLOB".to_owned(),
+            Kind::Date => "DATE".to_owned(),
+            Kind::Timestamp => "TIMESTAMP".to_owned(),
+            Kind::Decimal(precision, scale) => format!("DECIMAL({precision},{scale})"),
+        })
+    }
+
     /// What is expected of a value, for messages.
     pub(super) fn describe(self) -> String {
         match self {
             Kind::Boolean => "a boolean (the integer 0 or 1)".to_owned(),
             Kind::Integer => "an integer".to_owned(),
+            Kind::Short => "an integer of 32 bits".to_owned(),
             Kind::Real => "a number that fits 64-bit floating point".to_owned(),
             Kind::Text => "text in UTF-8".to_owned(),
             Kind::Blob => "a blob".to_owned(),
@@ -132,5 +152,24 @@ mod tests {
         check("MONEY", Some(Kind::Real));
         check("", None);
         check("ANY", None);
+    }
+
+    #[test]
+    fn what_a_kind_is_declared_as_is_read_as_it() {
+        let kinds = [
+            Kind::Boolean,
+            Kind::Integer,
+            Kind::Real,
+            Kind::Text,
+            Kind::Blob,
+            Kind::Date,
+            Kind::Timestamp,
+            Kind::Decimal(38, 10),
+        ];
+        for kind in kinds {
+            let declared = kind.declared().unwrap();
+            assert_eq!(Kind::of_declared(&declared), Some(kind));
+            assert!(!declared.contains(' '));
+        }
     }
 }

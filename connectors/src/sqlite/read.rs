@@ -35,7 +35,13 @@ pub(super) fn read(
     scan: &Scan,
     batch_rows: usize,
 ) -> Result<SendableRecordBatchStream, Error> {
-    let statement = sql::statement(scan)?;
+    let statement = match &scan.query {
+        Some(query) => Statement {
+            sql: query.text(None, scan.limit),
+            values: Vec::new(),
+        },
+        None => sql::statement(scan)?,
+    };
     let rows = RowReader::new(database, scan, batch_rows)?;
     let stop = Stop::default();
     let running = stop.running();

@@ -10,6 +10,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
+use super::dialect::Use;
 use super::kind::Kind;
 
 /// How many rows of a column without a declared type are looked at.
@@ -27,6 +28,8 @@ pub(super) struct TableInfo {
     pub(super) schema: SchemaRef,
     pub(super) is_view: bool,
     pub(super) comparable: HashMap<String, Kind>,
+    /// How statements may use its columns, where they may.
+    pub(super) uses: Option<HashMap<String, Use>>,
     pub(super) rows: Option<u64>,
     pub(super) row_id: Option<RowId>,
 }
@@ -77,22 +80,24 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         Form::WithoutRowid => Some(RowId::Key(key(connection, name)?)),
         Form::View | Form::Virtual => None,
     };
-    let (comparable, rows) = match form {
-        Form::Table => (
-            comparable(connection, &columns)?,
-            rows(connection, name, &columns, true)?,
-        ),
-        Form::WithoutRowid => (
-            comparable(connection, &columns)?,
-            rows(connection, name, &columns, false)?,
+    let is_utf8 = is_utf8(connection)?;
+    let (comparable, uses, rows) = match form {
+        Form::Table | Form::WithoutRowid => (
+            comparable(&columns, is_utf8),
+            match is_utf8 {
+                true => Some(uses(connection, name, form, &columns, &schema)?),
+                false => None,
+            },
+            rows(connection, name, &columns, form == Form::Table)?,
         ),
         // The columns of a view may have any affinity, and a virtual table compares as its module likes.
-        Form::View | Form::Virtual => (HashMap::new(), None),
+        Form::View | Form::Virtual => (HashMap::new(), None, None),
     };
     Ok(Some(TableInfo {
         schema,
         is_view: form == Form::View,
         comparable,
+        uses,
         rows,
         row_id,
     }))
@@ -168,16 +173,58 @@ fn columns(connection: &Connection, name: &str, form: Form) -> rusqlite::Result<
     columns.collect()
 }
 
-/// The columns whose values SQLite compares as DataFusion does once it has applied their affinity.
-fn comparable(connection: &Connection, columns: &[ColumnInfo]) -> rusqlite::Result<HashMap<String, Kind>> {
+/// Whether texts are kept in UTF-8. In a UTF-16 database their bytes are in another order.
+fn is_utf8(connection: &Connection) -> rusqlite::Result<bool> {
     let encoding: String = connection.query_row("PRAGMA encoding", [], |row| row.get(0))?;
-    // In a UTF-16 database the bytes of text are in another order than those of UTF-8.
-    let comparable =
-        |kind: Kind| matches!(kind, Kind::Integer | Kind::Real) || (kind == Kind::Text && encoding == "UTF-8");
+    Ok(encoding == "UTF-8")
+}
+
+/// The columns whose values SQLite compares as DataFusion does once it has applied their affinity.
+fn comparable(columns: &[ColumnInfo], is_utf8: bool) -> HashMap<String, Kind> {
+    let comparable = |kind: Kind| matches!(kind, Kind::Integer | Kind::Real) || (kind == Kind::Text && is_utf8);
     let declared = columns
         .iter()
         .filter_map(|column| Some((column.name.clone(), column.declared?)));
-    Ok(declared.filter(|(_, kind)| comparable(*kind)).collect())
+    declared.filter(|(_, kind)| comparable(*kind)).collect()
+}
+
+/// How statements may use the columns of a table.
+fn uses(
+    connection: &Connection,
+    name: &str,
+    form: Form,
+    columns: &[ColumnInfo],
+    schema: &SchemaRef,
+) -> rusqlite::Result<HashMap<String, Use>> {
+    let sql = format!("SELECT strict FROM pragma_table_list WHERE {DATA} AND name = ?1");
+    let is_strict: bool = connection.query_row(&sql, [name], |row| row.get(0))?;
+    let number = match form {
+        Form::Table => row_number(connection, name)?,
+        _ => None,
+    };
+    let found = columns.iter().zip(schema.fields()).filter_map(|(column, field)| {
+        let kind = Kind::of_arrow(field.data_type())?;
+        // STRICT keeps to storage classes, but not to the letters of texts.
+        let is_kept = is_strict && column.declared.is_some() && matches!(kind, Kind::Integer | Kind::Blob);
+        let column_use = Use {
+            kind,
+            is_declared: column.declared.is_some(),
+            is_certain: is_kept || number.as_ref() == Some(&column.name),
+        };
+        Some((column.name.clone(), column_use))
+    });
+    Ok(found.collect())
+}
+
+/// The column that is another name for the row's number, if there is one.
+fn row_number(connection: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
+    // A primary key that is something else has an index.
+    let sql = "SELECT count(*) FROM pragma_index_list(?1, 'main') WHERE origin = 'pk'";
+    if connection.query_row(sql, [table], |row| row.get::<_, i64>(0))? > 0 {
+        return Ok(None);
+    }
+    let sql = "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE pk > 0";
+    connection.query_row(sql, [table], |row| row.get(0)).optional()
 }
 
 /// The kinds of columns without a declared type, by the storage classes in their first rows.

@@ -495,25 +495,11 @@ fn stored_kind(data_type: &DataType) -> Option<Kind> {
     })
 }
 
-/// The type that a column is declared with, so that it is read as what was written.
-fn declared(kind: Kind) -> String {
-    match kind {
-        Kind::Boolean => "BOOLEAN".to_owned(),
-        Kind::Integer => "INTEGER".to_owned(),
-        Kind::Real => "REAL".to_owned(),
-        Kind::Text => "TEXT".to_owned(),
-        Kind::Blob => "BLOB".to_owned(),
-        Kind::Date => "DATE".to_owned(),
-        Kind::Timestamp => "TIMESTAMP".to_owned(),
-        Kind::Decimal(precision, scale) => format!("DECIMAL({precision}, {scale})"),
-    }
-}
-
 fn create_table(name: &str, schema: &Schema) -> Option<String> {
     let column = |field: &Arc<Field>| {
         let kind = Kind::of_arrow(field.data_type())?;
         let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
-        Some(format!("{} {}{not_null}", quoted(field.name()), declared(kind)))
+        Some(format!("{} {}{not_null}", quoted(field.name()), kind.declared()?))
     };
     let columns: Option<Vec<String>> = schema.fields().iter().map(column).collect();
     Some(format!("CREATE TABLE main.{} ({})", quoted(name), columns?.join(", ")))

@@ -132,7 +132,7 @@ async fn views_that_fail_say_so_themselves() {
         "{broken}"
     );
     for (table, kind) in [
-        ("overflows", ErrorKind::BadValue),
+        ("overflows", ErrorKind::OutOfRange),
         ("many", ErrorKind::BadValue),
         ("shouts", ErrorKind::BadValue),
     ] {

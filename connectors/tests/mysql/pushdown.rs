@@ -1,0 +1,298 @@
+//! What MariaDB is asked to do beyond scans, and what it is not.
+//!
+//! That the answers are the same is compared here for each statement, and for thousands by `tests/python/pushdown.py`.
+
+use std::time::Duration;
+
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt;
+use minerva_connectors::ErrorKind;
+
+use crate::pushed::Pushed;
+use crate::server::shared;
+
+const TABLES: &str = "
+    CREATE TABLE a (id bigint PRIMARY KEY, n int, small smallint, tiny tinyint unsigned, u bigint unsigned, f double, r float, d decimal(10, 2), big decimal(50, 2),
+        s varchar(20) COLLATE utf8mb4_unicode_ci, l varchar(20) CHARACTER SET latin1, c char(4), odd varchar(20) COLLATE utf8mb4_general_ci, long_text text, e enum('b', 'A', 'é'),
+        day date, at datetime(6), moment timestamp NULL, clock time, yes bit(1), bits bit(20), y year, u_id uuid, raw varbinary(20));
+    INSERT INTO a SELECT seq, IF(seq % 7 > 0, seq % 5, NULL), seq % 3, seq % 4, seq * 2, IF(seq % 4 > 0, seq / 3.0, NULL), seq / 4, seq * 1.37 - 20, seq / 8,
+        ELT(seq % 10 + 1, 'a', 'B', 'ab', 'Ab', 'é', 'É', '', NULL, 'k', '\u{212a}'), ELT(seq % 3 + 1, 'é', 'e', NULL), ELT(seq % 3 + 1, 'x', 'y ', NULL),
+        ELT(seq % 5 + 1, 'one', 'ONE', 'one ', 'two', NULL), concat(repeat('x', 2000), seq % 3), seq % 3 + 1, date '2023-12-30' + INTERVAL seq DAY, '1999-12-31 23:59:59.5' + INTERVAL seq DAY,
+        '2024-05-01 12:00' + INTERVAL seq HOUR, sec_to_time(seq * 100), seq % 3 = 0, seq, 1990 + seq % 20, concat('00000000-0000-4000-8000-00000000000', seq % 10), unhex(lpad(hex(seq), 2, '0'))
+        FROM seq_1_to_100;
+    CREATE TABLE b (a_id bigint, w decimal(10, 2), t varchar(20), n int, day date);
+    INSERT INTO b SELECT nullif(seq % 40, 7), seq * 0.5, ELT(seq % 4 + 1, 'a', 'ab', 'É', NULL), seq % 6, date '2024-01-01' + INTERVAL seq % 30 DAY FROM seq_1_to_200;
+    CREATE TABLE c (odd varchar(20) COLLATE utf8mb4_general_ci); INSERT INTO c VALUES ('A'), ('a'), ('AB'), ('ab'), (NULL);
+    CREATE TABLE empty (id bigint, d decimal(10, 2), s varchar(20));
+    CREATE VIEW seen AS SELECT id, s FROM a;";
+
+async fn pushed(name: &str, statements: &str) -> Pushed {
+    let place = shared().database(name, statements);
+    Pushed::new(&place.depots, "db", name).await
+}
+
+#[tokio::test]
+async fn what_means_the_same_is_done_by_mariadb() {
+    let pushed = pushed("pushed", TABLES).await;
+    for (sql, parts) in [
+        ("SELECT count(*) FROM a", &["COUNT(*)"][..]),
+        (
+            "SELECT count(*), count(n), count(DISTINCT n), count(f), count(clock), count(big), count(u_id) FROM a WHERE id > 3",
+            &["COUNT(DISTINCT t.`n`)"],
+        ),
+        (
+            "SELECT n, sum(id), sum(d), min(u), max(tiny), min(s), max(e), max(y), min(yes), max(bits), max(raw) FROM a GROUP BY n",
+            &["GROUP BY", "COLLATE", "DIV 1"],
+        ),
+        (
+            "SELECT sum(n), sum(small), avg(n), avg(tiny), avg(small) FROM a",
+            &["CAST(t.`n` AS SIGNED)", "0e0"],
+        ),
+        (
+            "SELECT s, count(*) FROM a GROUP BY s HAVING count(*) > 2 AND min(n) IS NOT NULL",
+            &["HAVING"],
+        ),
+        (
+            "SELECT odd, count(*), count(DISTINCT odd), count(DISTINCT e) FROM a GROUP BY odd",
+            &["GROUP BY (t.`odd` COLLATE utf8mb4_nopad_bin)"],
+        ),
+        ("SELECT DISTINCT small, yes, y, c, l FROM a", &["GROUP BY"]),
+        (
+            "SELECT sum(d) FILTER (WHERE yes), count(*) FILTER (WHERE s = 'a'), sum(DISTINCT n), bool_and(yes), bool_or(yes), min(id) FILTER (WHERE small = 1) FROM a",
+            &["CASE WHEN"],
+        ),
+        (
+            "SELECT sum(id), sum(d), max(s), count(*), avg(CAST(id AS INT)) FROM empty WHERE id > 0",
+            &["SUM"][..1],
+        ),
+        (
+            "SELECT id, s FROM a ORDER BY s DESC NULLS LAST, id LIMIT 5",
+            &["ORDER BY", "IS NULL) ASC", "DESC", "LIMIT 5"],
+        ),
+        (
+            "SELECT id, odd FROM a ORDER BY odd NULLS FIRST, id LIMIT 7 OFFSET 2",
+            &["IS NULL) DESC", "LIMIT 9"],
+        ),
+        (
+            "SELECT count(*) FROM a WHERE length(s) > 1 OR s LIKE '%b' OR c = 'y' OR e = 'é'",
+            &["CHAR_LENGTH", "LIKE"],
+        ),
+        (
+            "SELECT count(*) FROM a WHERE odd IN ('one', 'TWO', 'x', 'y') OR l NOT IN ('é') OR octet_length(long_text) > 9",
+            &[" IN ("],
+        ),
+        (
+            "SELECT id, id + 1, id * id - 3, d * d - d, CASE WHEN n > 2 THEN s ELSE odd END, coalesce(n, 7), nullif(small, 1), yes FROM a WHERE id < n * 30",
+            &["CASE"],
+        ),
+        (
+            "SELECT count(*) FROM a WHERE (n IS DISTINCT FROM small) AND NOT yes AND (yes IS NOT TRUE) AND f > 1.5",
+            &["IS TRUE"],
+        ),
+        (
+            "SELECT substr(s, 1, 1), substr(s, 2), trim(odd), strpos(s, 'b'), starts_with(s, 'A') FROM a WHERE octet_length(s) = 2",
+            &["SUBSTR"],
+        ),
+        (
+            "SELECT count(*) FROM a WHERE day < DATE '2024-02-01' AND at > TIMESTAMP '2000-01-20 00:00:00'",
+            &["DATE'2024-02-01'"],
+        ),
+        (
+            "SELECT id, day, at, moment, clock, u_id, big, f, r FROM a JOIN (SELECT max(a_id) AS m FROM b) AS x ON a.id = x.m",
+            &["JOIN"],
+        ),
+        (
+            "SELECT a.id, b.w FROM a JOIN b ON a.id = b.a_id WHERE a.yes AND b.w > 20",
+            &["JOIN"],
+        ),
+        (
+            "SELECT a.id, b.w FROM a LEFT JOIN b ON a.id = b.a_id AND b.w > 90 AND a.n = 1",
+            &["LEFT JOIN"],
+        ),
+        (
+            "SELECT a.id, b.w FROM a RIGHT JOIN b ON a.n = b.n WHERE b.w < 3",
+            &["JOIN"],
+        ),
+        (
+            "SELECT a.id, b.n FROM a JOIN b ON a.n = b.a_id AND a.s <> b.t",
+            &["CAST("],
+        ),
+        (
+            "SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.a_id = a.id AND b.w > 50)",
+            &[" IN (SELECT "],
+        ),
+        (
+            "SELECT id FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE b.a_id = a.id AND b.n = a.n)",
+            &[" IN (SELECT ", "IS NOT TRUE"],
+        ),
+        (
+            "SELECT s, count(*) FROM (SELECT s, id FROM a UNION ALL SELECT odd, a.n FROM a) AS u WHERE id > 3 GROUP BY s",
+            &["UNION ALL"],
+        ),
+        (
+            "SELECT n, count(*) FROM (SELECT n, a_id, sum(w) AS w FROM b GROUP BY n, a_id) AS x WHERE w > 10 GROUP BY n",
+            &["FROM (SELECT"],
+        ),
+        ("SELECT max(id), count(s) FROM seen", &["MAX"]),
+    ] {
+        if sql.contains("UNION") {
+            // Texts of several tables are not known to be short.
+            let with = pushed.same(sql).await;
+            assert!(with.statements.concat().contains(parts[0]), "{:?}", with.statements);
+        } else if sql.contains("empty") {
+            pushed.same(sql).await;
+        } else {
+            pushed.whole(sql, parts).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_may_mean_something_else_is_not() {
+    let pushed = pushed("unpushed", TABLES).await;
+    for sql in [
+        "SELECT id FROM a WHERE f > 1.5 + n",
+        "SELECT max(f), sum(f), avg(id), avg(d) FROM a",
+        "SELECT f, count(*) FROM a GROUP BY f",
+        "SELECT id / 2, d / 3, id % 7, n + small FROM a",
+        "SELECT id FROM a WHERE s SIMILAR TO 'a%'",
+        "SELECT id FROM a WHERE s LIKE 'a\\%'",
+        "SELECT reverse(s), s || 'a' FROM a",
+        // They may be such as no calendar has.
+        "SELECT max(day), count(at) FROM a",
+        "SELECT day, count(*) FROM a GROUP BY day",
+        // It sorts by their beginning.
+        "SELECT long_text, count(*) FROM a GROUP BY long_text",
+        "SELECT count(DISTINCT long_text) FROM a",
+        "SELECT id FROM a ORDER BY long_text, id LIMIT 3",
+        "SELECT raw, count(*) FROM a GROUP BY raw",
+        "SELECT sum(big) FROM a",
+        "SELECT sum(u) FROM a",
+        "SELECT max(u_id) FROM a",
+        // Nothing finds texts by their bytes.
+        "SELECT a.id FROM a JOIN b ON a.s = b.t",
+        "SELECT id FROM a WHERE s IN (SELECT odd FROM c)",
+        "SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.a_id = a.id AND b.w > a.d)",
+    ] {
+        pushed.nothing(sql).await;
+    }
+}
+
+/// Letters are not the same everywhere: the server leaves out most rows, and what stays is decided here.
+#[tokio::test]
+async fn conditions_on_letters_leave_out_most_rows() {
+    let pushed = pushed("letters", TABLES).await;
+    for sql in [
+        "SELECT id FROM a WHERE lower(s) = 'ab'",
+        "SELECT id FROM a WHERE lower(s) = 'k'",
+        "SELECT id FROM a WHERE upper(odd) <> 'ONE' AND id < 50",
+        "SELECT id FROM a WHERE s ILIKE 'a%'",
+        "SELECT id FROM a WHERE NOT (lower(s) = 'é')",
+    ] {
+        let with = pushed.same(sql).await;
+        assert!(
+            with.statements.concat().contains("OCTET_LENGTH"),
+            "{:?}",
+            with.statements
+        );
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_leave_their_range_are_errors() {
+    let numbers = "CREATE TABLE t (n bigint, u bigint unsigned); INSERT INTO t VALUES (9223372036854775807, 18446744073709551615), (9223372036854775806, 1), (1, 0);";
+    let pushed = pushed("ranges", numbers).await;
+    for sql in [
+        "SELECT sum(n) FROM t",
+        "SELECT count(*) FROM (SELECT sum(n) AS s FROM t) AS x WHERE s > 5",
+        "SELECT count(*) FROM t WHERE n + n > 0",
+        "SELECT n * 3 FROM t",
+        "SELECT max(-5 - n) FROM t",
+    ] {
+        let ran = pushed.run(sql, true).await;
+        assert!(!ran.statements.is_empty(), "{sql}");
+        assert_eq!(ran.rows.unwrap_err().kind, ErrorKind::OutOfRange, "{sql}");
+    }
+    pushed
+        .whole("SELECT u, n, count(*) FROM t WHERE u >= 1 GROUP BY u, n", &["GROUP BY"])
+        .await;
+}
+
+/// Names and constants stay what they are, whatever is in them.
+#[tokio::test]
+async fn names_and_constants_cannot_leave_their_quotes() {
+    let names = "SET sql_mode = 'NO_BACKSLASH_ESCAPES'; CREATE TABLE `t`` AS (SELECT 1) -- x` (`c``; DROP TABLE x -- y` varchar(50), id int);
+        INSERT INTO `t`` AS (SELECT 1) -- x` VALUES ('\\'' OR 1=1 --', 1), ('a''''b', 2), ('new\nline', 3), ('', 4), (NULL, 5);";
+    let pushed = pushed("quoting", names).await;
+    let column = "\"c`; DROP TABLE x -- y\"";
+    let table = "\"t` AS (SELECT 1) -- x\"";
+    for value in [
+        "\\'' OR 1=1 --",
+        "a''''b",
+        "new\nline",
+        "",
+        "é''",
+        "\\",
+        "x\\''y",
+        "a\0b",
+        "%_",
+    ] {
+        let sql = format!(
+            "SELECT {column}, count(*), max({column}) FROM {table} WHERE substr({column}, 1) = '{value}' OR {column} IN ('{value}', 'z') OR {column} LIKE '%{}%' GROUP BY {column}",
+            value.replace('\\', "")
+        );
+        pushed.whole(&sql, &["GROUP BY"]).await;
+    }
+}
+
+/// What one side of a join knows reaches the statement of the other side before it is read.
+#[tokio::test]
+async fn keys_of_joins_are_asked_for() {
+    let pushed = pushed(
+        "keys",
+        "CREATE TABLE many (k bigint PRIMARY KEY, t varchar(20), n int); INSERT INTO many SELECT seq, concat('k', seq), seq % 10 FROM seq_1_to_50000;",
+    )
+    .await;
+    let values = "SELECT * FROM (VALUES (7, 'k7'), (8, NULL), (60000, 'k9'), (NULL, 'k10')) AS v(k, t)";
+    let here = pushed.context.sql(values).await.unwrap();
+    pushed.context.register_table("here", here.into_view()).unwrap();
+    for (sql, at_most) in [
+        ("SELECT many.n FROM here JOIN many ON here.k = many.k", 2),
+        ("SELECT many.n FROM here JOIN many ON here.t = many.t", 3),
+        ("SELECT n FROM many WHERE k IN (SELECT k FROM here)", 2),
+        (
+            "SELECT n FROM many WHERE k > (SELECT max(k) - 20000 FROM here) AND length(t) > 2",
+            10_000,
+        ),
+        (
+            "SELECT x.c FROM here JOIN (SELECT n, count(*) AS c FROM many GROUP BY n) AS x ON here.k = x.n",
+            2,
+        ),
+        (
+            "SELECT x.c FROM here JOIN (SELECT t, count(*) AS c FROM many GROUP BY t) AS x ON here.t = x.t",
+            3,
+        ),
+    ] {
+        let with = pushed.same(sql).await;
+        assert!(with.sent <= at_most, "{sql} has {} rows sent", with.sent);
+    }
+}
+
+/// A statement that computes for long without a row ends when nobody waits for it any more.
+#[tokio::test]
+async fn leaving_early_stops_what_is_computed() {
+    let place = shared().database(
+        "pushed_leaving",
+        "CREATE TABLE t (g bigint, n bigint); INSERT INTO t SELECT 1, seq FROM seq_1_to_20000;",
+    );
+    let pushed = Pushed::new(&place.depots, "db", &place.name).await;
+    let sql = "SELECT count(*), sum(x.n) FROM t AS x JOIN t AS y ON x.g = y.g JOIN t AS z ON y.g = z.g";
+    let plan = pushed.plan(sql, true).await;
+    let mut stream = execute_stream(plan, pushed.context.task_ctx()).unwrap();
+    let nothing = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
+    assert!(nothing.is_err(), "it was to take longer");
+    let running = "SELECT count(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '%pushed\\_leaving%JOIN%' AND INFO NOT LIKE '%PROCESSLIST%'";
+    place.until(running).await;
+    drop(stream);
+    place.until(&format!("SELECT ({running}) = 0")).await;
+}

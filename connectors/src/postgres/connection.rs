@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use datafusion::common::runtime::SpawnedTask;
-use futures::FutureExt;
 use futures::future::{Either, select};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -25,7 +24,7 @@ use super::allowed::Allowed;
 use super::cancel::Place;
 use super::catalog::{self, Table};
 use super::failure::is_lost;
-use super::session::{PROBE, Session, passes};
+use super::session::{Again, PROBE, Session};
 use super::settings::{Settings, TlsMode};
 use super::statistics::Known;
 use super::tls::Tls;
@@ -37,6 +36,9 @@ const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// How long the catalogue may take to answer, which is milliseconds unless the server is gone.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a server may take to end a transaction that is done.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a server may take to be told to stop.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -145,9 +147,17 @@ impl Parked {
     fn new(connection: Connection) -> Parked {
         let (wanted, signal) = oneshot::channel();
         let Connection {
-            client, driver, place, ..
+            client,
+            mut driver,
+            place,
+            ..
         } = connection;
+        let ending = Arc::clone(&client);
         let task = SpawnedTask::spawn(async move {
+            // Answered before anybody else asks: a pooler may give what follows without a pause to another session.
+            let ended = driver.drive(ending.batch_execute("ROLLBACK"));
+            timeout(END_TIMEOUT, ended).await.ok()?.ok()?;
+            drop(ending);
             match select(driver.0?, signal).await {
                 Either::Left(_) => None,
                 Either::Right((_, running)) => Some(Driver(Some(running))),
@@ -368,8 +378,6 @@ impl Database {
 
     /// Gives a connection back, on which every statement is done. A transaction that is open is ended.
     pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
-        // The message is on its way before anybody else's; nobody needs to wait for the answer.
-        let _ = connection.client.batch_execute("ROLLBACK").now_or_never();
         // Where nothing runs, nobody waits with it.
         let Ok(runtime) = Handle::try_current() else { return };
         let mut idle = self.idle();
@@ -406,7 +414,7 @@ impl Database {
         sql: &str,
         values: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>> {
-        let mut may_repeat = true;
+        let mut again = Again::default();
         loop {
             let Connection {
                 client,
@@ -427,8 +435,14 @@ impl Database {
                     return Ok(rows);
                 }
                 Ok(Err(failure)) if is_used && is_lost(&failure) => {}
-                Ok(Err(failure)) if passes(&failure) && std::mem::take(&mut may_repeat) => {}
-                Ok(Err(failure)) => return Err(self.error(&failure).about(object)),
+                Ok(Err(failure)) => {
+                    let error = self.error(&failure).about(object);
+                    // Nobody waits with a connection for this one.
+                    drop((client, driver, permit));
+                    if !again.tries(&failure).await {
+                        return Err(error);
+                    }
+                }
                 Err(_) => {
                     let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
                     return Err(self.failure(ErrorKind::Unreachable, message).about(object));

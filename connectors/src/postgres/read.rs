@@ -26,7 +26,7 @@ use super::connection::{Connection, Database};
 use super::decode::{Decoder, Fault, LONGEST_ROW};
 use super::failure::is_lost;
 use super::kind::Kind;
-use super::session::{Mode, passes};
+use super::session::{Again, Mode};
 use super::snapshot::Named;
 use super::sql;
 use crate::{Error, ErrorKind, ROW_ID, RemoteQuery, Result, Scan, Split};
@@ -119,13 +119,13 @@ enum Refusal {
 /// Why reading ended before its end.
 struct Stopped {
     error: Error,
-    /// Whether trying again may help.
-    passes: bool,
+    /// What trying again may help against.
+    failure: Option<tokio_postgres::Error>,
 }
 
 impl From<Error> for Stopped {
     fn from(error: Error) -> Stopped {
-        Stopped { error, passes: false }
+        Stopped { error, failure: None }
     }
 }
 
@@ -137,14 +137,16 @@ struct Asked {
 
 impl Reader {
     async fn run(&self, output: &Sender<StreamResult<RecordBatch>>) -> Result<()> {
-        let mut has_sent = false;
-        match self.attempt(output, &mut has_sent).await {
-            // Nobody has seen a row of it, so that nobody sees one twice.
-            Err(Stopped { passes: true, .. }) if !has_sent => {
-                let again = self.attempt(output, &mut has_sent).await;
-                again.map_err(|stopped| stopped.error)
+        let (mut has_sent, mut again) = (false, Again::default());
+        loop {
+            let Err(stopped) = self.attempt(output, &mut has_sent).await else {
+                return Ok(());
+            };
+            // Where nobody has seen a row of it nobody sees one twice.
+            match stopped.failure.filter(|_| !has_sent) {
+                Some(failure) if again.tries(&failure).await => {}
+                _ => return Err(stopped.error),
             }
-            ended => ended.map_err(|stopped| stopped.error),
         }
     }
 
@@ -157,8 +159,8 @@ impl Reader {
                 Ok(None) => break,
                 Err(failure) => {
                     return Err(Stopped {
-                        passes: passes(&failure),
                         error: self.interrupted(&failure, decoder.rows()),
+                        failure: Some(failure),
                     });
                 }
             };
@@ -303,8 +305,8 @@ impl Reader {
                         Refusal::Outdated
                     } else {
                         Refusal::Failed(Stopped {
-                            passes: passes(&failure),
                             error,
+                            failure: Some(failure),
                         })
                     });
                 }

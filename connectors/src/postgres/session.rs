@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
+use super::failure::is_lost;
+
 /// What every transaction has the same, whatever the server, the database or the user is set to: how values are printed, and that a locked table is not
 /// waited for without end.
 const LOCAL: &str = "SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL TimeZone = 'UTC'; \
@@ -146,9 +148,52 @@ impl Session {
     }
 }
 
-/// Whether a statement that read nothing yet may be tried once more: its connection was lost, or a standby had to end it to go on.
-pub(super) fn passes(failure: &tokio_postgres::Error) -> bool {
-    super::failure::is_lost(failure) || failure.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
+/// Why a statement that read nothing yet may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passing {
+    /// Its connection was lost.
+    Lost,
+    /// A standby had to end it to go on with what its primary did. When it has caught up there is less that it has to end.
+    Replayed,
+}
+
+/// How long a standby is left to go on, each time.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_millis(1500),
+];
+
+/// How often one statement was tried again.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    lost: bool,
+    pauses: usize,
+}
+
+impl Again {
+    /// Whether a statement that nobody has seen a row of is to be tried once more. If so this returns when it is time.
+    pub(super) async fn tries(&mut self, failure: &tokio_postgres::Error) -> bool {
+        match passing(failure) {
+            Some(Passing::Lost) => !std::mem::replace(&mut self.lost, true),
+            Some(Passing::Replayed) => match PAUSES.get(self.pauses) {
+                Some(pause) => {
+                    self.pauses += 1;
+                    tokio::time::sleep(*pause).await;
+                    true
+                }
+                None => false,
+            },
+            None => false,
+        }
+    }
+}
+
+fn passing(failure: &tokio_postgres::Error) -> Option<Passing> {
+    if is_lost(failure) {
+        return Some(Passing::Lost);
+    }
+    (failure.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)).then_some(Passing::Replayed)
 }
 
 #[cfg(test)]

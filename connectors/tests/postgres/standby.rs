@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
@@ -9,6 +10,7 @@ use datafusion::physical_plan::{collect, execute_stream};
 use futures::StreamExt;
 use minerva_connectors::conformance::stream_of;
 use minerva_connectors::{Error, ErrorKind, ScanExec};
+use tokio_postgres::error::SqlState;
 
 use crate::server::{Place, Server, context, row_count};
 
@@ -19,6 +21,20 @@ const TABLES: &str = "CREATE TABLE large AS SELECT i::int4 AS id, (i % 1000)::in
 
 const READING: &str =
     "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'reader' AND state = 'active' AND query LIKE 'COPY%'";
+
+/// Waits until the standby answers with true; its replay may end the question, too.
+async fn until(place: &Place, sql: &str) {
+    let begun = Instant::now();
+    loop {
+        match place.admin.query_one(sql, &[]).await {
+            Ok(row) if row.get(0) => return,
+            Ok(_) => {}
+            Err(failure) => assert_eq!(failure.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{failure}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "never true: {sql}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_read_and_not_written() {
@@ -86,13 +102,15 @@ async fn a_standby_is_read_and_not_written() {
         "ALTER SYSTEM SET max_standby_streaming_delay = '200ms'",
         "SELECT pg_reload_conf()",
     ] {
-        place.admin.batch_execute(sooner).await.unwrap();
+        while let Err(failure) = place.admin.batch_execute(sooner).await {
+            assert_eq!(failure.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{failure}");
+        }
     }
     // What its replay ends is tried once more, as long as nobody has seen a row.
     let plan = place.frame("late").await.create_physical_plan().await.unwrap();
     let depots = Arc::clone(&place.depots);
     let reading = tokio::spawn(async move { collect(plan, context(&depots).task_ctx()).await });
-    place.until(READING).await;
+    until(&place, READING).await;
     source
         .admin
         .batch_execute("DELETE FROM few WHERE id <= 40")
@@ -105,7 +123,7 @@ async fn a_standby_is_read_and_not_written() {
         "it was read again, after what was replayed"
     );
     let conflicts = "SELECT confl_snapshot > 0 FROM pg_stat_database_conflicts WHERE datname = 'stood'";
-    place.until(conflicts).await;
+    until(&place, conflicts).await;
 
     // After that it is an error, and never a part.
     let plan = place.frame("many").await.create_physical_plan().await.unwrap();
@@ -129,7 +147,7 @@ async fn a_standby_is_read_and_not_written() {
     assert!(error.to_string().contains("max_standby_streaming_delay"), "{error}");
 
     // A standby that becomes the primary takes writes.
-    assert!(place.ask::<bool>("SELECT pg_promote(true, 30)").await);
+    until(&place, "SELECT pg_promote(true, 30)").await;
     place
         .admin
         .batch_execute("GRANT INSERT ON few TO reader")

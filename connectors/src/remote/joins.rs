@@ -40,7 +40,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
                 met
             }
             NullEquality::NullEqualsNull => {
-                let met = scope_left.same(&key_left, &key_right)?;
+                let met = dialect.same(&key_left, &key_right)?;
                 others.push(met.sql.clone());
                 met
             }

@@ -9,13 +9,13 @@ MARIADB := mariadb-server-core mariadb-client-core
 export CARGO_TARGET_DIR := $(TARGET)
 export MINERVA_TEST_PYTHON := $(VENV)/bin/python
 
-.PHONY: run test postgresql mariadb check fmt bench quick docs fuzz clean-data
+.PHONY: run test postgresql pgbouncer mariadb check fmt bench quick docs fuzz clean-data
 
 run:
 	cargo run --release -- demo
 
 # Programs, libraries and tests share one profile, so that DataFusion is built once.
-test: $(VENV)/ready $(VENV)/azurite/$(AZURITE) postgresql mariadb
+test: $(VENV)/ready $(VENV)/azurite/$(AZURITE) postgresql pgbouncer mariadb
 	cargo test --release --workspace --no-fail-fast
 
 # The tests start a private PostgreSQL: only its programs are needed, and on Debian and Ubuntu they are installed if there are none.
@@ -23,6 +23,12 @@ postgresql:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || test -n "$$MINERVA_TEST_POSTGRES" || \
 	  { $(APT) install $(FEW) postgresql || { $(APT) update && $(APT) install $(FEW) postgresql; }; } || \
 	  { echo "the tests need PostgreSQL's programs; install them, or name their folder in MINERVA_TEST_POSTGRES" >&2; exit 1; }
+
+# The pooler that the tests put in front of it. The package has a service too, which policy-rc.d or the level keeps from being started where they can.
+pgbouncer:
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || test -n "$$MINERVA_TEST_PGBOUNCER" || \
+	  { RUNLEVEL=1 $(APT) install $(FEW) pgbouncer || { $(APT) update && RUNLEVEL=1 $(APT) install $(FEW) pgbouncer; }; } || \
+	  { echo "the tests need pgbouncer; install it, or name the program in MINERVA_TEST_PGBOUNCER" >&2; exit 1; }
 
 # The same of MariaDB. These packages have the programs and no service that would be started.
 mariadb:

@@ -7,6 +7,7 @@
 
 mod names;
 mod sample;
+mod server;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use futures::StreamExt;
 use minerva_resources::Address;
 
 pub use sample::{Sample, samples};
+pub use server::{TestServer, check_server};
 
 use crate::{
     Depots, Error, ErrorKind, LeafSource, ScanExec, Source, decode_scan, encode_scan, leaf_addresses, split, unpushed,

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::execution::TaskContext;
@@ -98,8 +99,14 @@ impl Depots {
 }
 
 impl Shared {
-    pub(crate) async fn open(self: &Arc<Self>, name: &str) -> Result<Arc<dyn Source>> {
-        let opening = self.opening(name)?;
+    async fn open(self: &Arc<Self>, name: &str) -> Result<Arc<dyn Source>> {
+        let opening = self.opening(name, false)?;
+        opening.await
+    }
+
+    /// The same for who looks after the depot in the background: that it fails counts for nobody else.
+    pub(crate) async fn look(self: &Arc<Self>, name: &str) -> Result<Arc<dyn Source>> {
+        let opening = self.opening(name, true)?;
         opening.await
     }
 
@@ -109,7 +116,7 @@ impl Shared {
         known.is_some_and(|known| Arc::ptr_eq(&known, health))
     }
 
-    fn opening(self: &Arc<Self>, name: &str) -> Result<Opening> {
+    fn opening(self: &Arc<Self>, name: &str, is_probe: bool) -> Result<Opening> {
         let mut state = self.state();
         let Some(depot) = state.resources.depot(name).cloned() else {
             return Err(unknown_depot(name));
@@ -131,21 +138,12 @@ impl Shared {
             depots: Arc::downgrade(self),
             as_a_whole: connector.fails_as_a_whole(),
         };
-        let attempt = state.next_attempt;
-        state.next_attempt += 1;
         let fingerprint = depot.fingerprint.clone();
         let stores = Arc::clone(&self.stores);
         let opening = async move { connector.open(&depot, &stores).await };
-        let opening: Opening = watched::open(opening, watch, admitted, attempt).boxed().shared();
-        state.open.insert(
-            name.to_owned(),
-            Entry {
-                fingerprint,
-                attempt,
-                opening: opening.clone(),
-            },
-        );
-        Ok(opening)
+        Ok(state.begin(fingerprint, watch, |watch, attempt| {
+            watched::open(opening, watch, admitted, attempt, is_probe)
+        }))
     }
 
     /// Does not keep an attempt that failed.
@@ -163,6 +161,23 @@ impl Shared {
 }
 
 impl State {
+    /// Keeps an attempt to open a depot, for those who ask meanwhile and, if it succeeds, for all.
+    fn begin<F>(&mut self, fingerprint: String, watch: Watch, open: impl FnOnce(Watch, u64) -> F) -> Opening
+    where
+        F: Future<Output = Result<Arc<dyn Source>>> + Send + 'static,
+    {
+        let (name, attempt) = (watch.depot.clone(), self.next_attempt);
+        self.next_attempt += 1;
+        let opening: Opening = open(watch, attempt).boxed().shared();
+        let entry = Entry {
+            fingerprint,
+            attempt,
+            opening: opening.clone(),
+        };
+        self.open.insert(name, entry);
+        opening
+    }
+
     fn health_of(&mut self, depot: &Depot) -> Arc<Health> {
         let name = depot.name();
         if let Some((fingerprint, health)) = self.health.get(name)
@@ -240,6 +255,59 @@ mod tests {
             (gone.kind, gone.to_string().as_str()),
             (ErrorKind::NotFound, "depot `right`: there is no depot of this name")
         );
+    }
+
+    fn watch(depots: &Depots, name: &str) -> (String, Watch) {
+        let mut state = depots.shared.state();
+        let depot = state.resources.depot(name).cloned().unwrap();
+        let watch = Watch {
+            depot: name.to_owned(),
+            health: state.health_of(&depot),
+            timeouts: depot.timeouts,
+            depots: Arc::downgrade(&depots.shared),
+            as_a_whole: true,
+        };
+        (depot.fingerprint.clone(), watch)
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_a_depot_is_opened_is_an_error_and_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let depots = testing::depots(folder.path(), &manifest("left", "memory", "{}"));
+        let (fingerprint, watch) = watch(&depots, "left");
+        let admitted = watch.health.admit().unwrap();
+        let opening = depots.shared.state().begin(fingerprint, watch, |watch, attempt| {
+            watched::open(async { panic!("of a driver") }, watch, admitted, attempt, false)
+        });
+        let error = opening.await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Internal);
+        assert!(
+            error.to_string().starts_with("depot `left`: opening it failed"),
+            "{error}"
+        );
+        assert!(depots.open("left").await.is_ok());
+    }
+
+    /// What fails in the background is noted, and does not make anybody's statement fail at once.
+    #[tokio::test]
+    async fn failures_of_who_looks_after_a_depot_do_not_break_the_circuit() {
+        let folder = tempfile::tempdir().unwrap();
+        // Nobody listens at this port.
+        let gone = "{host: 127.0.0.1, port: 1, database: d, params: {sslmode: disable}}\n  connectionSecret: [{acl: r, data: {username: u}}]";
+        let text = format!("---\nname: crm\nversion: v1\ntype: depot\ndepot:\n  type: POSTGRESQL\n  spec: {gone}\n");
+        let depots = testing::depots(folder.path(), &text);
+        for _ in 0..5 {
+            assert_eq!(
+                depots.shared.look("crm").await.unwrap_err().kind,
+                ErrorKind::Unreachable
+            );
+        }
+        let health = depots.health("crm").unwrap();
+        assert_eq!((health.failures, health.retry_at), (0, None), "{health:?}");
+        assert_eq!(health.state, crate::DepotState::Unreachable);
+        let error = depots.open("crm").await.unwrap_err();
+        assert!(!error.to_string().contains("since"), "{error}");
+        assert_eq!(depots.health("crm").unwrap().failures, 1);
     }
 
     #[tokio::test]

@@ -334,7 +334,8 @@ mod tests {
             samples,
             writes: true,
         };
-        let failures = conformance::check(&subject).await;
+        let mut failures = conformance::check(&subject).await;
+        failures.extend(conformance::check_server(&subject, None).await);
         assert!(failures.is_empty(), "{}", Failure::all(&failures));
     }
 

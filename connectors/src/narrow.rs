@@ -20,7 +20,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use crate::{Comparison, ScanFilter};
 
 /// Longer lists of values are left to the join; their range is not.
-const MOST_VALUES: usize = 10_000;
+const MOST_VALUES: usize = 50_000;
 
 /// Whether an expression is one that is known only while the query runs.
 pub(crate) fn is_dynamic(filter: &Arc<dyn PhysicalExpr>) -> bool {

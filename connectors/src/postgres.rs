@@ -4,18 +4,22 @@
 //! stream of batches, with columns, comparisons and limit applied by PostgreSQL where that gives the same rows.
 
 mod allowed;
+mod cancel;
 mod catalog;
 mod column;
 mod connection;
 mod decode;
 mod dialect;
 mod encode;
+mod failure;
 mod kind;
 mod listing;
 mod read;
+mod session;
 mod settings;
 mod snapshot;
 mod sql;
+mod statistics;
 mod tls;
 mod value;
 mod write;
@@ -101,23 +105,41 @@ instance-secret:
     }
 }
 
-/// Ranges of pages that together are the whole table, however it has grown meanwhile.
-fn splits(pages: Option<u64>, readers: usize) -> Vec<Split> {
-    let pages = pages.unwrap_or_default();
-    let ranges = (pages / FEWEST_PAGES).min(readers as u64);
-    if ranges < 2 {
+/// Each reader opens and locks all tables that the rows lie in. So many together leave the server's table of locks to others.
+const MOST_OPENED: usize = 1024;
+
+/// Ranges of pages that together are the whole table, however it has grown meanwhile. Rows that lie in several tables are divided by the pages of all of
+/// them: a range is the same in each.
+fn splits(tables: &[u64], readers: usize) -> Vec<Split> {
+    let readers = readers.min(MOST_OPENED / tables.len().max(1));
+    let up_to = |page: u64| tables.iter().map(|pages| u128::from(page.min(*pages))).sum::<u128>();
+    let pages = up_to(u64::MAX);
+    let ranges = (pages / u128::from(FEWEST_PAGES)).min(readers as u128);
+    let last = tables.iter().copied().max().unwrap_or_default();
+    let mut bounds = vec![0];
+    for range in 1..ranges {
+        let wanted = pages * range / ranges;
+        // The first page up to which there are so many.
+        let (mut low, mut high) = (0, last);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match up_to(middle) < wanted {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        if bounds.last() != Some(&low) && low < last {
+            bounds.push(low);
+        }
+    }
+    if bounds.len() < 2 {
         return vec![Split::Whole];
     }
-    let from = |range: u64| u64::try_from(u128::from(pages) * u128::from(range) / u128::from(ranges)).unwrap_or(pages);
-    (0..ranges)
-        .map(|range| Split::Range {
-            from: from(range),
-            to: if range + 1 == ranges {
-                sql::LAST_PAGE
-            } else {
-                from(range + 1)
-            },
-        })
+    let ends = bounds.iter().skip(1).copied().chain([sql::LAST_PAGE]);
+    bounds
+        .iter()
+        .zip(ends)
+        .map(|(from, to)| Split::Range { from: *from, to })
         .collect()
 }
 
@@ -168,12 +190,17 @@ impl Source for PostgresSource {
             return Ok(None);
         };
         let address = Address::new(self.depot(), collection, dataset);
-        let splits = splits(table.pages, self.database.readers());
-        let exporter = snapshot::Exporter::new(&self.database, collection, dataset);
+        // Behind a pooler one reader reads it: a transaction that keeps a snapshot for others might wait for them to have a session.
+        let splits = match self.database.session().is_shared() {
+            true => vec![Split::Whole],
+            false => splits(&table.pages, self.database.readers()),
+        };
+        let exporter = snapshot::Exporter::new(&self.database, collection, dataset, table.locked);
         let indexed = Arc::clone(&table);
         let relation = dialect::PostgresRelation::of(&address, &table);
         let mut provider = RemoteTable::new(address, Arc::clone(&table.schema))
             .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
+            .with_statistics(table.statistics.clone())
             .with_table_type(if table.is_view {
                 TableType::View
             } else {
@@ -246,25 +273,51 @@ mod tests {
 
     #[test]
     fn ranges_of_pages_cover_a_table_once() {
-        for pages in [None, Some(0), Some(FEWEST_PAGES), Some(2 * FEWEST_PAGES - 1)] {
-            assert_eq!(splits(pages, 6), [Split::Whole]);
+        for pages in [0, FEWEST_PAGES, 2 * FEWEST_PAGES - 1] {
+            assert_eq!(splits(&[pages], 6), [Split::Whole]);
         }
-        assert_eq!(splits(Some(1 << 30), 1), [Split::Whole]);
-        for (pages, readers, expected) in [(2 * FEWEST_PAGES, 6, 2), (1 << 30, 6, 6), (u64::MAX - 1, 7, 7)] {
-            let found = splits(Some(pages), readers);
-            assert_eq!(found.len(), expected);
-            assert_eq!(
-                crate::scan::joined(&found),
-                [Split::Range {
-                    from: 0,
-                    to: sql::LAST_PAGE
-                }]
-            );
+        assert_eq!(splits(&[], 6), [Split::Whole]);
+        assert_eq!(splits(&[1 << 30], 1), [Split::Whole]);
+        let cases: [(&[u64], usize, usize); 6] = [
+            (&[2 * FEWEST_PAGES], 6, 2),
+            (&[1 << 30], 6, 6),
+            (&[u64::MAX - 1], 7, 7),
+            (&[1 << 20, 0, 1 << 10], 4, 4),
+            // So many tables that not every reader may open them, and so small that there is not much to divide.
+            (&[1 << 10; 300], 8, 3),
+            (&[2; 500], 8, 1),
+        ];
+        for (tables, readers, expected) in cases {
+            let found = splits(tables, readers);
+            assert_eq!(found.len(), expected, "{found:?}");
+            if expected == 1 {
+                assert_eq!(found, [Split::Whole]);
+                continue;
+            }
+            let whole = Split::Range {
+                from: 0,
+                to: sql::LAST_PAGE,
+            };
+            assert_eq!(crate::scan::joined(&found), [whole]);
             assert!(
                 found
                     .iter()
                     .all(|split| matches!(split, Split::Range { from, to } if from < to))
             );
+        }
+    }
+
+    #[test]
+    fn ranges_of_several_tables_have_as_many_pages() {
+        let tables = [10_000, 40_000, 200_000, 0];
+        let found = splits(&tables, 5);
+        assert_eq!(found.len(), 5);
+        for split in found {
+            let Split::Range { from, to } = split else {
+                panic!("{split:?}")
+            };
+            let pages: u64 = tables.iter().map(|pages| to.min(*pages) - from.min(*pages)).sum();
+            assert!((49_990..=50_010).contains(&pages), "{split:?}: {pages}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! In: a dataset's address, schema, splits and row count, and which filters its source applies exactly. Out: a leaf with
 //! the projection, filters and limit that the query allows. It reads nothing itself.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,7 +22,11 @@ use minerva_resources::Address;
 
 use crate::remote::Relation;
 use crate::scan_exec::{Held, deal};
+use crate::statistics::{ColumnStatistics, share};
 use crate::{Scan, ScanExec, ScanFilter, Split};
+
+/// A larger share of a table's rows is not found by an index: the table is read.
+const LARGEST_FOUND: f64 = 0.2;
 
 type Accepts = Box<dyn Fn(&ScanFilter) -> bool + Send + Sync>;
 
@@ -46,6 +51,7 @@ pub struct RemoteTable {
     schema: SchemaRef,
     splits: Vec<Split>,
     rows: Precision<usize>,
+    statistics: HashMap<String, Arc<ColumnStatistics>>,
     table_type: TableType,
     accepts: Accepts,
     /// Whether a source finds the rows of a filter without reading all of them.
@@ -62,6 +68,7 @@ impl RemoteTable {
             schema,
             splits: vec![Split::Whole],
             rows: Precision::Absent,
+            statistics: HashMap::new(),
             table_type: TableType::Base,
             accepts: Box::new(|_| false),
             finds: Box::new(|_| false),
@@ -104,6 +111,12 @@ impl RemoteTable {
         (self.finds)(filter)
     }
 
+    /// Whether the source finds the rows that these filters leave, such a share of all, without reading most others.
+    pub(crate) fn is_found(&self, filters: &[ScanFilter], share: f64) -> bool {
+        let is_small = self.statistics.is_empty() || share <= LARGEST_FOUND;
+        is_small && filters.iter().any(|filter| (self.finds)(filter))
+    }
+
     /// The pieces it can be read in.
     pub fn with_splits(self, splits: Vec<Split>) -> RemoteTable {
         RemoteTable { splits, ..self }
@@ -127,6 +140,16 @@ impl RemoteTable {
         RemoteTable { rows, ..self }
     }
 
+    /// What its source knows of the values of its columns.
+    pub(crate) fn with_statistics(self, statistics: HashMap<String, Arc<ColumnStatistics>>) -> RemoteTable {
+        RemoteTable { statistics, ..self }
+    }
+
+    /// What is known of the values of a column.
+    pub(crate) fn statistics_of(&self, column: &str) -> Option<Arc<ColumnStatistics>> {
+        self.statistics.get(column).cloned()
+    }
+
     /// Whether it is a table or a view of its source.
     pub fn with_table_type(self, table_type: TableType) -> RemoteTable {
         RemoteTable { table_type, ..self }
@@ -146,10 +169,11 @@ impl RemoteTable {
         session: &dyn Session,
         schema: SchemaRef,
         filters: Vec<ScanFilter>,
+        share: f64,
         limit: Option<usize>,
     ) -> Result<ScanExec> {
         // What an index or a limit makes short is not worth several readers.
-        let is_short = limit.is_some() || filters.iter().any(|filter| (self.finds)(filter));
+        let is_short = limit.is_some() || self.is_found(&filters, share);
         let scan = Scan {
             address: self.address.clone(),
             schema,
@@ -158,8 +182,20 @@ impl RemoteTable {
             snapshot: None,
             query: None,
         };
+        let columns = scan.schema.fields().iter().map(|field| {
+            let (known, rows) = (self.statistics_of(field.name())?, *self.rows.get_value()?);
+            Some(known.planned(rows as f64))
+        });
+        let columns = columns.map(Option::unwrap_or_default).collect();
+        let rows = match scan.filters.is_empty() {
+            true => self.rows,
+            false => self
+                .rows
+                .map(|rows| ((rows as f64 * share) as usize).max(1))
+                .to_inexact(),
+        };
         let ready = ReadyScan::of(scan, &self.splits, self.snapshots.as_ref(), is_short).await?;
-        Ok(ready.into_exec(session, self.rows))
+        Ok(ready.into_exec(session, rows).with_column_statistics(columns))
     }
 
     fn filter(&self, expr: &Expr) -> Option<ScanFilter> {
@@ -208,16 +244,21 @@ impl TableProvider for RemoteTable {
         let mut columns = projection.unwrap_or(&all).clone();
         let shown = columns.len();
         let (mut accepted, mut others) = (Vec::new(), Vec::new());
+        let mut applied = Vec::new();
         for expr in filters {
             match self.filter(expr) {
-                Some(filter) => accepted.push(filter),
+                Some(filter) => {
+                    accepted.push(filter);
+                    applied.push(expr);
+                }
                 None => others.push(unnormalize_col(expr.clone())),
             }
         }
+        let share = share(applied, &|column| self.statistics_of(&column.name));
         // A filter that was promised may have been simplified into one that never was; nobody above applies it.
         let Some(others) = conjunction(others) else {
             let schema = Arc::new(self.schema.project(&columns)?);
-            return Ok(Arc::new(self.leaf(session, schema, accepted, limit).await?));
+            return Ok(Arc::new(self.leaf(session, schema, accepted, share, limit).await?));
         };
         for column in others.column_refs() {
             let index = self.schema.index_of(&column.name)?;
@@ -227,7 +268,7 @@ impl TableProvider for RemoteTable {
         }
         let schema = Arc::new(self.schema.project(&columns)?);
         let predicate = session.create_physical_expr(others, &DFSchema::try_from(Arc::clone(&schema))?)?;
-        let leaf = Arc::new(self.leaf(session, schema, accepted, None).await?);
+        let leaf = Arc::new(self.leaf(session, schema, accepted, share, None).await?);
         let filtered = FilterExecBuilder::new(predicate, leaf).apply_projection(Some((0..shown).collect()))?;
         Ok(Arc::new(filtered.build()?))
     }

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Statistics, internal_err};
+use datafusion::common::{ColumnStatistics, Statistics, internal_err};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -38,6 +38,8 @@ pub struct ScanExec {
     scan: Arc<Scan>,
     partitions: Vec<Vec<Split>>,
     rows: Precision<usize>,
+    /// What is known of its columns; empty when nothing is. It does not travel.
+    columns: Vec<ColumnStatistics>,
     /// Whether a limit that is found later may be given to the source.
     takes_limits: bool,
     /// What keeps the scan's snapshot alive in its source. It does not travel: whoever planned the query keeps the plan until the query ends.
@@ -49,7 +51,7 @@ pub struct ScanExec {
 }
 
 impl ScanExec {
-    /// A leaf for a scan. `rows` is how many rows the dataset has, before filters and limit.
+    /// A leaf for a scan. `rows` is how many rows its filters leave, before its limit.
     pub fn new(scan: Scan, partitions: Vec<Vec<Split>>, rows: Precision<usize>) -> ScanExec {
         let properties = Arc::new(
             PlanProperties::new(
@@ -64,6 +66,7 @@ impl ScanExec {
             scan: Arc::new(scan),
             partitions,
             rows,
+            columns: Vec::new(),
             takes_limits: true,
             held: None,
             dynamic: Vec::new(),
@@ -85,6 +88,11 @@ impl ScanExec {
         ScanExec { held, ..self }
     }
 
+    /// The same leaf, with what is known of its columns.
+    pub(crate) fn with_column_statistics(self, columns: Vec<ColumnStatistics>) -> ScanExec {
+        ScanExec { columns, ..self }
+    }
+
     /// What is read.
     pub fn scan(&self) -> &Scan {
         &self.scan
@@ -95,13 +103,16 @@ impl ScanExec {
         &self.partitions
     }
 
-    /// How many rows the dataset has, before filters and limit.
+    /// How many rows its filters leave, before its limit.
     pub fn rows(&self) -> Precision<usize> {
         self.rows
     }
 
     fn statistics(&self, partition: Option<usize>) -> Result<Statistics> {
-        let unknown = Statistics::new_unknown(&self.scan.schema);
+        let mut unknown = Statistics::new_unknown(&self.scan.schema);
+        if self.columns.len() == unknown.column_statistics.len() {
+            unknown.column_statistics.clone_from(&self.columns);
+        }
         if partition.is_some() && self.partitions.len() != 1 {
             return Ok(unknown);
         }
@@ -133,6 +144,7 @@ pub fn split(scan: &ScanExec, tasks: usize) -> Vec<ScanExec> {
             let rows = portion(scan.rows, share.len(), splits.len());
             let share = ScanExec::new(Scan::clone(&scan.scan), deal(&share, partitions), rows);
             ScanExec {
+                columns: scan.columns.clone(),
                 dynamic: scan.dynamic.clone(),
                 ..share.holding(scan.held.clone())
             }
@@ -323,6 +335,7 @@ impl ExecutionPlan for ScanExec {
             ..Scan::clone(&self.scan)
         };
         let limited = ScanExec::new(scan, self.partitions.clone(), self.rows);
+        let limited = limited.with_column_statistics(self.columns.clone());
         Some(Arc::new(limited.holding(self.held.clone())))
     }
 

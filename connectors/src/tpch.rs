@@ -390,7 +390,8 @@ mod tests {
             writes: false,
         };
         assert_eq!(rows.num_rows(), whole.num_rows());
-        let failures = conformance::check(&subject).await;
+        let mut failures = conformance::check(&subject).await;
+        failures.extend(conformance::check_server(&subject, None).await);
         assert!(failures.is_empty(), "{}", Failure::all(&failures));
     }
 

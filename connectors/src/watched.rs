@@ -103,7 +103,7 @@ async fn look_after(watch: Watch) {
             return;
         }
         // What comes of it is noted where it is met.
-        if let Ok(source) = depots.open(&watch.depot).await {
+        if let Ok(source) = depots.look(&watch.depot).await {
             let _ = LOOKING_AFTER.scope((), source.collections()).await;
         }
     }
@@ -279,6 +279,7 @@ pub(crate) async fn open(
     watch: Watch,
     mut admitted: Admitted,
     attempt: u64,
+    is_probe: bool,
 ) -> Result<Arc<dyn Source>> {
     let limit = watch.timeouts.connect;
     let watching = watch.clone();
@@ -291,7 +292,11 @@ pub(crate) async fn open(
                 limit,
             )),
         };
-        watching.note(Outcome::of_whole(&result), Some(&mut admitted));
+        let mut note = || watching.note(Outcome::of_whole(&result), Some(&mut admitted));
+        match is_probe {
+            true => LOOKING_AFTER.sync_scope((), note),
+            false => note(),
+        }
         // Whoever asks later tries again, also when nobody waits for this answer any more.
         if let (Err(_), Some(depots)) = (&result, watching.depots.upgrade()) {
             depots.forget(&watching.depot, attempt);
@@ -301,6 +306,9 @@ pub(crate) async fn open(
     let source = match task.join().await {
         Ok(result) => result?,
         Err(failure) => {
+            if let Some(depots) = watch.depots.upgrade() {
+                depots.forget(&watch.depot, attempt);
+            }
             let message = format!("opening it failed: {failure}");
             return Err(Error::new(&watch.depot, ErrorKind::Internal, message));
         }

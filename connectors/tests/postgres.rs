@@ -14,14 +14,22 @@ mod decoder;
 mod faults;
 #[path = "postgres/health.rs"]
 mod health;
+#[path = "postgres/oddities.rs"]
+mod oddities;
 #[path = "postgres/parallel.rs"]
 mod parallel;
+#[path = "postgres/pooler.rs"]
+mod pooler;
 #[path = "postgres/pushdown.rs"]
 mod pushdown;
 #[path = "postgres/scans.rs"]
 mod scans;
 #[path = "postgres/server.rs"]
 mod server;
+#[path = "postgres/standby.rs"]
+mod standby;
+#[path = "postgres/statistics.rs"]
+mod statistics;
 #[path = "postgres/tls.rs"]
 mod tls;
 #[path = "postgres/types.rs"]

@@ -7,6 +7,7 @@ mod absent;
 mod closed;
 mod listing;
 mod metadata;
+mod patience;
 mod writing;
 
 use std::{collections::BTreeSet, sync::Arc};

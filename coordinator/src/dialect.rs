@@ -3,8 +3,11 @@
 //! In: tokens. Out: expressions. sqlparser 0.62 reads the right side of `IS [NOT] DISTINCT FROM` as a whole expression, so that
 //! `a IS DISTINCT FROM b AND c` becomes `a IS DISTINCT FROM (b AND c)`: a silently wrong answer. This dialect takes those two
 //! operators itself; everything else is delegated by answering as the generic dialect does. Deliberately absent: any operator of our own.
+//!
+//! Where something is wrong inside calls like `CAST(CAST(...))` sqlparser reads what is inside of each once more in other ways, which takes time that doubles or
+//! trebles with each. What is begun is therefore counted, and after many more times than a right statement needs it is given up.
 
-use std::any::TypeId;
+use std::{any::TypeId, cell::Cell};
 
 use datafusion::sql::sqlparser::{
     ast::Expr,
@@ -14,33 +17,69 @@ use datafusion::sql::sqlparser::{
 };
 
 /// The one dialect that every front door parses with.
-#[derive(Debug, Default)]
-pub(crate) struct MinervaDialect(GenericDialect);
+#[derive(Debug)]
+pub(crate) struct MinervaDialect {
+    generic: GenericDialect,
+    /// How many expressions may still be begun.
+    left: Cell<usize>,
+}
+
+/// How many expressions may be begun in any text, and how many more for each of its tokens. Each begins one at most when it is read once.
+const FEWEST_BEGUN: usize = 20_000;
+const BEGUN_OF_TOKEN: usize = 8;
+
+impl MinervaDialect {
+    /// For a text of so many tokens.
+    pub(crate) fn of(tokens: usize) -> Self {
+        Self {
+            generic: GenericDialect {},
+            left: Cell::new(FEWEST_BEGUN.saturating_add(tokens.saturating_mul(BEGUN_OF_TOKEN))),
+        }
+    }
+}
+
+impl Default for MinervaDialect {
+    /// For a short text.
+    fn default() -> Self {
+        Self::of(0)
+    }
+}
 
 /// Answers these questions of the parser as the generic dialect does.
 macro_rules! as_generic {
     ($($question:ident),* $(,)?) => {
         $(fn $question(&self) -> bool {
-            self.0.$question()
+            self.generic.$question()
         })*
     };
 }
 
 impl Dialect for MinervaDialect {
     fn dialect(&self) -> TypeId {
-        self.0.dialect()
+        self.generic.dialect()
     }
 
     fn is_delimited_identifier_start(&self, character: char) -> bool {
-        self.0.is_delimited_identifier_start(character)
+        self.generic.is_delimited_identifier_start(character)
     }
 
     fn is_identifier_start(&self, character: char) -> bool {
-        self.0.is_identifier_start(character)
+        self.generic.is_identifier_start(character)
     }
 
     fn is_identifier_part(&self, character: char) -> bool {
-        self.0.is_identifier_part(character)
+        self.generic.is_identifier_part(character)
+    }
+
+    fn parse_prefix(&self, _parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => {
+                self.left.set(left);
+                None
+            }
+            // The one error after which no other way is tried.
+            None => Some(Err(ParserError::RecursionLimitExceeded)),
+        }
     }
 
     fn parse_infix(&self, parser: &mut Parser<'_>, left: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {

@@ -14,13 +14,14 @@ use datafusion::{
 use datafusion_distributed::{DistributedExec, DistributedMetricsFormat, display_plan_ascii};
 use futures::TryStreamExt;
 use minerva_cluster::metrics_within;
+use minerva_connectors::ScanExec;
 
 use crate::{
     engine::Snapshot,
     error::{Code, QueryError, Result},
     parse::{ExplainFormat, ExplainKind, ExplainOptions},
     queries::Tracked,
-    query::{Answer, plan, text_table},
+    query::{Answer, Planned, plan, text_table},
     session::Session,
 };
 
@@ -45,6 +46,7 @@ pub(crate) async fn run(
 ) -> Result<Answer> {
     let planned = plan(session, snapshot, query, parameters).await?;
     let sees_all = session.principal().is_operator();
+    let notes = notes(&planned, sees_all);
     let mut missing = None;
     let text = match options.kind {
         ExplainKind::Validate => "valid".to_owned(),
@@ -55,7 +57,7 @@ pub(crate) async fn run(
                 minerva_policy::redact_logical_plan(planned.logical.clone())?
             };
             match options.format {
-                ExplainFormat::Text => logical.display_indent().to_string(),
+                ExplainFormat::Text => format!("{}\n{}", logical.display_indent(), section(&notes)),
                 ExplainFormat::Graphviz => logical.display_graphviz().to_string(),
                 ExplainFormat::Json => logical.display_pg_json().to_string(),
             }
@@ -80,11 +82,46 @@ pub(crate) async fn run(
             } else {
                 minerva_policy::redact_plan(&physical)?
             };
-            physical_text(&physical, options, missing)?
+            physical_text(&physical, options, missing, &notes)?
         }
     };
     let lines: Vec<String> = text.trim().lines().map(str::to_owned).collect();
     Ok(Answer::Table(text_table(COLUMN, &lines)?))
+}
+
+/// What is said about push-down beside the plan: what sources are expected to send, for operators, and what stayed here, and why.
+fn notes(planned: &Planned, sees_all: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if sees_all {
+        expected(&planned.physical, &mut notes);
+    }
+    notes.extend(planned.stayed.iter().map(|decision| decision.text(sees_all)));
+    notes
+}
+
+/// How many rows each source is expected to send.
+fn expected(plan: &Arc<dyn ExecutionPlan>, notes: &mut Vec<String>) {
+    if let Some(leaf) = plan.downcast_ref::<ScanExec>() {
+        let what = match &leaf.scan().query {
+            Some(query) => format!("depot {}: {}", leaf.scan().address.depot, query.text(None, None)),
+            None => leaf.scan().address.to_string(),
+        };
+        notes.extend(
+            leaf.rows()
+                .get_value()
+                .map(|rows| format!("about {rows} rows from {what}")),
+        );
+    }
+    plan.children().into_iter().for_each(|child| expected(child, notes));
+}
+
+/// The notes as lines below a plan.
+fn section(notes: &[String]) -> String {
+    if notes.is_empty() {
+        return String::new();
+    }
+    let lines: Vec<String> = notes.iter().map(|note| format!("  {note}\n")).collect();
+    format!("Push-down:\n{}", lines.concat())
 }
 
 /// The plan in the wanted format, with what is missing from it.
@@ -92,23 +129,29 @@ fn physical_text(
     plan: &Arc<dyn ExecutionPlan>,
     options: ExplainOptions,
     missing: Option<&'static str>,
+    notes: &[String],
 ) -> Result<String> {
     let note = |mark: &str| missing.map_or_else(String::new, |missing| format!("{mark}{missing}\n"));
     match options.format {
-        ExplainFormat::Text => Ok(note("") + &text(plan, options.analyze)),
+        ExplainFormat::Text => Ok(note("") + text(plan, options.analyze).trim_end() + "\n" + &section(notes)),
         ExplainFormat::Graphviz => {
             Ok(note("// ") + &DisplayableExecutionPlan::new(plan.as_ref()).graphviz().to_string())
         }
-        ExplainFormat::Json => serde_json::to_string_pretty(&match missing {
-            Some(missing) => serde_json::json!({ "missing": missing, "plan": json(plan, options.analyze) }),
-            None => json(plan, options.analyze),
-        })
-        .map_err(|error| {
-            QueryError::new(
-                Code::GenericInternalError,
-                format!("the plan cannot be written as JSON: {error}"),
-            )
-        }),
+        ExplainFormat::Json => {
+            let mut document = match missing {
+                Some(missing) => serde_json::json!({ "missing": missing, "plan": json(plan, options.analyze) }),
+                None => json(plan, options.analyze),
+            };
+            if let (Some(document), false) = (document.as_object_mut(), notes.is_empty()) {
+                document.insert("pushdown".to_owned(), notes.into());
+            }
+            serde_json::to_string_pretty(&document).map_err(|error| {
+                QueryError::new(
+                    Code::GenericInternalError,
+                    format!("the plan cannot be written as JSON: {error}"),
+                )
+            })
+        }
     }
 }
 

@@ -215,7 +215,7 @@ fn significant(tokens: &[TokenWithSpan]) -> Vec<String> {
 }
 
 fn parse(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
-    let dialect = MinervaDialect::default();
+    let dialect = MinervaDialect::of(tokens.len());
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&dialect)
         .with_recursion_limit(RECURSION_LIMIT)
@@ -309,7 +309,7 @@ fn read_only(query: Box<Query>) -> Result<Box<Query>> {
 
 /// `EXPLAIN [ANALYZE] [VERBOSE] [(TYPE .., FORMAT ..)] query`, Trino's and PostgreSQL's spellings.
 fn explain(tokens: Vec<TokenWithSpan>) -> Result<Request> {
-    let dialect = MinervaDialect::default();
+    let dialect = MinervaDialect::of(tokens.len());
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(RECURSION_LIMIT)
         .with_tokens_with_locations(tokens);
@@ -415,44 +415,70 @@ fn any_word(parser: &mut Parser<'_>) -> Result<String> {
 
 /// SHOW in Trino's grammar; sqlparser's differs between dialects.
 fn show(words: &[String]) -> Result<Request> {
-    let upper: Vec<String> = words.iter().map(|word| word.to_uppercase()).collect();
-    let like = like_pattern(&upper, words)?;
-    let from = |index: usize| -> Result<Vec<String>> {
-        match upper.get(index).map(String::as_str) {
-            Some("FROM" | "IN") => name_after(words, index + 1),
-            _ => Ok(Vec::new()),
-        }
+    let words = match words.split_last() {
+        Some((last, others)) if last == ";" => others,
+        _ => words,
     };
-    match upper.get(1).map(String::as_str) {
-        Some("CATALOGS" | "DEPOTS") => Ok(Request::ShowCatalogs { like }),
-        Some("SCHEMAS" | "COLLECTIONS") => Ok(Request::ShowSchemas {
-            catalog: from(2)?.pop(),
-            like,
-        }),
-        Some("TABLES" | "DATASETS") => Ok(Request::ShowTables { schema: from(2)?, like }),
-        Some("COLUMNS") => {
-            let table = from(2)?;
+    let what = words.get(1).map(|word| word.to_uppercase()).unwrap_or_default();
+    let (of, like) = like_pattern(words.get(2..).unwrap_or_default())?;
+    let end = |words: &[String]| match words.first() {
+        None => Ok(()),
+        Some(word) => Err(unexpected(&format!("the end of SHOW {what}"), word)),
+    };
+    let from = || match of.split_first() {
+        Some((word, name)) if is_word(word, "FROM") || is_word(word, "IN") => name_of(name),
+        _ => end(of).map(|()| Vec::new()),
+    };
+    match what.as_str() {
+        "CATALOGS" | "DEPOTS" => end(of).map(|()| Request::ShowCatalogs { like }),
+        "SCHEMAS" | "COLLECTIONS" => {
+            let mut catalog = from()?;
+            let last = catalog.pop();
+            match catalog.is_empty() {
+                true => Ok(Request::ShowSchemas { catalog: last, like }),
+                false => Err(QueryError::new(
+                    Code::SyntaxError,
+                    format!("expected SHOW {what} FROM catalog"),
+                )),
+            }
+        }
+        "TABLES" | "DATASETS" => Ok(Request::ShowTables { schema: from()?, like }),
+        "COLUMNS" => {
+            let table = from()?;
             if table.is_empty() {
                 return Err(QueryError::new(Code::SyntaxError, "expected SHOW COLUMNS FROM table"));
             }
+            if like.is_some() {
+                return Err(not_supported("LIKE in SHOW COLUMNS").with_hint("select from information_schema.columns"));
+            }
             Ok(Request::ShowColumns { table })
         }
-        Some("FUNCTIONS") => Ok(Request::ShowFunctions { like }),
-        Some("SESSION") => Ok(Request::ShowSession { like }),
-        other => Err(not_supported(&format!("SHOW {}", other.unwrap_or_default()))
+        "FUNCTIONS" => end(of).map(|()| Request::ShowFunctions { like }),
+        "SESSION" => end(of).map(|()| Request::ShowSession { like }),
+        other => Err(not_supported(&format!("SHOW {other}"))
             .with_hint("use SHOW CATALOGS, SCHEMAS, TABLES, COLUMNS, FUNCTIONS or SESSION")),
     }
 }
 
-fn like_pattern(upper: &[String], words: &[String]) -> Result<Option<String>> {
-    let Some(at) = upper.iter().position(|word| word == "LIKE") else {
-        return Ok(None);
+fn is_word(word: &str, wanted: &str) -> bool {
+    word.eq_ignore_ascii_case(wanted)
+}
+
+fn unexpected(wanted: &str, found: &str) -> QueryError {
+    QueryError::new(Code::SyntaxError, format!("expected {wanted}, found `{found}`"))
+}
+
+/// What stands before LIKE, and the pattern behind it.
+fn like_pattern(words: &[String]) -> Result<(&[String], Option<String>)> {
+    let Some(at) = words.iter().position(|word| is_word(word, "LIKE")) else {
+        return Ok((words, None));
     };
-    match words
-        .get(at + 1)
-        .and_then(|text| text.strip_prefix('\'')?.strip_suffix('\''))
-    {
-        Some(pattern) => Ok(Some(pattern.replace("''", "'"))),
+    let (before, like) = words.split_at(at);
+    if let Some(word) = like.get(2) {
+        return Err(unexpected("the end of the statement after the pattern of LIKE", word));
+    }
+    match like.get(1).and_then(|text| text.strip_prefix('\'')?.strip_suffix('\'')) {
+        Some(pattern) => Ok((before, Some(pattern.replace("''", "'")))),
         None => Err(QueryError::new(
             Code::SyntaxError,
             "expected a quoted pattern after LIKE",
@@ -460,20 +486,17 @@ fn like_pattern(upper: &[String], words: &[String]) -> Result<Option<String>> {
     }
 }
 
-/// Reads the dotted name that starts at a token.
-fn name_after(words: &[String], start: usize) -> Result<Vec<String>> {
-    let text: String = words
-        .iter()
-        .skip(start)
-        .take_while(|word| !word.eq_ignore_ascii_case("LIKE") && *word != ";")
-        .map(String::as_str)
-        .collect();
+/// Reads a dotted name, of which the words are all.
+fn name_of(words: &[String]) -> Result<Vec<String>> {
+    // With blanks between them, so that two names do not become one.
+    let text = words.join(" ");
     let dialect = MinervaDialect::default();
-    let name = Parser::new(&dialect)
-        .try_with_sql(&text)
-        .and_then(|mut parser| parser.parse_object_name(false))
-        .map_err(parser_error)?;
-    parts(&name)
+    let mut parser = Parser::new(&dialect).try_with_sql(&text).map_err(parser_error)?;
+    let name = parser.parse_object_name(false).map_err(parser_error)?;
+    match parser.peek_token().token {
+        Token::EOF => parts(&name),
+        other => Err(unexpected("a dotted name", &other.to_string())),
+    }
 }
 
 fn use_target(target: &ast::Use) -> Result<Request> {
@@ -637,6 +660,134 @@ mod tests {
             (schema, like.as_deref()),
             (vec!["air".to_owned(), "Mixed Case".to_owned()], Some("fl%"))
         );
+    }
+
+    /// Two names are not one, and nothing that follows is passed over.
+    #[test]
+    fn show_takes_nothing_else() {
+        for sql in [
+            "SHOW TABLES FROM a b",
+            "SHOW TABLES FROM a.b c",
+            "SHOW TABLES FROM a . b .",
+            "SHOW TABLES FROM",
+            "SHOW TABLES a",
+            "SHOW TABLES FROM a; SELECT 1",
+            "SHOW TABLES LIKE 'x' ESCAPE 'y'",
+            "SHOW TABLES FROM a LIKE x",
+            "SHOW SCHEMAS FROM a.b",
+            "SHOW COLUMNS FROM a b",
+            "SHOW COLUMNS",
+            "SHOW CATALOGS FROM a",
+            "SHOW FUNCTIONS abs",
+            "SHOW SESSION LIKE",
+        ] {
+            assert_eq!(code_of(sql), Code::SyntaxError, "{sql}");
+        }
+        assert_eq!(code_of("SHOW COLUMNS FROM a LIKE 'x'"), Code::NotSupported);
+        let Request::ShowTables { schema, like } = one_statement("show tables in a . b -- here\n;").unwrap() else {
+            panic!("no show")
+        };
+        assert_eq!((schema, like), (vec!["a".to_owned(), "b".to_owned()], None));
+        let Request::ShowSchemas { catalog, like } = one_statement("SHOW SCHEMAS FROM \"A b\" LIKE 'it''s';").unwrap()
+        else {
+            panic!("no show")
+        };
+        assert_eq!((catalog.as_deref(), like.as_deref()), (Some("A b"), Some("it's")));
+    }
+
+    /// Whatever is written inside itself, right or wrong, is read or refused at once.
+    #[test]
+    fn nesting_takes_no_time() {
+        let cases = [
+            ("abs(", "1", ")"),
+            ("f(x => ", "1", ")"),
+            ("f(x, ", "1", ")"),
+            ("coalesce(", "1", ", 2)"),
+            ("CAST(", "1", " AS INT)"),
+            ("CASE WHEN ", "a", " THEN 1 END"),
+            ("CASE ", "a", " WHEN 1 THEN 1 END"),
+            ("POSITION(", "a", " IN b)"),
+            ("EXTRACT(YEAR FROM ", "a", ")"),
+            ("SUBSTRING(", "a", " FROM 1)"),
+            ("TRIM(", "a", ")"),
+            ("(", "a", ")"),
+            ("(a, ", "a", ")"),
+            ("NOT ", "a", ""),
+            ("- ", "a", ""),
+            ("a[", "1", "]"),
+            ("ARRAY[", "1", "]"),
+            ("ARRAY(", "SELECT 1", ")"),
+            ("{'a': ", "1", "}"),
+            ("STRUCT(", "1", ")"),
+            ("INTERVAL ", "'1'", " DAY"),
+            ("(SELECT ", "1", ")"),
+            ("EXISTS (SELECT ", "1", ")"),
+            ("a IN (", "1", ")"),
+            ("a IN (SELECT ", "1", ")"),
+            ("a BETWEEN ", "1", " AND 2"),
+            ("a LIKE ", "b", " ESCAPE 'x'"),
+            ("MAP {", "1", ": 2}"),
+            ("if(", "a", ", 1, 2)"),
+            ("x -> ", "1", ""),
+            ("(x) -> ", "1", ""),
+            ("f((x) -> ", "1", ")"),
+            ("OVERLAY(", "a", " PLACING b FROM 1)"),
+            ("ROW(", "1", ")"),
+            ("a AT TIME ZONE ", "'x'", ""),
+            ("ALL(", "1", ")"),
+            ("a = ANY(", "1", ")"),
+            ("DATE ", "'1'", ""),
+            ("(DATE ", "x", ")"),
+            ("MATCH (a) AGAINST (", "b", ")"),
+            ("TRY_CAST(", "1", " AS INT)"),
+            ("CONVERT(", "1", ", INT)"),
+            ("FLOOR(", "1", " TO DAY)"),
+            ("sum(", "1", ") OVER (ORDER BY 1)"),
+            ("sum(1) OVER (ORDER BY ", "1", ")"),
+            ("sum(1) FILTER (WHERE ", "a", ")"),
+            ("array_agg(1 ORDER BY ", "a", ")"),
+            ("GROUPING SETS (", "a", ")"),
+        ];
+        let tables = [
+            ("(", "a", ")"),
+            ("(", "a JOIN b ON c", ")"),
+            ("(SELECT * FROM ", "a", ")"),
+            ("(a JOIN ", "b", " ON c)"),
+            ("(VALUES (1)) AS a JOIN (", "b", ") ON c"),
+            ("LATERAL (SELECT * FROM ", "a", ")"),
+            ("(TABLE ", "a", ")"),
+            ("UNNEST(", "a", ")"),
+            ("f(", "a", ")"),
+            ("TABLE(", "a", ")"),
+        ];
+        let mut slow = Vec::new();
+        let mut check = |sql: String| {
+            let begun = std::time::Instant::now();
+            let result = one_statement(&sql);
+            let took = begun.elapsed();
+            if took > std::time::Duration::from_millis(500) {
+                slow.push(format!(
+                    "{took:?} {:?}: {}",
+                    result.map(drop),
+                    sql.get(..60).unwrap_or_default()
+                ));
+            }
+        };
+        for depth in [8, 40] {
+            for (kind, (before, inside, after)) in cases
+                .iter()
+                .map(|case| ("SELECT ", case))
+                .chain(tables.iter().map(|case| ("SELECT * FROM ", case)))
+            {
+                let (open, close) = (before.repeat(depth), after.repeat(depth));
+                check(format!("{kind}{open}{inside}{close}"));
+                // Cut off, with too much, and with something wrong inside.
+                check(format!("{kind}{open}{inside}"));
+                check(format!("{kind}{open}{inside}{close}{after}"));
+                check(format!("{kind}{open}{inside} {inside} %{close}"));
+            }
+        }
+        assert!(slow.is_empty(), "{}", slow.join("\n"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, stream};
 use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
+use minerva_connectors::Decision;
 use minerva_policy::{Grant, Leaf};
 use tokio::runtime::Handle;
 
@@ -211,6 +212,8 @@ pub(crate) struct Planned {
     pub(crate) names: Names,
     pub(crate) logical: LogicalPlan,
     pub(crate) physical: Arc<dyn ExecutionPlan>,
+    /// What might have been pushed down, and why it was not.
+    pub(crate) stayed: Vec<Decision>,
 }
 
 impl Planned {
@@ -278,7 +281,7 @@ pub(crate) async fn verified(
     let naming = parameters::naming(&parameters);
     let logical = parameters::bind(logical, parameters).map_err(&naming)?;
     let logical = state.optimize(&logical).map_err(|error| naming(error.into()))?;
-    let logical = optimizer::push_down(logical, session)?;
+    let (logical, stayed) = optimizer::push_down(logical, session)?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let depots = &session.engine().depots;
     minerva_policy::verify(&physical, &names.grants, &|leaf| match system::is_own_leaf(leaf) {
@@ -290,6 +293,7 @@ pub(crate) async fn verified(
         names,
         logical,
         physical,
+        stayed,
     })
 }
 

@@ -466,8 +466,8 @@ impl QueryPlanner for Planner {
 }
 
 /// The most keys, and bytes of them, that one side of a join tells the other as a list.
-const MOST_KEYS: usize = 10_000;
-const MOST_KEY_BYTES: usize = 1 << 20;
+const MOST_KEYS: usize = 50_000;
+const MOST_KEY_BYTES: usize = 4 << 20;
 
 /// The planner's and executor's settings; users cannot change them.
 fn settings(config: SessionConfig, wire: &Wire) -> SessionConfig {

@@ -187,3 +187,56 @@ fn files_that_cannot_be_read_are_named() {
             .contains(&"good".to_owned())
     );
 }
+
+/// What is nested so that reading or planning it would double with each level is an error at once; what is merely deep is not.
+#[test]
+fn nested_statements_end_soon() {
+    let minerva = Minerva::start(&[], 1);
+    let nested = |before: &str, inside: &str, after: &str, depth: usize| {
+        format!("SELECT {}{inside}{}", before.repeat(depth), after.repeat(depth))
+    };
+    let begun = std::time::Instant::now();
+    for (before, after) in [("coalesce(", ", 1)"), ("nvl(", ", 1)"), ("nvl2(", ", 1, 2)")] {
+        let error = minerva.error(None, &(nested(before, "x", after, 40) + " FROM (VALUES (1)) AS t (x)"));
+        assert!(
+            error.contains("nested too deeply") && error.contains("`coalesce`"),
+            "{error}"
+        );
+    }
+    let between = nested("(", "x = 1", " BETWEEN false AND true)", 40) + " FROM (VALUES (1)) AS t (x)";
+    assert!(minerva.error(None, &between).contains("nested too deeply"));
+    // Views inside views are one expression, too.
+    let views = (0..30).fold("SELECT 1 AS x".to_owned(), |inner, _| {
+        format!("SELECT coalesce(x, 1) AS x FROM ({inner}) AS t")
+    });
+    assert_eq!(minerva.rows(None, &views), ["1"]);
+    for (before, inside) in [
+        ("CAST(", "1"),
+        ("POSITION(", "a"),
+        ("SUBSTRING(", "a"),
+        ("ARRAY[", "1"),
+        ("CAST(POSITION(", "1"),
+    ] {
+        let error = minerva.error(None, &nested(before, inside, "", 40));
+        assert!(error.contains("SYNTAX_ERROR"), "{error}");
+    }
+    for (before, inside, after) in [("abs(", "-1", ")"), ("CAST(", "1", " AS INT)"), ("(", "1", ")")] {
+        assert_eq!(
+            minerva.rows(None, &nested(before, inside, after, 40)),
+            ["1"],
+            "{before}"
+        );
+    }
+    assert_eq!(
+        minerva.rows(
+            None,
+            &(nested("coalesce(", "x", ", 1)", 8) + " FROM (VALUES (1)) AS t (x)")
+        ),
+        ["1"]
+    );
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(60),
+        "{:?}",
+        begun.elapsed()
+    );
+}

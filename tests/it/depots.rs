@@ -211,7 +211,7 @@ fn a_wrong_password_is_said_and_not_tried_again_and_again() {
 
 #[test]
 fn listings_are_kept_for_a_while_and_queries_are_not() {
-    let postgres = Postgres::start();
+    let mut postgres = Postgres::start();
     postgres.execute(
         "CREATE TABLE one (a int); CREATE SCHEMA other; CREATE TABLE other.three (c int)",
         b"",
@@ -278,6 +278,29 @@ fn listings_are_kept_for_a_while_and_queries_are_not() {
             .rows(None, "SELECT table_name FROM pg.information_schema.views")
             .contains(&"seen".to_owned())
     );
+
+    // Down: listings show what was known, and who asks for what is there now is told why there is no answer.
+    postgres.stop();
+    for refresh in [
+        "CALL system.refresh('pg')",
+        "CALL system.refresh('pg', 'public')",
+        "REFRESH pg",
+    ] {
+        let error = minerva.error(None, refresh);
+        assert!(
+            error.contains("DEPOT_UNREACHABLE") && error.contains("`pg`"),
+            "{refresh}: {error}"
+        );
+    }
+    assert_eq!(
+        minerva.rows(None, "SHOW TABLES FROM pg.public"),
+        ["made", "one", "seen", "two"]
+    );
+    postgres.start_again();
+    wait_for("the depot is asked again", || {
+        minerva.rows(None, "SELECT state FROM system.metadata.depots WHERE depot = 'pg'") == ["Ready"]
+    });
+    minerva.rows(None, "CALL system.refresh('pg')");
 
     // Off: asked each time.
     let off = manifest.replace("metadataTtl: 1h", "metadataTtl: 0");

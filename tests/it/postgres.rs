@@ -138,6 +138,90 @@ policy:
     }
 }
 
+/// EXPLAIN says what stayed here although its depot computes, and why; what is estimated of the data is for operators.
+#[test]
+fn explain_says_what_stayed_here_and_why() {
+    let postgres = Postgres::start();
+    postgres.execute(
+        "CREATE TABLE few AS SELECT i AS id, 'n' || i AS name FROM generate_series(1, 100) i; \
+         CREATE TABLE many AS SELECT i AS id, i % 100 AS few_id, i / 7.0::float8 AS x FROM generate_series(1, 50000) i; ANALYZE",
+        b"",
+    );
+    let policies = "\
+name: jane
+version: v1
+type: user
+user: {tags: [roles:id:analyst]}
+---
+name: analysts
+version: v1
+type: policy
+policy:
+  access: {subjects: {tags: [[roles:id:analyst]]}, predicates: [select], objects: {paths: ['dataos://pg:public/*']}, allow: true}
+";
+    let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest()), ("policies.yaml", policies)], 1);
+    let key = minerva.key("jane");
+    let explained = |who, sql: &str| minerva.rows(who, &format!("EXPLAIN {sql}")).join("\n");
+    for (sql, reasons) in [
+        (
+            "SELECT sum(x) FROM pg.public.many",
+            &[
+                "stays here, since depot `pg` does not compute `sum(",
+                "x)` as it is computed here",
+            ][..],
+        ),
+        (
+            "SELECT id FROM pg.public.many WHERE reverse(few_id::text) = '1'",
+            &[
+                "Filter: reverse(",
+                "stays here, since depot `pg` does not compute `reverse(",
+            ],
+        ),
+        (
+            "SELECT count(*) FROM pg.public.few f FULL JOIN pg.public.many m ON f.id = m.few_id",
+            &["Full Join: ", "since a Full join is not sent to a depot"],
+        ),
+        (
+            "SELECT id, row_number() OVER (ORDER BY id) FROM pg.public.few",
+            &["window functions are not sent to a depot"],
+        ),
+        (
+            "SELECT f.name, m.id FROM pg.public.few f CROSS JOIN pg.public.many m",
+            &["Cross Join", "since no columns of its sides are equal"],
+        ),
+        (
+            "SELECT f.name, m.* FROM pg.public.few f JOIN pg.public.many m ON f.id = m.few_id",
+            &["Inner Join: ", "cheaper than in depot `pg`"],
+        ),
+    ] {
+        let plan = explained(None, sql);
+        assert!(
+            plan.contains("about 50000 rows from ") || !sql.contains("many"),
+            "{sql}: {plan}"
+        );
+        let theirs = explained(Some(("jane", key.as_str())), sql);
+        for reason in reasons {
+            assert!(plan.contains(reason), "{sql}: {plan}");
+            assert!(theirs.contains(reason), "{sql}: {theirs}");
+        }
+        for figure in ["about ", "ms there", "ms here"] {
+            assert!(!theirs.contains(figure), "{sql}: {theirs}");
+        }
+    }
+    let all = explained(None, "SELECT count(*) FROM pg.public.many WHERE few_id = 3");
+    assert!(
+        all.contains("about 1 rows from depot pg: SELECT") && !all.contains("stays here"),
+        "{all}"
+    );
+    let json = explained(None, "(FORMAT JSON) SELECT sum(x) FROM pg.public.many");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap_or_else(|failure| panic!("{failure}: {json}"));
+    let notes = json["pushdown"].as_array().unwrap();
+    assert!(
+        notes.iter().any(|note| note.as_str().unwrap().contains("stays here")),
+        "{json}"
+    );
+}
+
 /// Worker processes read ranges of one table, and all of them see what it was at one moment, although somebody moves amounts all the time.
 #[test]
 fn worker_processes_see_one_moment_of_a_large_table() {

@@ -186,10 +186,8 @@ impl Dialect for MariadbDialect {
         // A minus sign is an operator.
         let sql = if sql.starts_with('-') { format!("({sql})") } else { sql };
         Some(Value {
-            sql,
-            data_type,
-            form,
             literal: Some(value.clone()),
+            ..Value::new(sql, data_type, form)
         })
     }
 

@@ -12,6 +12,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::connection::Database;
 use super::kind::{Declared, Kind, Scalar, Written};
+use super::statistics;
+use crate::statistics::ColumnStatistics;
 use crate::{ErrorKind, ROW_ID, Result};
 
 /// A table, view, materialised view, partitioned or foreign table.
@@ -23,9 +25,13 @@ pub(super) struct Table {
     /// Whether its values are computed with in this database, and texts are in UTF-8.
     pub(super) computes: bool,
     pub(super) rows: Option<usize>,
-    /// How many pages its rows were in when it was last analysed, where a range of pages can be read by itself. To ask for today's would wait for whoever has it
-    /// locked.
-    pub(super) pages: Option<u64>,
+    /// What is known of the values of columns.
+    pub(super) statistics: HashMap<String, Arc<ColumnStatistics>>,
+    /// How many pages there were when it was last analysed, of the table itself and of each that its rows lie in, too; empty where a range of pages cannot be
+    /// read by itself. To ask for today's would wait for whoever has it locked.
+    pub(super) pages: Vec<u64>,
+    /// What keeps its pages from being emptied while they are read.
+    pub(super) locked: Locked,
     /// Whether its rows lie in this database and in nothing else, so that they have a place.
     pub(super) has_rows_of_its_own: bool,
 }
@@ -40,6 +46,17 @@ pub(super) struct Column {
     pub(super) readable: bool,
     /// Whether an index begins with it.
     pub(super) leads_index: bool,
+}
+
+/// How a table is locked as readers lock it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Locked {
+    /// By itself.
+    Alone,
+    /// With those that its rows lie in: its partitions, or the tables that inherit from it.
+    WithParts,
+    /// By reading no rows of it, as there is no statement for it.
+    ByReading,
 }
 
 /// Which comparisons PostgreSQL decides exactly as they are decided here.
@@ -71,15 +88,22 @@ const TABLES: &str = "\
 /// elements of arrays; the last step is the row without a successor.
 const TABLE: &str = "\
     WITH RECURSIVE relation AS ( \
-        SELECT c.oid, c.relkind, c.reltuples, \
-            CASE WHEN c.relkind = 'r' AND m.amname = 'heap' AND NOT c.relhassubclass \
-                AND pg_catalog.current_setting('server_version_num')::int4 >= 140000 \
-            THEN c.relpages::int8 END AS pages, \
+        SELECT c.oid, c.relkind, c.reltuples, c.relhassubclass, \
             pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS reachable \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam \
         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
         AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+    ), part AS ( \
+        SELECT oid FROM relation WHERE relkind IN ('r', 'p', 'm') \
+        UNION \
+        SELECT i.inhrelid FROM part p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid \
+    ), heap AS ( \
+        SELECT CASE WHEN pg_catalog.bool_and(c.relkind IN ('r', 'm') AND m.amname = 'heap') \
+                AND pg_catalog.current_setting('server_version_num')::int4 >= 140000 \
+            THEN pg_catalog.array_agg(c.relpages::int8) END AS pages, \
+            CASE WHEN pg_catalog.bool_and(c.reltuples >= 0) THEN pg_catalog.sum(c.reltuples::float8) END AS rows \
+        FROM part p JOIN pg_catalog.pg_class c ON c.oid = p.oid LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam \
+        WHERE c.relkind <> 'p' \
     ), attribute AS ( \
         SELECT a.* FROM relation r JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid \
         WHERE a.attnum > 0 AND NOT a.attisdropped \
@@ -97,13 +121,14 @@ const TABLE: &str = "\
     ), last AS ( \
         SELECT DISTINCT ON (attnum) * FROM step ORDER BY attnum, depth DESC \
     ) \
-    SELECT r.relkind::text, r.reltuples::float8, r.pages, r.reachable, \
+    SELECT r.relkind::text, r.reltuples::float8, r.relhassubclass, r.reachable, \
+        CASE WHEN a.attnum IS NULL OR a.attnum = (SELECT pg_catalog.min(attnum) FROM attribute) THEN h.pages END AS pages, h.rows, \
         pg_catalog.current_setting('server_encoding') = 'UTF8' AS utf8, \
         a.attname::text, a.attnotnull, l.type, l.modifier, l.arrays, l.inside, t.typtype::text, \
         coalesce(o.collisdeterministic, true) AS deterministic, \
         pg_catalog.has_column_privilege(r.oid, a.attnum, 'SELECT') AS readable, \
         EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = r.oid AND i.indisvalid AND i.indkey[0] = a.attnum) AS leads_index \
-    FROM relation r \
+    FROM relation r CROSS JOIN heap h \
     LEFT JOIN attribute a ON true \
     LEFT JOIN last l ON l.attnum = a.attnum \
     LEFT JOIN pg_catalog.pg_type t ON t.oid = l.type \
@@ -152,12 +177,15 @@ pub(super) async fn table(database: &Arc<Database>, schema: &str, name: &str) ->
             first.try_get("reachable")?,
         ))
     };
-    let (table, reachable) = read().map_err(|failure| database.error(&failure).about(&object))?;
+    let (mut table, reachable) = read().map_err(|failure| database.error(&failure).about(&object))?;
     let mut columns = (table.columns.iter()).filter(|(name, _)| name.as_str() != ROW_ID);
     let none_readable = !table.schema.fields().is_empty() && columns.all(|(_, column)| !column.readable);
     if !reachable || none_readable {
         let message = "PostgreSQL does not let the depot's user read it; grant SELECT on it, and USAGE on its schema";
         return Err(database.failure(ErrorKind::Denied, message).about(object));
+    }
+    if let Some(rows) = table.rows {
+        table.statistics = statistics::of(database, (schema, name), &table.schema, rows).await;
     }
     Ok(Some(table))
 }
@@ -202,16 +230,29 @@ fn describe(rows: &[Row], first: &Row, decimals: u8) -> Result<Table, tokio_post
         leads_index: false,
     };
     columns.insert(ROW_ID.to_owned(), place);
+    let has_parts: bool = first.try_get("relhassubclass")?;
+    let of_parts: Option<f64> = first.try_get("rows")?;
+    let estimate = of_parts.filter(|_| has_parts).unwrap_or(estimate);
     // What was never analysed counts as -1, and what was analysed when it was empty says nothing about today.
     let rows = (estimate > 0.0 && !matches!(relation.as_str(), "v" | "f")).then_some(estimate as usize);
+    let pages: Vec<i64> = first.try_get::<_, Option<_>>("pages")?.unwrap_or_default();
     Ok(Table {
         schema: Arc::new(Schema::new(fields)),
         columns,
         is_view: relation == "v",
         rows,
-        pages: first
-            .try_get::<_, Option<i64>>("pages")?
-            .and_then(|pages| u64::try_from(pages).ok()),
+        statistics: HashMap::new(),
+        // What was never analysed has -1 there.
+        pages: pages
+            .into_iter()
+            .map(|pages| u64::try_from(pages).unwrap_or_default())
+            .collect(),
+        locked: match relation.as_str() {
+            "m" => Locked::ByReading,
+            "p" => Locked::WithParts,
+            _ if has_parts => Locked::WithParts,
+            _ => Locked::Alone,
+        },
         computes: !foreign && utf8,
         has_rows_of_its_own: matches!(relation.as_str(), "r" | "p"),
     })

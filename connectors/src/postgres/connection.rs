@@ -1,4 +1,4 @@
-//! Connections to one PostgreSQL server, and what its errors mean.
+//! Connections to one PostgreSQL server.
 //!
 //! In: settings. Out: connections, each used by one reader at a time and kept for the next one for a while. A kept connection
 //! that turns out to be dead is replaced before anything was read. Whoever leaves early has the server's work cancelled.
@@ -20,10 +20,12 @@ use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row};
-use tokio_rustls::rustls;
 
 use super::allowed::Allowed;
+use super::cancel::Place;
 use super::catalog::{self, Table};
+use super::failure::is_lost;
+use super::session::{PROBE, Session, passes};
 use super::settings::{Settings, TlsMode};
 use super::tls::Tls;
 use crate::{Error, ErrorKind, Result};
@@ -44,12 +46,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
-/// What every session has the same, whatever the server, the database or the user is set to: how values are printed,
-/// that nothing is written, and that a locked table is not waited for without end.
-const SESSION: &str = "SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; \
-     SET extra_float_digits = 1; SET bytea_output = 'hex'; SET standard_conforming_strings = on; \
-     SET default_transaction_read_only = on; SET lock_timeout = '60s'";
-
 /// How long somebody waits for a connection that others use.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -65,6 +61,7 @@ pub(super) struct Database {
     settings: Settings,
     config: Config,
     tls: Tls,
+    session: Session,
     idle: Mutex<Idle>,
     allowed: Allowed,
     tables: Mutex<std::collections::HashMap<(String, String), Arc<Table>>>,
@@ -81,6 +78,7 @@ struct Idle {
 pub(super) struct Connection {
     pub(super) client: Arc<Client>,
     pub(super) driver: Driver,
+    place: Place,
     /// Whether it was used before, so that the server may have closed it since.
     pub(super) is_used: bool,
     /// The right to use one.
@@ -92,6 +90,13 @@ struct Refused {
     /// Whether the server has none left for the user, or for anybody.
     is_full: bool,
     error: Error,
+}
+
+/// Why there is no connection to any address.
+enum Unconnected {
+    /// There is none.
+    Nowhere(std::io::Error),
+    By(tokio_postgres::Error),
 }
 
 /// Moves bytes between a socket and its client, whenever somebody waits for the client. It runs in the task of who waits:
@@ -128,6 +133,7 @@ impl Driver {
 /// A connection that nobody uses. A task waits with it for the server to close it, or for its next user.
 struct Parked {
     client: Arc<Client>,
+    place: Place,
     since: Instant,
     task: SpawnedTask<Option<Driver>>,
     wanted: oneshot::Sender<()>,
@@ -136,7 +142,9 @@ struct Parked {
 impl Parked {
     fn new(connection: Connection) -> Parked {
         let (wanted, signal) = oneshot::channel();
-        let Connection { client, driver, .. } = connection;
+        let Connection {
+            client, driver, place, ..
+        } = connection;
         let task = SpawnedTask::spawn(async move {
             match select(driver.0?, signal).await {
                 Either::Left(_) => None,
@@ -145,6 +153,7 @@ impl Parked {
         });
         Parked {
             client,
+            place,
             since: Instant::now(),
             task,
             wanted,
@@ -159,6 +168,7 @@ impl Parked {
         Some(Connection {
             client: self.client,
             driver,
+            place: self.place,
             is_used: true,
             permit: None,
         })
@@ -172,6 +182,7 @@ impl Database {
         Ok(Database {
             config: config(&settings),
             allowed: Allowed::new(settings.max_connections),
+            session: Session::new(settings.query_limit),
             settings,
             tls,
             idle: Mutex::default(),
@@ -270,23 +281,24 @@ impl Database {
 
     async fn connect(&self) -> Result<Connection, Refused> {
         let limit = self.settings.connect_timeout;
-        let connecting = async {
-            let (client, connection) = self.config.connect(self.tls.clone()).await?;
-            let mut driver = Driver(Some(Box::pin(async move {
-                // Whoever uses the client is told of the failure.
-                let _ = connection.await;
-            })));
-            driver.drive(client.batch_execute(SESSION)).await?;
-            Ok::<_, tokio_postgres::Error>((client, driver))
-        };
-        match timeout(limit, connecting).await {
-            Ok(Ok((client, driver))) => Ok(Connection {
+        match timeout(limit, self.connect_somewhere()).await {
+            Ok(Ok((client, driver, place))) => Ok(Connection {
                 client: Arc::new(client),
                 driver,
+                place,
                 is_used: false,
                 permit: None,
             }),
-            Ok(Err(failure)) => Err(Refused {
+            Ok(Err(Unconnected::Nowhere(failure))) => {
+                let message = format!("the server cannot be reached: {failure}");
+                Err(Refused {
+                    is_full: false,
+                    error: self
+                        .failure(ErrorKind::Unreachable, message)
+                        .about(self.settings.address()),
+                })
+            }
+            Ok(Err(Unconnected::By(failure))) => Err(Refused {
                 is_full: failure.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
                 error: self.connect_error(&failure).about(self.settings.address()),
             }),
@@ -300,6 +312,50 @@ impl Database {
                 })
             }
         }
+    }
+
+    /// Connects to the first address that answers.
+    async fn connect_somewhere(&self) -> Result<(Client, Driver, Place), Unconnected> {
+        let mut last = None;
+        for place in Place::of(&self.settings).await.map_err(Unconnected::Nowhere)? {
+            match self.connect_to(&place.in_config(&self.config)).await {
+                Ok((client, driver)) => return Ok((client, driver, place)),
+                // Where a server said no, another of this name would say it, too.
+                Err(failure) if failure.code().is_some() => return Err(Unconnected::By(failure)),
+                Err(failure) => last = Some(failure),
+            }
+        }
+        Err(last.map_or_else(
+            || Unconnected::Nowhere(std::io::Error::other("its name has no address")),
+            Unconnected::By,
+        ))
+    }
+
+    async fn connect_to(&self, config: &Config) -> Result<(Client, Driver), tokio_postgres::Error> {
+        if let Some(token) = self.session.token() {
+            let mut config = config.clone();
+            config.options(Session::options(&token));
+            match self.connect_by(&config, Some(&token)).await {
+                Err(failure) if Session::refuses_options(&failure) => {}
+                connected => return connected,
+            }
+        }
+        self.connect_by(config, None).await
+    }
+
+    async fn connect_by(
+        &self,
+        config: &Config,
+        token: Option<&str>,
+    ) -> Result<(Client, Driver), tokio_postgres::Error> {
+        let (client, connection) = config.connect(self.tls.clone()).await?;
+        let mut driver = Driver(Some(Box::pin(async move {
+            // Whoever uses the client is told of the failure.
+            let _ = connection.await;
+        })));
+        let answer = driver.drive(client.simple_query(PROBE)).await?;
+        self.session.learn(&answer, token);
+        Ok((client, driver))
     }
 
     /// Gives a connection back, on which every statement is done. A transaction that is open is ended.
@@ -321,27 +377,33 @@ impl Database {
 
     /// Has the server stop what it does for a connection, and closes it. Returns at once.
     pub(super) fn cancel(&self, connection: Connection) {
-        let (token, tls) = (connection.client.cancel_token(), self.tls.clone());
+        let (token, tls, host) = (
+            connection.client.cancel_token(),
+            self.tls.clone(),
+            self.settings.host.clone(),
+        );
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 // If the server cannot be told, it finds the connection closed.
-                let _ = timeout(CANCEL_TIMEOUT, token.cancel_query(tls)).await;
+                let _ = timeout(CANCEL_TIMEOUT, connection.place.cancel(&token, &host, tls)).await;
                 drop(connection);
             });
         }
     }
 
-    /// Asks the catalogue.
+    /// Asks the catalogue. Each question is a transaction of its own, which depends on nothing that a session is set to.
     pub(super) async fn query(
         self: &Arc<Self>,
         object: &str,
         sql: &str,
         values: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>> {
+        let mut may_repeat = true;
         loop {
             let Connection {
                 client,
                 mut driver,
+                place,
                 is_used,
                 permit,
             } = self.allowed(&self.allowed.catalog).await?;
@@ -350,12 +412,14 @@ impl Database {
                     self.keep(Connection {
                         client,
                         driver,
+                        place,
                         is_used,
                         permit,
                     });
                     return Ok(rows);
                 }
                 Ok(Err(failure)) if is_used && is_lost(&failure) => {}
+                Ok(Err(failure)) if passes(&failure) && std::mem::take(&mut may_repeat) => {}
                 Ok(Err(failure)) => return Err(self.error(&failure).about(object)),
                 Err(_) => {
                     let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
@@ -402,121 +466,13 @@ impl Database {
         Error::new(&self.settings.depot, kind, message)
     }
 
-    /// What went wrong while connecting, in this crate's terms.
-    fn connect_error(&self, failure: &tokio_postgres::Error) -> Error {
-        if let Some(code) = failure.code() {
-            let code_text = code.code();
-            let (kind, message) = match *code {
-                SqlState::INVALID_PASSWORD => (
-                    ErrorKind::Refused,
-                    "PostgreSQL refuses the user or the password of the depot's secret".to_owned(),
-                ),
-                SqlState::INVALID_AUTHORIZATION_SPECIFICATION => (
-                    ErrorKind::Refused,
-                    "PostgreSQL refuses the connection: the user is unknown, or `pg_hba.conf` has no entry for this \
-                     user, database, host and `sslmode`"
-                        .to_owned(),
-                ),
-                SqlState::INVALID_CATALOG_NAME => (
-                    ErrorKind::NotFound,
-                    format!("there is no database `{}` on the server", self.settings.database),
-                ),
-                SqlState::INSUFFICIENT_PRIVILEGE => (
-                    ErrorKind::Denied,
-                    format!("the user may not connect to the database `{}`", self.settings.database),
-                ),
-                _ => return self.error(failure),
-            };
-            return self.failure(kind, format!("{message} ({code_text})"));
-        }
-        let text = innermost(failure);
-        if text.contains("does not support TLS") {
-            let message = "the server does not speak TLS; set `sslmode: disable` in `params` to go without";
-            return self.failure(ErrorKind::Settings, message);
-        }
-        if let Some(failure) = tls_error(failure) {
-            let message = format!(
-                "the server's TLS is not what `sslmode: {}` asks for: {failure}",
-                self.tls_mode()
-            );
-            return self.failure(ErrorKind::Refused, message);
-        }
-        if failure.to_string().starts_with("authentication error") || text.contains("password missing") {
-            return self.failure(
-                ErrorKind::Refused,
-                format!("the server and the depot's secret cannot agree on how to authenticate: {text}"),
-            );
-        }
-        self.failure(ErrorKind::Unreachable, format!("the server cannot be reached: {text}"))
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
-    fn tls_mode(&self) -> &'static str {
-        match self.settings.tls {
-            TlsMode::Disable => "disable",
-            TlsMode::Require => "require",
-            TlsMode::VerifyCa => "verify-ca",
-            TlsMode::VerifyFull => "verify-full",
-        }
-    }
-
-    /// What PostgreSQL reports, in this crate's terms. Its own words may hold stored values and are never repeated.
-    pub(super) fn error(&self, failure: &tokio_postgres::Error) -> Error {
-        let Some(code) = failure.code() else {
-            return self.failure(
-                ErrorKind::Unreachable,
-                format!("the connection was lost: {}", innermost(failure)),
-            );
-        };
-        let code = code.code();
-        let class = code.get(..2).unwrap_or_default();
-        let (kind, message) = match (class, code) {
-            (_, "42501") => (ErrorKind::Denied, "PostgreSQL does not let the depot's user read it"),
-            (_, "42P01" | "42703" | "42704" | "42883" | "42804" | "3F000") => (
-                ErrorKind::Changed,
-                "it, or what it is made of, is not there any more; run the query again",
-            ),
-            (_, "57014") => (
-                ErrorKind::Busy,
-                "PostgreSQL ended the statement, at its `statement_timeout` or because somebody cancelled it",
-            ),
-            (_, "57P03") => (
-                ErrorKind::Unreachable,
-                "PostgreSQL is starting or stopping; try again later",
-            ),
-            (_, "55P03") => (
-                ErrorKind::Busy,
-                "somebody else kept it locked for too long; try again later",
-            ),
-            (_, "53300") => (
-                ErrorKind::Busy,
-                "PostgreSQL has no connection left; raise its `max_connections` or try again later",
-            ),
-            (_, "25006") => (
-                ErrorKind::Unsupported,
-                "to read it PostgreSQL would have to write something, and reading writes nothing",
-            ),
-            (_, "XX001" | "XX002") => (ErrorKind::Corrupt, "PostgreSQL finds its files damaged"),
-            ("08" | "57", _) => (ErrorKind::Unreachable, "PostgreSQL ended the connection"),
-            ("40", _) => (
-                ErrorKind::Busy,
-                "PostgreSQL ended the statement because of what others do; try again",
-            ),
-            ("53" | "58", _) => (ErrorKind::Busy, "PostgreSQL lacks memory, disk or another resource"),
-            ("HV", _) => (ErrorKind::Busy, "PostgreSQL cannot read what is foreign to it"),
-            (_, "22003") => (
-                ErrorKind::OutOfRange,
-                "a number that PostgreSQL computes leaves the range of its type",
-            ),
-            ("22" | "23" | "P0", _) => (
-                ErrorKind::BadValue,
-                "PostgreSQL fails to compute a value of it; the log of the server says which",
-            ),
-            _ => (
-                ErrorKind::Unsupported,
-                "PostgreSQL does not carry out the statement; the log of the server says why",
-            ),
-        };
-        self.failure(kind, format!("{message} ({code})"))
+    /// What sessions of this server are like.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
     }
 }
 
@@ -557,44 +513,6 @@ fn config(settings: &Settings) -> Config {
         config.password(password);
     }
     config
-}
-
-/// Whether it is the connection that failed, and not what was asked.
-pub(super) fn is_lost(failure: &tokio_postgres::Error) -> bool {
-    match failure.code() {
-        Some(code) => {
-            let code = code.code();
-            code.starts_with("08") || code.starts_with("57P")
-        }
-        None => failure.is_closed() || source_of::<std::io::Error>(failure).is_some(),
-    }
-}
-
-fn source_of<E: std::error::Error + 'static>(failure: &tokio_postgres::Error) -> Option<&E> {
-    let mut next = std::error::Error::source(failure);
-    while let Some(source) = next {
-        if let Some(found) = source.downcast_ref::<E>() {
-            return Some(found);
-        }
-        next = source.source();
-    }
-    None
-}
-
-fn tls_error(failure: &tokio_postgres::Error) -> Option<&rustls::Error> {
-    source_of::<rustls::Error>(failure).or_else(|| {
-        let io = source_of::<std::io::Error>(failure)?;
-        io.get_ref()?.downcast_ref::<rustls::Error>()
-    })
-}
-
-/// The text of the first cause.
-fn innermost(failure: &tokio_postgres::Error) -> String {
-    let mut cause: &dyn std::error::Error = failure;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 impl fmt::Debug for Database {

@@ -19,6 +19,9 @@ const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 /// A batch ends when its values reach this size, so that long ones do not pile up.
 const BATCH_BYTES: usize = 8 << 20;
 
+/// A row may have so many bytes. PostgreSQL's may have 1 GiB, which is nothing that one reader of many should take.
+pub(super) const LONGEST_ROW: usize = 256 << 20;
+
 /// Reads rows out of bytes.
 pub(super) struct Decoder {
     schema: SchemaRef,
@@ -44,6 +47,13 @@ enum Place {
 pub(super) enum Fault {
     /// It is not the format.
     Malformed(&'static str),
+    /// A row has more than [`LONGEST_ROW`].
+    TooLong {
+        /// The column that most of it is in.
+        column: usize,
+        /// Counted from one.
+        row: u64,
+    },
     /// A value does not fit its column.
     Value {
         column: usize,
@@ -92,7 +102,11 @@ impl Decoder {
             pending.drain(..taken);
             self.pending = pending;
         }
-        Ok(())
+        // More than a row is there while a full batch waits to be taken.
+        match self.pending.len() > LONGEST_ROW && !self.is_full() {
+            true => Err(self.too_long(self.pending.get(2..).unwrap_or_default())),
+            false => Ok(()),
+        }
     }
 
     /// Whether the batch must be taken before more is read.
@@ -168,10 +182,32 @@ impl Decoder {
             }
         }
         let length = bytes.len() - rest.len();
+        if length > LONGEST_ROW {
+            return Err(self.too_long(fields));
+        }
         self.append(fields)?;
         self.rows_in_batch += 1;
         self.bytes_in_batch += length;
         Ok(Front::Whole(length))
+    }
+
+    /// What is wrong with a row of these fields, the last of which may be there in part.
+    fn too_long(&self, fields: &[u8]) -> Fault {
+        let (mut rest, mut widest) = (fields, (0, 0));
+        for position in 0..self.columns.len() {
+            let Some((length, after)) = rest.split_first_chunk::<4>() else {
+                break;
+            };
+            let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or_default();
+            if length > widest.1 {
+                widest = (position, length);
+            }
+            rest = after.get(length..).unwrap_or_default();
+        }
+        Fault::TooLong {
+            column: widest.0,
+            row: self.rows() + 1,
+        }
     }
 
     /// Adds the fields of a row that is whole.

@@ -197,10 +197,8 @@ impl Dialect for PostgresDialect {
             }
         };
         Some(Value {
-            sql,
-            data_type,
-            form,
             literal: Some(value.clone()),
+            ..Value::new(sql, data_type, form)
         })
     }
 
@@ -239,8 +237,8 @@ impl Dialect for PostgresDialect {
             _ => return None,
         };
         Some(Value::condition(format!(
-            "({left} OPERATOR(pg_catalog.=) ANY (ARRAY[{}]))",
-            texts.join(", ")
+            "({left} OPERATOR(pg_catalog.=) ANY ({}))",
+            sql::array(&texts)
         )))
     }
 

@@ -22,18 +22,17 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, CopyOutStream, Statement};
 
 use super::catalog::Table;
-use super::connection::{Connection, Database, is_lost};
-use super::decode::{Decoder, Fault};
+use super::connection::{Connection, Database};
+use super::decode::{Decoder, Fault, LONGEST_ROW};
+use super::failure::is_lost;
 use super::kind::Kind;
-use super::snapshot::begin_with;
+use super::session::{Mode, passes};
+use super::snapshot::Named;
 use super::sql;
 use crate::{Error, ErrorKind, ROW_ID, RemoteQuery, Result, Scan, Split};
 
 /// Batches that wait for their reader.
 const BATCHES_AHEAD: usize = 2;
-
-/// A locked table is read as it is when the lock is had, and nothing is written.
-const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY";
 
 /// Starts reading a scan.
 pub(super) fn read(
@@ -114,7 +113,20 @@ impl Drop for Running {
 enum Refusal {
     /// The table is not what it was thought to be.
     Outdated,
-    Failed(Error),
+    Failed(Stopped),
+}
+
+/// Why reading ended before its end.
+struct Stopped {
+    error: Error,
+    /// Whether trying again may help.
+    passes: bool,
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Stopped {
+        Stopped { error, passes: false }
+    }
 }
 
 /// A statement, and what its columns are read as.
@@ -125,17 +137,35 @@ struct Asked {
 
 impl Reader {
     async fn run(&self, output: &Sender<StreamResult<RecordBatch>>) -> Result<()> {
+        let mut has_sent = false;
+        match self.attempt(output, &mut has_sent).await {
+            // Nobody has seen a row of it, so that nobody sees one twice.
+            Err(Stopped { passes: true, .. }) if !has_sent => {
+                let again = self.attempt(output, &mut has_sent).await;
+                again.map_err(|stopped| stopped.error)
+            }
+            ended => ended.map_err(|stopped| stopped.error),
+        }
+    }
+
+    async fn attempt(&self, output: &Sender<StreamResult<RecordBatch>>, has_sent: &mut bool) -> Result<(), Stopped> {
         let (kinds, mut running, mut rows) = self.start().await?;
         let mut decoder = Decoder::new(SchemaRef::clone(&self.scan.schema), &kinds, self.batch_rows);
         loop {
             let bytes = match running.drive(rows.try_next()).await {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => break,
-                Err(failure) => return Err(self.interrupted(&failure, decoder.rows())),
+                Err(failure) => {
+                    return Err(Stopped {
+                        passes: passes(&failure),
+                        error: self.interrupted(&failure, decoder.rows()),
+                    });
+                }
             };
             decoder.push(&bytes).map_err(|fault| self.fault(fault, &kinds))?;
             drop(bytes);
             while decoder.is_full() {
+                *has_sent = true;
                 if !self.send(&mut decoder, output).await? {
                     return Ok(());
                 }
@@ -147,11 +177,13 @@ impl Reader {
                 "what PostgreSQL sent ends after {} rows, without an end mark",
                 decoder.rows()
             );
-            return Err(self.error(ErrorKind::Corrupt, message));
+            return Err(self.error(ErrorKind::Corrupt, message).into());
         }
         // Whoever reads the last batch may ask for a connection at once.
         running.end();
-        self.send(&mut decoder, output).await.map(drop)
+        *has_sent = true;
+        self.send(&mut decoder, output).await?;
+        Ok(())
     }
 
     /// Sends a batch; false when nobody reads any more.
@@ -166,13 +198,13 @@ impl Reader {
     }
 
     /// Starts the statement by what is known of the table; if that is not true any more, once again by what is true now.
-    async fn start(&self) -> Result<(Vec<Kind>, Running, Pin<Box<CopyOutStream>>)> {
+    async fn start(&self) -> Result<(Vec<Kind>, Running, Pin<Box<CopyOutStream>>), Stopped> {
         if let Some(query) = &self.scan.query {
             let asked = self.asked_by(query)?;
             return match self.begin(&asked).await {
                 Ok((running, rows)) => Ok((asked.kinds, running, rows)),
-                Err(Refusal::Outdated) => Err(self.changed()),
-                Err(Refusal::Failed(error)) => Err(error),
+                Err(Refusal::Outdated) => Err(self.changed().into()),
+                Err(Refusal::Failed(stopped)) => Err(stopped),
             };
         }
         let Address {
@@ -182,15 +214,15 @@ impl Reader {
             match self.begin_with(&table).await {
                 Ok(started) => return Ok(started),
                 Err(Refusal::Outdated) => {}
-                Err(Refusal::Failed(error)) => return Err(error),
+                Err(Refusal::Failed(stopped)) => return Err(stopped),
             }
         }
         let table = self.database.table(collection, dataset).await?;
         let table = table.ok_or_else(|| self.changed())?;
         match self.begin_with(&table).await {
             Ok(started) => Ok(started),
-            Err(Refusal::Outdated) => Err(self.changed()),
-            Err(Refusal::Failed(error)) => Err(error),
+            Err(Refusal::Outdated) => Err(self.changed().into()),
+            Err(Refusal::Failed(stopped)) => Err(stopped),
         }
     }
 
@@ -205,9 +237,9 @@ impl Reader {
                 "a statement of it has a column of no type of its own",
             )
         })?;
-        let pages = sql::pages(&self.split);
+        let piece = sql::piece(&self.split, self.parts());
         Ok(Asked {
-            select: query.text(pages.as_deref(), self.scan.limit),
+            select: query.text(piece.as_deref(), self.scan.limit),
             kinds,
         })
     }
@@ -221,16 +253,16 @@ impl Reader {
                     found.data_type() == field.data_type() && (field.is_nullable() || !found.is_nullable())
                 })
         });
-        let select = sql::select(&self.scan, table, &self.split)
+        let select = sql::select(&self.scan, table, &self.split, self.parts())
             .filter(|_| fits)
             .ok_or(Refusal::Outdated)?;
         for column in sql::columns(&self.scan) {
             if table.columns.get(column).is_some_and(|column| !column.readable) {
                 let message = format!("PostgreSQL does not let the depot's user read column `{column}`");
-                return Err(Refusal::Failed(self.error(ErrorKind::Denied, message)));
+                return Err(self.error(ErrorKind::Denied, message).into());
             }
         }
-        let kinds = self.kinds(table).map_err(Refusal::Failed)?;
+        let kinds = self.kinds(table)?;
         Ok(Asked { select, kinds })
     }
 
@@ -243,12 +275,13 @@ impl Reader {
     async fn begin(&self, asked: &Asked) -> Result<(Running, Pin<Box<CopyOutStream>>), Refusal> {
         let copy = sql::copy(&asked.select);
         let begin = match &self.scan.snapshot {
-            None => BEGIN.to_owned(),
-            Some(name) => begin_with(name)
-                .ok_or_else(|| Refusal::Failed(self.error(ErrorKind::Internal, "its snapshot has no name")))?,
+            None => self.database.session().begin(Mode::Read, ""),
+            Some(name) => Named::of(name)
+                .ok_or_else(|| self.error(ErrorKind::Internal, "its snapshot has no name"))?
+                .begin(&self.database),
         };
         loop {
-            let connection = self.database.connection().await.map_err(Refusal::Failed)?;
+            let connection = self.database.connection().await?;
             let is_used = connection.is_used;
             let mut running = Running::new(&self.database, connection);
             match self.execute(&mut running, &begin, &copy, asked).await {
@@ -259,7 +292,7 @@ impl Reader {
                 Err(Start::Failed(failure)) => {
                     if let Some(error) = self.lost_moment(&failure) {
                         running.end();
-                        return Err(Refusal::Failed(error));
+                        return Err(error.into());
                     }
                     let error = self.about(self.database.error(&failure));
                     let is_outdated = error.kind == ErrorKind::Changed;
@@ -269,13 +302,14 @@ impl Reader {
                     return Err(if is_outdated {
                         Refusal::Outdated
                     } else {
-                        Refusal::Failed(error)
+                        Refusal::Failed(Stopped {
+                            passes: passes(&failure),
+                            error,
+                        })
                     });
                 }
-                Err(Start::OtherTypes) => {
-                    running.end();
-                    return Err(Refusal::Outdated);
-                }
+                // To know the new types the client has left a statement in the session, which behind a pooler somebody else gets: it is closed with it.
+                Err(Start::OtherTypes) => return Err(Refusal::Outdated),
             }
         }
     }
@@ -330,6 +364,11 @@ impl Reader {
         })
     }
 
+    /// The tables that the rows lie in, by the snapshot.
+    fn parts(&self) -> Option<&str> {
+        Named::of(self.scan.snapshot.as_deref()?)?.parts
+    }
+
     fn kinds(&self, table: &Table) -> Result<Vec<Kind>> {
         let kind = |name: &String| table.columns.get(name).map(|column| column.kind);
         let kinds: Option<Vec<Kind>> = self
@@ -349,6 +388,10 @@ impl Reader {
     }
 
     fn fault(&self, fault: Fault, kinds: &[Kind]) -> Error {
+        let name = |column: usize| {
+            let field = self.scan.schema.fields().get(column);
+            field.map(|field| field.name().clone()).unwrap_or_default()
+        };
         let (column, row, misfit) = match fault {
             Fault::Malformed(why) => {
                 return self.error(
@@ -356,9 +399,17 @@ impl Reader {
                     format!("what PostgreSQL sent cannot be read: {why}"),
                 );
             }
+            Fault::TooLong { column, row } => {
+                let message = format!(
+                    "row {row} of the rows read has more than the {} MiB that are read of one, most of them in column `{}`; leave the column out, \
+                     or read the table through a view of the database that cuts it",
+                    LONGEST_ROW >> 20,
+                    name(column)
+                );
+                return self.error(ErrorKind::BadValue, message);
+            }
             Fault::Value { column, row, misfit } => (column, row, misfit),
         };
-        let name = self.scan.schema.fields().get(column).map(|field| field.name().clone());
         let expected = match kinds.get(column) {
             Some(Kind::One(scalar)) => scalar.describe(),
             Some(Kind::List(scalar)) => format!("a list, each element of it {}", scalar.describe()),
@@ -367,7 +418,7 @@ impl Reader {
         let message = format!(
             "column `{}` holds {} in row {row} of the rows read, where {expected} is expected; correct the value, or read \
              the table through a view of the database that casts it",
-            name.unwrap_or_default(),
+            name(column),
             misfit.describe(),
         );
         self.error(ErrorKind::BadValue, message)
@@ -388,6 +439,12 @@ impl Reader {
             return error.about(names.collect::<Vec<_>>().join("`, `"));
         }
         error.about_dataset(&self.scan.address.collection, &self.scan.address.dataset)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal::Failed(error.into())
     }
 }
 

@@ -126,6 +126,8 @@ pub(super) struct Settings {
     pub(super) application_name: String,
     pub(super) decimals: u8,
     pub(super) max_connections: usize,
+    /// How long all rows of one read may take, by the depot's `timeouts.query`.
+    pub(super) query_limit: Option<Duration>,
 }
 
 impl Settings {
@@ -150,6 +152,7 @@ impl Settings {
             application_name: "minerva".to_owned(),
             decimals: 10,
             max_connections: 32,
+            query_limit: depot.timeouts.query,
         };
         for (key, value) in [("host", &settings.host), ("database", &settings.database)] {
             if value.is_empty() || value.contains('\0') {

@@ -1,7 +1,8 @@
 //! A state of the database that several connections read at the same time.
 //!
 //! In: a table. Out: the name of an exported snapshot, and the open transaction that keeps it: others import it while that transaction lasts. The
-//! transaction locks the table as a reader does, so that nobody empties it between two of them, which a snapshot would not hide.
+//! transaction locks the table as a reader does, so that nobody empties it between two of them, which a snapshot would not hide. Nor would it hide that a
+//! table becomes a partition of it meanwhile, so that the name also says which tables its rows lie in.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,14 +11,15 @@ use async_trait::async_trait;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
-use super::connection::{Database, is_lost};
+use super::catalog::Locked;
+use super::connection::Database;
+use super::failure::is_lost;
 use super::read::Running;
+use super::session::Mode;
 use super::sql;
 use crate::Result;
 use crate::remote_table::{Snapshot, Snapshots};
 use crate::scan_exec::Held;
-
-const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// The transaction does nothing while others read.
 const KEEP: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
@@ -27,30 +29,79 @@ const KEEP: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 const HURRY: &str = "SET LOCAL lock_timeout = '1s'";
 const EXPORT: &str = "SELECT pg_catalog.pg_export_snapshot()";
 
-/// The text that begins a transaction which sees what the snapshot sees; `None` when that is no name of one.
-pub(super) fn begin_with(snapshot: &str) -> Option<String> {
-    let is_name = !snapshot.is_empty()
-        && snapshot
-            .chars()
-            .all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
-    is_name.then(|| format!("{BEGIN}; SET TRANSACTION SNAPSHOT '{snapshot}'; {HURRY}"))
+/// The name of a snapshot as it stands in a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Named<'a> {
+    snapshot: &'a str,
+    /// The numbers of the tables that the rows lie in, where these are more than the table itself.
+    pub(super) parts: Option<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    /// `None` when it is no name.
+    pub(super) fn of(name: &'a str) -> Option<Named<'a>> {
+        let (snapshot, parts) = match name.split_once('/') {
+            Some((snapshot, parts)) => (snapshot, Some(parts)),
+            None => (name, None),
+        };
+        let made_of = |text: &str, also: char| {
+            !text.is_empty()
+                && text
+                    .chars()
+                    .all(|letter| letter.is_ascii_alphanumeric() || letter == also)
+        };
+        let is_number = |number: &str| number.parse::<u32>().is_ok();
+        let is_name = made_of(snapshot, '-') && parts.is_none_or(|parts| parts.split(',').all(is_number));
+        is_name.then_some(Named { snapshot, parts })
+    }
+
+    /// The text that begins a transaction which sees what the snapshot sees.
+    pub(super) fn begin(self, database: &Database) -> String {
+        let import = format!("SET TRANSACTION SNAPSHOT '{}'", self.snapshot);
+        format!("{}; {HURRY}", database.session().begin(Mode::ReadShared, &import))
+    }
 }
 
 /// Makes snapshots for the readers of one table.
 pub(super) struct Exporter {
     database: Arc<Database>,
-    /// What begins the transaction. The lock comes before the snapshot, which else might be of a moment before a TRUNCATE whose end the lock waits for.
-    begin: String,
+    /// Locks the table. This comes before the snapshot, which else might be of a moment before a TRUNCATE whose end the lock waits for.
+    lock: String,
+    export: String,
 }
 
 impl Exporter {
-    pub(super) fn new(database: &Arc<Database>, collection: &str, dataset: &str) -> Option<Exporter> {
+    pub(super) fn new(database: &Arc<Database>, collection: &str, dataset: &str, locked: Locked) -> Option<Exporter> {
         let (schema, table) = (sql::identifier(collection)?, sql::identifier(dataset)?);
+        let name = format!("{schema}.{table}");
+        let lock = match locked {
+            Locked::Alone => format!("LOCK TABLE ONLY {name} IN ACCESS SHARE MODE"),
+            Locked::WithParts => format!("LOCK TABLE {name} IN ACCESS SHARE MODE"),
+            Locked::ByReading => format!("SELECT FROM ONLY {name} LIMIT 0"),
+        };
+        let export = match locked {
+            Locked::Alone | Locked::ByReading => EXPORT.to_owned(),
+            Locked::WithParts => format!(
+                "{EXPORT} OPERATOR(pg_catalog.||) '/' OPERATOR(pg_catalog.||) ({})",
+                parts(&name)?
+            ),
+        };
         Some(Exporter {
             database: Arc::clone(database),
-            begin: format!("{BEGIN}; {KEEP}; LOCK TABLE ONLY {schema}.{table} IN ACCESS SHARE MODE"),
+            lock,
+            export,
         })
     }
+}
+
+/// Asks for the numbers of the tables that the rows of a table lie in, as the snapshot sees them.
+fn parts(table: &str) -> Option<String> {
+    let table = sql::quoted(table)?;
+    Some(format!(
+        "WITH RECURSIVE part AS (SELECT {table}::pg_catalog.regclass::pg_catalog.oid AS o UNION \
+         SELECT i.inhrelid FROM part AS p JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) p.o) \
+         SELECT pg_catalog.string_agg(o::pg_catalog.text, ',') FROM part"
+    ))
 }
 
 #[async_trait]
@@ -66,7 +117,9 @@ impl Snapshots for Exporter {
             let Some(client) = running.client() else {
                 return Ok(None);
             };
-            let sending = async { futures::join!(client.batch_execute(&self.begin), client.simple_query(EXPORT)) };
+            let begin = self.database.session().begin(Mode::ReadShared, KEEP);
+            let begin = format!("{begin}; {}", self.lock);
+            let sending = async { futures::join!(client.batch_execute(&begin), client.simple_query(&self.export)) };
             let (begun, exported) = running.drive(sending).await;
             match begun.and(exported) {
                 Ok(messages) => {
@@ -125,13 +178,17 @@ mod tests {
 
     #[test]
     fn only_names_of_snapshots_get_into_a_statement() {
-        assert!(
-            begin_with("00000003-0000001B-1")
-                .unwrap()
-                .contains("SET TRANSACTION SNAPSHOT '00000003-0000001B-1';")
+        let named = Named::of("00000003-0000001B-1").unwrap();
+        assert_eq!((named.snapshot, named.parts), ("00000003-0000001B-1", None));
+        let named = Named::of("00000003-0000001B-1/16384,4294967295").unwrap();
+        assert_eq!(
+            (named.snapshot, named.parts),
+            ("00000003-0000001B-1", Some("16384,4294967295"))
         );
-        for other in ["", "a'b", "a b", "a;b", "a\\"] {
-            assert_eq!(begin_with(other), None, "{other}");
+        for other in [
+            "", "a'b", "a b", "a;b", "a\\", "/1", "a/", "a/1,", "a/x", "a/1}'", "a/1/2",
+        ] {
+            assert_eq!(Named::of(other), None, "{other}");
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn accepts(filter: &ScanFilter, table: &Table) -> bool {
 }
 
 /// The `SELECT` for one piece of a scan; `None` when the table has not got what is asked for, or not any more.
-pub(super) fn select(scan: &Scan, table: &Table, split: &Split) -> Option<String> {
+pub(super) fn select(scan: &Scan, table: &Table, split: &Split, parts: Option<&str>) -> Option<String> {
     let mut sql = "SELECT ".to_owned();
     for (position, field) in scan.schema.fields().iter().enumerate() {
         sql.push_str(if position == 0 { "" } else { ", " });
@@ -43,8 +43,8 @@ pub(super) fn select(scan: &Scan, table: &Table, split: &Split) -> Option<String
     }
     push(&mut sql, format_args!(" FROM {}", source(&scan.address)?));
     let mut between = " WHERE ";
-    if let Some(pages) = pages(split) {
-        push(&mut sql, format_args!(" WHERE {pages}"));
+    if let Some(piece) = piece(split, parts) {
+        push(&mut sql, format_args!(" WHERE {piece}"));
         between = " AND ";
     }
     for filter in &scan.filters {
@@ -65,8 +65,14 @@ pub(super) fn source(address: &Address) -> Option<String> {
     Some(format!("{schema}.{name} AS {ALIAS}"))
 }
 
-/// The condition on rows of a range of pages.
-pub(super) fn pages(split: &Split) -> Option<String> {
+/// The condition on rows of a piece of a table: a range of pages of each table that its rows lie in, and which tables these are, as a list of numbers.
+pub(super) fn piece(split: &Split, parts: Option<&str>) -> Option<String> {
+    let among = |parts| format!("{ALIAS}.tableoid OPERATOR(pg_catalog.=) ANY ('{{{parts}}}'::pg_catalog.oid[])");
+    let conditions: Vec<String> = pages(split).into_iter().chain(parts.map(among)).collect();
+    (!conditions.is_empty()).then(|| conditions.join(" AND "))
+}
+
+fn pages(split: &Split) -> Option<String> {
     let Split::Range { from, to } = split else { return None };
     let bound = |operator: &str, page: u64| {
         format!("{ALIAS}.ctid OPERATOR(pg_catalog.{operator}) '({page},0)'::pg_catalog.tid")
@@ -134,11 +140,8 @@ fn condition(sql: &mut String, filter: &ScanFilter, table: &Table) -> Option<()>
             let scalar = compared_scalar(column, table)?;
             let constants: Option<Vec<String>> = values.iter().map(|value| literal(scalar, value)).collect();
             let left = compared(column, table, Comparison::Equal)?;
-            let constants = constants?.join(", ");
-            push(
-                sql,
-                format_args!("{left} OPERATOR(pg_catalog.=) ANY (ARRAY[{constants}])"),
-            );
+            let list = array(&constants?);
+            push(sql, format_args!("{left} OPERATOR(pg_catalog.=) ANY ({list})"));
         }
         ScanFilter::IsNull(column) => push(sql, format_args!("{} IS NULL", null_tested(column, table)?)),
         ScanFilter::IsNotNull(column) => push(sql, format_args!("{} IS NOT NULL", null_tested(column, table)?)),
@@ -224,6 +227,35 @@ pub(super) fn literal(scalar: Scalar, value: &ScalarValue) -> Option<String> {
     Some(format!("{}::pg_catalog.{}", quoted(&text)?, scalar.name()))
 }
 
+/// Lists of so many numbers are written as one constant, which is read in a fraction of the time.
+const LONG_LIST: usize = 16;
+
+/// An array of constants of one type, each as [`literal`] writes it.
+pub(super) fn array(constants: &[impl AsRef<str>]) -> String {
+    let parts = |constant: &'_ str| -> Option<(String, String)> {
+        let (text, type_name) = constant.strip_prefix('\'')?.split_once("'::")?;
+        let is_number = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        let is_plain = !text.is_empty() && text.bytes().all(is_number) && !type_name.contains('\'');
+        is_plain.then(|| (text.to_owned(), type_name.to_owned()))
+    };
+    let separate = || {
+        let constants: Vec<&str> = constants.iter().map(AsRef::as_ref).collect();
+        format!("ARRAY[{}]", constants.join(", "))
+    };
+    if constants.len() < LONG_LIST {
+        return separate();
+    }
+    let all: Option<Vec<(String, String)>> = constants.iter().map(|constant| parts(constant.as_ref())).collect();
+    let Some(all) = all else { return separate() };
+    match all.split_first() {
+        Some(((_, type_name), others)) if others.iter().all(|(_, other)| other == type_name) => {
+            let texts: Vec<&str> = all.iter().map(|(text, _)| text.as_str()).collect();
+            format!("'{{{}}}'::{type_name}[]", texts.join(","))
+        }
+        _ => separate(),
+    }
+}
+
 /// Whether it is how a UUID is printed, so that the order of such texts is that of UUIDs.
 fn is_uuid(text: &str) -> bool {
     text.len() == 36
@@ -273,7 +305,7 @@ pub(super) fn identifier(name: &str) -> Option<String> {
 }
 
 /// A text in quotes, which means the same whatever the server thinks of backslashes. It has none with a NUL character.
-fn quoted(text: &str) -> Option<String> {
+pub(super) fn quoted(text: &str) -> Option<String> {
     if text.contains('\0') {
         return None;
     }
@@ -295,6 +327,7 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
+    use super::super::catalog::Locked;
     use super::*;
     use arrow::datatypes::{Field, Schema};
 
@@ -322,7 +355,9 @@ mod tests {
                 .collect::<HashMap<_, _>>(),
             is_view: false,
             rows: None,
-            pages: None,
+            statistics: HashMap::new(),
+            pages: Vec::new(),
+            locked: Locked::Alone,
             has_rows_of_its_own: true,
             computes: true,
         }
@@ -360,6 +395,38 @@ mod tests {
     }
 
     #[test]
+    fn a_long_list_of_numbers_is_one_constant() {
+        let of = |scalar: Scalar, values: Vec<ScalarValue>| {
+            let constants: Vec<String> = values.iter().map(|value| literal(scalar, value).unwrap()).collect();
+            array(&constants)
+        };
+        let numbers = |count: i32| (0..count).map(|value| ScalarValue::Int32(Some(-value))).collect();
+        assert_eq!(
+            of(Scalar::Int4, numbers(2)),
+            "ARRAY['0'::pg_catalog.int4, '-1'::pg_catalog.int4]"
+        );
+        let long = of(Scalar::Int4, numbers(20));
+        assert!(
+            long.starts_with("'{0,-1,-2,") && long.ends_with(",-19}'::pg_catalog.int4[]"),
+            "{long}"
+        );
+        let days = (0..20).map(|day| ScalarValue::Date32(Some(day))).collect();
+        let days = of(Scalar::Date, days);
+        assert!(days.starts_with("'{1970-01-01,1970-01-02,"), "{days}");
+        // What could be read as something else there stays as it is.
+        let texts = (0..20)
+            .map(|at| ScalarValue::Utf8View(Some(format!("{at}, NULL"))))
+            .collect();
+        assert!(of(Scalar::Text, texts).starts_with("ARRAY['0, NULL'::"));
+        let digits = (0..20).map(|at| ScalarValue::Utf8View(Some(at.to_string()))).collect();
+        assert!(of(Scalar::Text, digits).starts_with("'{0,1,"));
+        let times = (0..20)
+            .map(|time| ScalarValue::TimestampMicrosecond(Some(time), None))
+            .collect();
+        assert!(of(Scalar::Timestamp, times).starts_with("ARRAY["));
+    }
+
+    #[test]
     fn names_and_values_are_quoted() {
         let table = table(&[
             ("id", Scalar::Int8),
@@ -380,7 +447,7 @@ mod tests {
         ];
         let scan = scan(&table, &["id", "n\"; DROP TABLE x", "e"], filters);
         assert_eq!(
-            select(&scan, &table, &Split::Whole).unwrap(),
+            select(&scan, &table, &Split::Whole, None).unwrap(),
             "SELECT t.\"id\", t.\"n\"\"; DROP TABLE x\", t.\"e\"::pg_catalog.text \
              FROM \"Sche\"\"ma\".\"a \"\"b\"\"; --\" AS t \
              WHERE t.\"n\"\"; DROP TABLE x\" OPERATOR(pg_catalog.<>) E'\\\\'' OR 1=1 --'::pg_catalog.text \
@@ -396,7 +463,7 @@ mod tests {
     fn a_range_of_pages_comes_before_the_filters() {
         let table = table(&[("id", Scalar::Int8)]);
         let scan = scan(&table, &["id"], vec![ScanFilter::IsNotNull("id".to_owned())]);
-        let of = |from, to| select(&scan, &table, &Split::Range { from, to }).unwrap();
+        let of = |from, to| select(&scan, &table, &Split::Range { from, to }, None).unwrap();
         let begin = "SELECT t.\"id\" FROM \"Sche\"\"ma\".\"a \"\"b\"\"; --\" AS t WHERE \
                      t.ctid OPERATOR(pg_catalog.>=) '(5,0)'::pg_catalog.tid";
         assert_eq!(
@@ -406,6 +473,13 @@ mod tests {
             )
         );
         assert_eq!(of(5, LAST_PAGE), format!("{begin} AND t.\"id\" IS NOT NULL LIMIT 3"));
+        let of_parts = select(&scan, &table, &Split::Whole, Some("7,19")).unwrap();
+        assert!(
+            of_parts.contains(
+                "WHERE t.tableoid OPERATOR(pg_catalog.=) ANY ('{7,19}'::pg_catalog.oid[]) AND t.\"id\" IS NOT NULL"
+            ),
+            "{of_parts}"
+        );
     }
 
     #[test]
@@ -413,7 +487,7 @@ mod tests {
         let table = table(&[]);
         let scan = scan(&table, &[], Vec::new());
         assert_eq!(
-            copy(&select(&scan, &table, &Split::Whole).unwrap()),
+            copy(&select(&scan, &table, &Split::Whole, None).unwrap()),
             "COPY (SELECT  FROM \"Sche\"\"ma\".\"a \"\"b\"\"; --\" AS t LIMIT 3) TO STDOUT (FORMAT BINARY)"
         );
     }

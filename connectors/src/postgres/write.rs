@@ -16,15 +16,18 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::{SinkExt, StreamExt};
 use minerva_resources::Address;
 use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
 
-use super::connection::{Database, is_lost};
+use super::connection::Database;
+use super::failure::is_lost;
 use super::read::Running;
+use super::session::Mode;
 use super::{PostgresSource, encode, sql};
 use crate::writer::{named_twice, stored_as};
 use crate::{Change, Error, ErrorKind, ROW_ID, RemoteTable, Result, Source, Writer};
 
-/// Sessions are read-only; a transaction that writes says so.
-const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// What is said of a server on which no transaction may write.
+const READ_ONLY: &str = "the server takes no writes: it is a standby, or set to be read-only";
 
 /// Where the rows that change lie meanwhile.
 const ROWS: &str = "pg_temp.minerva_rows";
@@ -239,10 +242,14 @@ impl Transaction {
                 about: about.to_owned(),
                 running: Running::new(database, connection),
             };
-            match transaction.ask(BEGIN).await {
+            match transaction.ask(&database.session().begin(Mode::Write, "")).await {
                 Ok(_) => return Ok(transaction),
                 // Nothing was written yet, and the next one may be alive.
                 Err(failure) if is_used && is_lost(&failure) => {}
+                Err(failure) if failure.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+                    let message = format!("{READ_ONLY}; nothing was written (0A000)");
+                    return Err(transaction.error(ErrorKind::Unsupported, &message));
+                }
                 Err(failure) => return Err(transaction.failed(&failure)),
             }
         }
@@ -441,7 +448,7 @@ impl Database {
             (_, "42809" | "0A000") => (ErrorKind::Unsupported, "it cannot be written to".to_owned()),
             (_, "25006") => (
                 ErrorKind::Unsupported,
-                "the server takes no writes: it is a standby, or set to be read-only".to_owned(),
+                READ_ONLY.to_owned(),
             ),
             _ => return self.error(failure),
         };

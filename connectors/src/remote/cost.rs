@@ -1,23 +1,40 @@
 //! What it is worth to have something done by a source: microseconds, roughly.
 //!
-//! What sending costs is from reads of `lineitem` with 3 and with 16 columns (`benches/postgres.py`); the rest are guesses in proportion to it. The numbers decide
-//! between sending rows and having them joined or computed where they are, and are never shown.
+//! The figures are measured: reads of `lineitem` with 3 and with 16 columns (`benches/postgres.py`), and statements of PostgreSQL with tables of TPC-H at scale 1 on
+//! two cores. They decide between sending rows and having them joined or computed where they are.
+
+use super::dialect::Value;
 
 /// Sending a row, without its values.
 const ROW_SENT: f64 = 0.25;
 /// Sending a value.
 const VALUE_SENT: f64 = 0.04;
+/// What is left of the time to send rows when several connections do it.
+const SENT_IN_PIECES: f64 = 0.6;
 /// Reading a row inside the source.
 const ROW_READ: f64 = 0.05;
+/// Finding a row by an index inside the source.
+const ROW_FOUND: f64 = 4.0;
 /// Joining a row inside the source.
-const ROW_JOINED_THERE: f64 = 0.25;
-/// Grouping a row inside the source.
-const ROW_GROUPED_THERE: f64 = 0.15;
+const ROW_JOINED_THERE: f64 = 0.1;
+/// Looking in the source whether a row meets any.
+const ROW_MET_THERE: f64 = 0.2;
+/// Grouping a row inside the source, and making a group.
+const ROW_GROUPED_THERE: f64 = 0.14;
+const GROUP_MADE_THERE: f64 = 2.5;
 /// Doing anything with a row here.
 const ROW_HERE: f64 = 0.04;
+/// Joining a row here, and making a group.
+const ROW_JOINED_HERE: f64 = 0.08;
+const GROUP_MADE_HERE: f64 = 0.15;
+/// Asking at all.
+const STATEMENT: f64 = 300.0;
 
 /// A table of which nothing is known.
 pub(super) const UNKNOWN_ROWS: f64 = 100_000.0;
+
+/// A join tells the keys of its smaller side to the source of the other if there are no more.
+const KEYS_TOLD: f64 = 50_000.0;
 
 /// An estimate of what a statement does and sends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,6 +64,14 @@ impl Estimate {
         }
     }
 
+    /// The source finds its rows without reading others.
+    pub(super) fn found(self) -> Estimate {
+        Estimate {
+            work: self.work.min(self.rows * ROW_FOUND),
+            ..self
+        }
+    }
+
     pub(super) fn limited(self, rows: usize) -> Estimate {
         Estimate {
             rows: self.rows.min(rows as f64),
@@ -55,16 +80,23 @@ impl Estimate {
     }
 
     /// One row for each group.
-    pub(super) fn grouped(self, keys: usize) -> Estimate {
-        let rows = match keys {
-            0 => 1.0,
-            _ => (self.rows * 0.1).max(self.rows.min(100.0)),
-        };
+    pub(super) fn grouped(self, keys: &[Value]) -> Estimate {
+        let rows = self.groups(keys);
         Estimate {
             rows,
-            unfiltered: rows.max(if keys == 0 { 1.0 } else { self.unfiltered * 0.1 }),
-            work: self.work + self.rows * ROW_GROUPED_THERE,
+            unfiltered: rows,
+            work: self.work + self.rows * ROW_GROUPED_THERE + rows * GROUP_MADE_THERE,
         }
+    }
+
+    /// How many groups its rows are.
+    pub(super) fn groups(self, keys: &[Value]) -> f64 {
+        let of = |key: &Value| {
+            key.distinct()
+                .unwrap_or_else(|| (self.unfiltered * 0.1).max(self.unfiltered.min(100.0)))
+        };
+        let groups: f64 = keys.iter().map(of).product();
+        groups.min(self.rows).max(1.0)
     }
 
     /// The rows of all of them.
@@ -77,34 +109,98 @@ impl Estimate {
         }
     }
 
-    /// Rows of two sides that meet on a key, of which one side has each value once.
-    pub(super) fn joined(self, other: Estimate) -> Estimate {
-        let keys = self.unfiltered.min(other.unfiltered).max(1.0);
-        let rows = (self.rows * other.rows / keys).max(1.0);
+    /// Rows of two sides that meet on keys.
+    pub(super) fn joined(self, other: Estimate, keys: &[(Value, Value)]) -> Estimate {
+        let rows = (self.rows * other.rows / self.most_keys(other, keys)).max(1.0);
         Estimate {
             rows,
-            unfiltered: self.unfiltered.max(other.unfiltered),
-            work: self.work + other.work + (self.rows + other.rows + rows) * ROW_JOINED_THERE,
+            unfiltered: rows.max(self.unfiltered).max(other.unfiltered),
+            work: self.meeting(other, keys, ROW_JOINED_THERE) + rows * ROW_JOINED_THERE,
         }
     }
 
     /// Rows of this side that meet any of the other, or none.
-    pub(super) fn met(self, other: Estimate) -> Estimate {
-        let joined = self.joined(other);
+    pub(super) fn met(self, other: Estimate, keys: &[(Value, Value)]) -> Estimate {
         Estimate {
-            rows: joined.rows.min(self.rows),
+            rows: self.rows_met(other, keys),
             unfiltered: self.unfiltered,
-            ..joined
+            work: self.meeting(other, keys, ROW_MET_THERE),
         }
     }
 
-    /// What it costs to have the statement run and its rows sent.
-    pub(super) fn cost(self, columns: usize) -> f64 {
-        self.work + self.rows * (ROW_SENT + VALUE_SENT * columns as f64)
+    /// How many rows of this side meet any of the other.
+    pub(super) fn rows_met(self, other: Estimate, keys: &[(Value, Value)]) -> f64 {
+        let there: f64 = keys
+            .iter()
+            .map(|(_, key)| key.distinct().unwrap_or(other.rows))
+            .product();
+        let share = there.min(other.rows) / self.most_keys(other, keys);
+        (self.rows * share.min(1.0)).max(1.0)
+    }
+
+    /// How many keys the side with more of them has, without filters.
+    fn most_keys(self, other: Estimate, keys: &[(Value, Value)]) -> f64 {
+        let side = |of: fn(&(Value, Value)) -> Option<f64>, rows: f64| {
+            let keys: Option<f64> = keys.iter().map(of).product();
+            keys.map(|keys| keys.min(rows))
+        };
+        let left = side(|(left, _)| left.distinct(), self.unfiltered);
+        let right = side(|(_, right)| right.distinct(), other.unfiltered);
+        let known = left.into_iter().chain(right).reduce(f64::max);
+        // One side has each key once.
+        known.unwrap_or_else(|| self.unfiltered.min(other.unfiltered)).max(1.0)
+    }
+
+    /// What the source does to have rows of both sides meet, by reading both or by an index of one.
+    fn meeting(self, other: Estimate, keys: &[(Value, Value)], row: f64) -> f64 {
+        let both = self.work + other.work + (self.rows + other.rows) * row;
+        let mut least = both;
+        if keys.iter().any(|(left, _)| left.found_by_index) {
+            least = least.min(other.work + other.rows * ROW_FOUND);
+        }
+        if keys.iter().any(|(_, right)| right.found_by_index) {
+            least = least.min(self.work + self.rows * ROW_FOUND);
+        }
+        least
+    }
+
+    /// What it costs to have the statement run and its rows sent, by several connections or by one.
+    pub(super) fn cost(self, columns: usize, in_pieces: bool) -> f64 {
+        let sent = self.rows * (ROW_SENT + VALUE_SENT * columns as f64);
+        // The source reads with several processes in any case, if that is worth it.
+        STATEMENT + self.work + if in_pieces { sent * SENT_IN_PIECES } else { sent }
+    }
+
+    /// The rows that have to be sent for a join here of this side with another one: all, or those with the other's keys.
+    pub(super) fn narrowed(self, other: Estimate, keys: &[(Value, Value)]) -> Estimate {
+        if other.rows > KEYS_TOLD || keys.is_empty() {
+            return self;
+        }
+        let rows = self.rows_met(other, keys);
+        let by_index = keys.iter().any(|(key, _)| key.found_by_index);
+        Estimate {
+            rows,
+            work: if by_index {
+                self.work.min(rows * ROW_FOUND)
+            } else {
+                self.work
+            },
+            ..self
+        }
     }
 }
 
 /// What an operator costs here, beyond what its inputs cost.
 pub(super) fn here(rows: f64) -> f64 {
     rows * ROW_HERE
+}
+
+/// What a join costs here.
+pub(super) fn joined_here(rows: f64) -> f64 {
+    rows * ROW_JOINED_HERE
+}
+
+/// What it costs here to make groups of rows.
+pub(super) fn grouped_here(rows: f64, groups: f64) -> f64 {
+    rows * ROW_HERE + groups * GROUP_MADE_HERE
 }

@@ -4,12 +4,14 @@
 //! here. Each dialect is one file of its connector, and what it says yes to is compared with the database itself, value by value, by the tests.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
 
 use crate::ScanFilter;
+use crate::statistics::ColumnStatistics;
 
 /// What may be done with a value in its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,10 @@ pub(crate) struct Value {
     pub(crate) form: Form,
     /// What it is when it is a constant.
     pub(crate) literal: Option<ScalarValue>,
+    /// What the source knows of it, when it is a column.
+    pub(crate) known: Option<Arc<ColumnStatistics>>,
+    /// Whether the source finds the rows that have it without reading others.
+    pub(crate) found_by_index: bool,
 }
 
 impl Value {
@@ -49,6 +55,8 @@ impl Value {
             data_type,
             form,
             literal: None,
+            known: None,
+            found_by_index: false,
         }
     }
 
@@ -59,7 +67,16 @@ impl Value {
 
     /// The same value under a name that it has outside of a derived table.
     pub(crate) fn called(&self, sql: String) -> Value {
-        Value::new(sql, self.data_type.clone(), self.form)
+        Value {
+            known: self.known.clone(),
+            found_by_index: self.found_by_index,
+            ..Value::new(sql, self.data_type.clone(), self.form)
+        }
+    }
+
+    /// About how many different values it has.
+    pub(crate) fn distinct(&self) -> Option<f64> {
+        self.known.as_ref()?.distinct
     }
 
     /// Whether it is NULL there when it is here.

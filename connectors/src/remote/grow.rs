@@ -16,21 +16,19 @@ use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, TableReference};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{
-    Aggregate, Expr, FetchType, Filter, LogicalPlan, Operator, Projection, SkipType, Sort, TableScan, cast,
+    Aggregate, Expr, FetchType, Filter, LogicalPlan, Projection, SkipType, Sort, TableScan, cast,
 };
 
-use super::cost::{Estimate, UNKNOWN_ROWS, here};
+use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here};
+use super::decision::{Decision, why};
 use super::dialect::{Dialect, Form, Value, plain};
-use super::joins::{join, union};
+use super::joins::{join, pulled, union};
 use super::node::RemoteRead;
 use super::select::{From, Select};
 use super::translate::Scope;
 use crate::remote_table::Snapshots;
+use crate::statistics::{computed, share};
 use crate::{RemoteTable, ScanFilter, Split};
-
-/// A condition on rows leaves so many of them, when nothing better is known.
-const SHARE_EQUAL: f64 = 0.1;
-const SHARE_OTHER: f64 = 0.33;
 
 /// Finds a table inside a table.
 pub type TableOf<'a> = &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync);
@@ -42,6 +40,8 @@ pub struct PushDown<'a> {
     pub table_of: TableOf<'a>,
     /// Whether a depot is to do all that it can, whatever it costs.
     pub is_eager: &'a (dyn Fn(&str) -> bool + Sync),
+    /// Whether joins tell their keys to what they read: where one process runs the whole plan.
+    pub tells_keys: bool,
 }
 
 impl std::fmt::Debug for PushDown<'_> {
@@ -67,15 +67,18 @@ struct Visited {
     cost: f64,
     rows: f64,
     grown: Option<Grown>,
+    /// What stayed here below it and at it, and might not have.
+    stayed: Vec<Decision>,
 }
 
 impl PushDown<'_> {
-    /// The plan with everything pushed into its sources that they compute as it would be computed here, and that is worth it.
+    /// The plan with everything pushed into its sources that they compute as it would be computed here, and that is worth it; and what stayed, and why.
     ///
     /// # Errors
     /// When a plan cannot be put together again, which is a defect.
-    pub fn push(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
-        Ok(self.visit(plan)?.plan)
+    pub fn push(&self, plan: LogicalPlan) -> Result<(LogicalPlan, Vec<Decision>)> {
+        let visited = self.visit(plan)?;
+        Ok((visited.plan, visited.stayed))
     }
 
     /// Whether a source should do what it can.
@@ -85,7 +88,7 @@ impl PushDown<'_> {
 
     #[recursive::recursive]
     fn visit(&self, plan: LogicalPlan) -> Result<Visited> {
-        let plan = self.visit_subqueries(plan)?;
+        let (plan, mut stayed) = self.visit_subqueries(plan)?;
         if let LogicalPlan::TableScan(scan) = &plan {
             let grown = self.scan(scan);
             let rows = grown.as_ref().map_or(UNKNOWN_ROWS, |grown| grown.select.estimate.rows);
@@ -95,6 +98,7 @@ impl PushDown<'_> {
                 cost,
                 rows,
                 grown,
+                stayed,
             });
         }
         // What other nodes hold is theirs: a policy's barrier above all.
@@ -102,39 +106,58 @@ impl PushDown<'_> {
             return Ok(Visited::whole(plan));
         }
         let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
-        let inputs: Vec<Visited> = inputs
+        let mut inputs: Vec<Visited> = inputs
             .into_iter()
             .map(|input| self.visit(input))
             .collect::<Result<_>>()?;
         let taken = grow(&plan, &inputs)?;
         let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
-        let cost_here = inputs.iter().map(|input| input.cost).sum::<f64>() + here(rows_in);
+        let cost_here = cost_here(&plan, &inputs, &taken, self.tells_keys);
         let schema_in = inputs.first().map(|input| Arc::clone(input.plan.schema()));
-        let plans: Vec<LogicalPlan> = inputs.into_iter().map(|input| input.plan).collect();
+        let below: Vec<Decision> = inputs.iter_mut().flat_map(|input| input.stayed.drain(..)).collect();
         let over = |plan: &LogicalPlan, plans: Vec<LogicalPlan>| match plans.is_empty() {
             true => Ok(plan.clone()),
             false => plan.with_new_exprs(plan.expressions(), plans),
         };
         // A statement is written where it is worth it only.
         let (there, cost, rows, grown) = match taken {
-            Taken::Nothing => (None, cost_here, rows_in, None),
+            Taken::Nothing => {
+                let grown: Vec<Option<&Grown>> = inputs.iter().map(|input| input.grown.as_ref()).collect();
+                stayed.extend(below.into_iter().chain(why(&plan, &grown)));
+                (None, cost_here, rows_in, None)
+            }
             Taken::Whole(grown) => {
                 let (cost, rows) = (grown.cost(), grown.select.estimate.rows);
                 let there = match !grown.is_scan && self.is_worth(&grown, cost, cost_here) {
                     true => realised(&grown, plan.schema())?,
                     false => None,
                 };
+                if there.is_none() {
+                    let depot = grown.depot().unwrap_or_default();
+                    let own = (!grown.is_scan).then(|| Decision::cheaper(&plan, depot, cost, cost_here));
+                    // The last one says it for those below.
+                    let is_said = own.is_some();
+                    let others = below.into_iter().filter(|below| !is_said || below.costs.is_none());
+                    stayed.extend(others.chain(own));
+                }
                 (there, cost, rows, Some(grown))
             }
             // The node stays, over an input that does part of its work.
             Taken::Part { input, node } => {
                 let rows = input.select.estimate.rows;
                 let cost = input.cost() + here(rows);
-                let below = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
+                let there = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
                     Some(schema) => realised(&input, &schema)?,
                     None => None,
                 };
-                let there = below.map(|below| over(node.as_ref().unwrap_or(&plan), vec![below]));
+                if there.is_none() {
+                    stayed.extend(below);
+                }
+                if let Some(node @ LogicalPlan::Filter(_)) = &node {
+                    let grown: Vec<Option<&Grown>> = inputs.iter().map(|input| input.grown.as_ref()).collect();
+                    stayed.extend(why(node, &grown));
+                }
+                let there = there.map(|below| over(node.as_ref().unwrap_or(&plan), vec![below]));
                 (there.transpose()?, cost, rows, None)
             }
         };
@@ -144,29 +167,34 @@ impl PushDown<'_> {
                 cost,
                 rows,
                 grown,
+                stayed,
             },
             None => Visited {
-                plan: over(&plan, plans)?,
+                plan: over(&plan, inputs.into_iter().map(|input| input.plan).collect())?,
                 cost: cost_here,
                 rows: if grown.is_some() { rows } else { rows_in },
                 grown,
+                stayed,
             },
         })
     }
 
-    fn visit_subqueries(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+    fn visit_subqueries(&self, plan: LogicalPlan) -> Result<(LogicalPlan, Vec<Decision>)> {
+        let mut stayed = Vec::new();
         let visited = plan.map_subqueries(|subquery| {
             let LogicalPlan::Subquery(mut subquery) = subquery else {
                 return Ok(Transformed::no(subquery));
             };
-            subquery.subquery = Arc::new(self.visit(Arc::unwrap_or_clone(subquery.subquery))?.plan);
+            let visited = self.visit(Arc::unwrap_or_clone(subquery.subquery))?;
+            stayed.extend(visited.stayed);
+            subquery.subquery = Arc::new(visited.plan);
             Ok(Transformed::new(
                 LogicalPlan::Subquery(subquery),
                 true,
                 TreeNodeRecursion::Jump,
             ))
         })?;
-        Ok(visited.data)
+        Ok((visited.data, stayed))
     }
 
     /// The statement that reads what a scan reads.
@@ -184,7 +212,17 @@ impl PushDown<'_> {
             .projection
             .clone()
             .unwrap_or_else(|| (0..schema.fields().len()).collect());
-        let column = |index: usize| relation.column(schema.fields().get(index)?.name());
+        let column = |index: usize| {
+            let name = schema.fields().get(index)?.name();
+            let is_null = ScanFilter::IsNull(name.clone());
+            let value = relation.column(name)?;
+            Some(Value {
+                known: table.statistics_of(name),
+                // Texts are compared in an order that no index has.
+                found_by_index: value.form == Form::Exact && table.finds(&is_null),
+                ..value
+            })
+        };
         let outputs: Option<Vec<Value>> = projection.iter().copied().map(column).collect();
         let rows = table.known_rows().map_or(UNKNOWN_ROWS, |rows| rows as f64);
         let used = projection.iter().filter_map(|index| schema.fields().get(*index));
@@ -197,6 +235,7 @@ impl PushDown<'_> {
         let mut select = Select::over(from, vec![table.address().clone()], outputs?, estimate);
         select.filters = relation.fits(&used)?;
         let mut splits = table.splits().to_vec();
+        let mut found = Vec::new();
         let columns: Vec<Value> = if scan.filters.is_empty() {
             Vec::new()
         } else {
@@ -215,14 +254,17 @@ impl PushDown<'_> {
         };
         for filter in scan.filters.iter().flat_map(split_conjunction) {
             let known = ScanFilter::from_expr(filter, &schema);
-            if known.as_ref().is_some_and(|known| table.finds(known)) {
-                splits = vec![Split::Whole];
-            }
+            found.extend(known.clone());
             let condition = known
                 .and_then(|known| relation.filter(&known))
                 .or_else(|| scope.condition(filter))?;
             select.filters.push(condition);
-            select.estimate = select.estimate.filtered(share(filter));
+        }
+        let share = share(&scan.filters, &|column| table.statistics_of(&column.name));
+        select.estimate = select.estimate.filtered(share);
+        if table.is_found(&found, share) {
+            select.estimate = select.estimate.found();
+            splits = vec![Split::Whole];
         }
         Some(Grown {
             select,
@@ -242,6 +284,7 @@ impl Visited {
             cost: 0.0,
             rows: UNKNOWN_ROWS,
             grown: None,
+            stayed: Vec::new(),
         }
     }
 }
@@ -259,7 +302,14 @@ impl Grown {
     }
 
     fn cost(&self) -> f64 {
-        self.select.estimate.cost(self.select.outputs.len())
+        self.select
+            .estimate
+            .cost(self.select.outputs.len(), self.is_in_pieces())
+    }
+
+    /// Whether several connections send its rows.
+    pub(super) fn is_in_pieces(&self) -> bool {
+        self.splits.len() > 1 && self.select.is_flat()
     }
 
     pub(super) fn depot(&self) -> Option<&str> {
@@ -276,6 +326,22 @@ enum Taken {
         input: Grown,
         node: Option<LogicalPlan>,
     },
+}
+
+/// What a node costs when it is done here.
+fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken, tells_keys: bool) -> f64 {
+    let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
+    let before = inputs.iter().map(|input| input.cost).sum::<f64>();
+    match (plan, inputs, taken) {
+        (LogicalPlan::Join(node), [left, right], _) => match (&left.grown, &right.grown) {
+            (Some(there), Some(other)) if tells_keys => pulled(node, (there, left.cost), (other, right.cost)),
+            _ => before + joined_here(rows_in),
+        },
+        (LogicalPlan::Aggregate(_), _, Taken::Whole(grown)) => {
+            before + grouped_here(rows_in, grown.select.estimate.rows)
+        }
+        _ => before + here(rows_in),
+    }
 }
 
 fn grow(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
@@ -326,27 +392,28 @@ fn filter(node: &Filter, input: &Grown) -> Result<Taken> {
         ..input.clone()
     };
     let (mut here, mut there) = (Vec::new(), Vec::new());
-    {
+    let share = {
         let scope = scope(&grown, node.input.schema());
+        let mut decided = Vec::new();
         for predicate in split_conjunction(&node.predicate) {
-            match scope.condition(predicate) {
-                Some(condition) => there.push((condition, share(predicate))),
-                None => {
-                    here.push(predicate.clone());
-                    if let Some(condition) = scope.weaker(predicate) {
-                        there.push((condition, share(predicate)));
-                    }
-                }
+            let condition = scope.condition(predicate);
+            if condition.is_none() {
+                here.push(predicate.clone());
+            }
+            if let Some(condition) = condition.or_else(|| scope.weaker(predicate)) {
+                there.push(condition);
+                decided.push(predicate);
             }
         }
-    }
+        share(decided, &|column| scope.known(column))
+    };
     if there.is_empty() {
         return Ok(Taken::Nothing);
     }
-    for (condition, share) in there {
+    for condition in there {
         grown.select.keep(condition);
-        grown.select.estimate = grown.select.estimate.filtered(share);
     }
+    grown.select.estimate = grown.select.estimate.filtered(share);
     Ok(match conjunction(here) {
         None => Taken::Whole(grown),
         Some(predicate) => Taken::Part {
@@ -407,7 +474,14 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
     let scope = scope(&grown, node.input.schema());
     let key = |expr: &Expr| {
         let value = scope.value(expr).filter(|value| value.literal.is_none())?;
-        grown.dialect.group_key(&value)
+        let known = value
+            .known
+            .clone()
+            .or_else(|| computed(expr, &|column| scope.known(column)));
+        Some(Value {
+            known,
+            ..grown.dialect.group_key(&value)?
+        })
     };
     let keys: Option<Vec<Value>> = node.group_expr.iter().map(key).collect();
     let keys = keys?;
@@ -417,7 +491,7 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
     });
     let aggregates: Option<Vec<Value>> = aggregates.collect();
     let groups = keys.iter().map(|key| key.sql.clone()).collect();
-    let estimate = grown.select.estimate.grouped(keys.len());
+    let estimate = grown.select.estimate.grouped(&keys);
     let outputs: Vec<Value> = keys.into_iter().chain(aggregates?).collect();
     if outputs.len() != node.schema.fields().len() {
         return None;
@@ -453,15 +527,6 @@ fn limited(input: &Grown, rows: usize) -> Grown {
     select.limit = Some(rows);
     select.estimate = select.estimate.limited(rows);
     Grown::whole(select, input.dialect)
-}
-
-fn share(predicate: &Expr) -> f64 {
-    match predicate {
-        Expr::BinaryExpr(binary) if binary.op == Operator::Eq => SHARE_EQUAL,
-        Expr::InList(list) if !list.negated => SHARE_EQUAL,
-        Expr::IsNotNull(_) => 0.95,
-        _ => SHARE_OTHER,
-    }
 }
 
 /// The leaf that reads what a statement finds, as columns of a node's schema; `None` when they are of other types.

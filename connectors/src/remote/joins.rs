@@ -9,7 +9,7 @@ use datafusion::logical_expr::Join;
 use datafusion::logical_expr::utils::split_conjunction;
 use minerva_resources::Address;
 
-use super::cost::Estimate;
+use super::cost::{Estimate, joined_here};
 use super::dialect::{Form, Meeting, Value};
 use super::grow::Grown;
 use super::select::{DERIVED, From, LEFT, RIGHT, Select};
@@ -34,11 +34,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
     for (key_left, key_right) in &node.on {
         let (key_left, key_right) = (scope_left.value(key_left)?, scope_right.value(key_right)?);
         let met = match node.null_equality {
-            NullEquality::NullEqualsNothing => {
-                let met = dialect.join_key(&key_left, &key_right)?;
-                keys.push((key_left, key_right));
-                met
-            }
+            NullEquality::NullEqualsNothing => dialect.join_key(&key_left, &key_right)?,
             NullEquality::NullEqualsNull => {
                 let met = dialect.same(&key_left, &key_right)?;
                 others.push(met.sql.clone());
@@ -46,6 +42,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
             }
         };
         conditions.push(met.sql);
+        keys.push((key_left, key_right));
     }
     let both: Vec<Value> = outputs_left.iter().chain(&outputs_right).cloned().collect();
     if let Some(filter) = &node.filter {
@@ -59,7 +56,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
     }
     let on = conditions.join(" AND ");
     let (estimate_left, estimate_right) = (left.select.estimate, right.select.estimate);
-    let joined = estimate_left.joined(estimate_right);
+    let joined = estimate_left.joined(estimate_right, &keys);
     let addresses = addresses(&[left, right]);
     let joining = |word: &'static str, estimate: Estimate| {
         let from = From::Join {
@@ -86,7 +83,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
             on: &on,
             is_negated,
         })?;
-        let met = kept.estimate.met(other.estimate);
+        let met = kept.estimate.met(other.estimate, &keys);
         let estimate = if is_negated {
             Estimate {
                 rows: (kept.estimate.rows - met.rows).max(kept.estimate.rows * 0.1),
@@ -116,6 +113,47 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
         JoinType::Full | JoinType::LeftMark | JoinType::RightMark => return None,
     };
     Some(Grown::whole(select, dialect))
+}
+
+/// What it costs to have the rows of both sides sent and joined here, and how many there are then. What each side costs by itself is known.
+pub(super) fn pulled(node: &Join, (left, cost_left): (&Grown, f64), (right, cost_right): (&Grown, f64)) -> f64 {
+    let side = |grown: &Grown, schema, expr| {
+        let scope = Scope {
+            dialect: grown.dialect,
+            schema,
+            columns: &grown.select.outputs,
+            unless: None,
+        };
+        scope.value(expr)
+    };
+    let keys = node.on.iter().map(|(key_left, key_right)| {
+        let key_left = side(left, node.left.schema().as_ref(), key_left)?;
+        Some((key_left, side(right, node.right.schema().as_ref(), key_right)?))
+    });
+    let keys: Option<Vec<(Value, Value)>> = keys.collect();
+    let (rows_left, rows_right) = (left.select.estimate, right.select.estimate);
+    let unchanged = cost_left + cost_right + joined_here(rows_left.rows + rows_right.rows);
+    let tells = matches!(
+        node.join_type,
+        JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi
+    );
+    let Some(keys) = keys.filter(|_| tells) else {
+        return unchanged;
+    };
+    // The side that is read first tells the other which keys count.
+    let cost = |grown: &Grown, estimate: Estimate, most: f64| {
+        estimate
+            .cost(grown.select.outputs.len(), grown.is_in_pieces())
+            .min(most)
+    };
+    if rows_left.rows <= rows_right.rows {
+        let turned: Vec<(Value, Value)> = keys.into_iter().map(|(left, right)| (right, left)).collect();
+        let told = rows_right.narrowed(rows_left, &turned);
+        cost_left + cost(right, told, cost_right) + joined_here(rows_left.rows + told.rows)
+    } else {
+        let told = rows_left.narrowed(rows_right, &keys);
+        cost_right + cost(left, told, cost_left) + joined_here(rows_right.rows + told.rows)
+    }
 }
 
 /// So many SELECTs can be one after another: SQLite takes no more.

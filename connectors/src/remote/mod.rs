@@ -7,6 +7,7 @@
 //! Deliberately absent: anything that unparses a plan. A statement has the shape of [`Select`]; what has no place in it is not sent.
 
 mod cost;
+mod decision;
 mod dialect;
 mod grow;
 mod joins;
@@ -15,6 +16,7 @@ mod node;
 mod select;
 mod translate;
 
+pub use decision::Decision;
 pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
 pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;

@@ -150,7 +150,10 @@ impl Select {
 
     /// Its columns as they are called outside of it.
     pub(super) fn outputs_of(&self, alias: &str) -> Vec<Value> {
-        let called = |(at, value): (usize, &Value)| value.called(format!("{alias}.c{at}"));
+        let called = |(at, value): (usize, &Value)| Value {
+            found_by_index: value.found_by_index && self.is_flat(),
+            ..value.called(format!("{alias}.c{at}"))
+        };
         self.outputs.iter().enumerate().map(called).collect()
     }
 
@@ -168,6 +171,11 @@ impl Select {
             Some(_) => self.having.push(condition),
             None => self.filters.push(condition),
         }
+    }
+
+    /// Whether it reads one table row by row.
+    pub(super) fn is_flat(&self) -> bool {
+        matches!(self.from, From::Table(_)) && self.groups.is_none() && self.limit.is_none()
     }
 
     /// The statement.
@@ -190,7 +198,7 @@ impl Select {
             select: format!("SELECT {} FROM {}", self.columns(), self.from.text()),
             conditions: self.filters.clone(),
             rest,
-            divisible: matches!(self.from, From::Table(_)) && self.groups.is_none() && self.limit.is_none(),
+            divisible: self.is_flat(),
             limited: self.limit.is_some(),
             compared: self
                 .outputs

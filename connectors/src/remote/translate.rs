@@ -4,13 +4,15 @@
 //! dialect's to say; here is only what means the same in every SQL.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, Between, Case, InList, Like, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 
 use super::dialect::{Aggregation, Dialect, Form, Value, plain};
+use crate::statistics::ColumnStatistics;
 
 /// Deeper expressions are computed here.
 const DEEPEST: usize = 64;
@@ -54,6 +56,14 @@ impl Scope<'_> {
         let mut all = vec![condition];
         all.extend(unless.into_inner());
         Some(format!("({})", all.join(" OR ")))
+    }
+
+    /// What the source knows of a column.
+    pub(super) fn known(&self, column: &Column) -> Option<Arc<ColumnStatistics>> {
+        self.columns
+            .get(self.schema.maybe_index_of_column(column)?)?
+            .known
+            .clone()
     }
 
     /// A text in small or capital letters, if it need not be right for all rows.

@@ -2,7 +2,7 @@
 
 use arrow::array::{Float64Array, Int32Array, Int64Array, StringArray};
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
-use minerva_connectors::conformance::{Failure, Sample, Subject, check, samples};
+use minerva_connectors::conformance::{Failure, Sample, Subject, check, check_server, samples};
 
 use crate::support::{Lake, arrow_file, arrow_stream, avro, column, compressed, csv, json, numbered, parquet};
 
@@ -269,7 +269,8 @@ async fn conforms(lake: &Lake, samples: Vec<Sample>) {
         samples,
         writes: false,
     };
-    let failures = check(&subject).await;
+    let mut failures = check(&subject).await;
+    failures.extend(check_server(&subject, None).await);
     assert!(failures.is_empty(), "{}", Failure::all(&failures));
 }
 

@@ -8,25 +8,79 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::stats::Precision;
 use datafusion::logical_expr::{TableType, lit};
 use datafusion::prelude::ident;
-use minerva_connectors::ErrorKind;
-use minerva_connectors::conformance::{self, Failure, Subject};
+use minerva_connectors::conformance::{self, Failure, Subject, TestServer};
+use minerva_connectors::{Depots, ErrorKind};
 
-use crate::server::{PASSWORD, Place, context, hexadecimal, quoted, row_count, shared};
+use crate::server::{PASSWORD, Place, Server, context, depots_with, hexadecimal, quoted, row_count, shared};
+
+/// A server of its own, and who watches it.
+struct Private {
+    server: Server,
+}
+
+#[async_trait::async_trait]
+impl TestServer for Private {
+    fn depots(&self, timeouts: &str) -> Arc<Depots> {
+        let settings = format!(
+            "host: 127.0.0.1, port: {}, params: {{sslmode: disable}}",
+            self.server.port
+        );
+        depots_with(&settings, "reader", PASSWORD, &format!("  timeouts: {{{timeouts}}}\n"))
+    }
+
+    fn endless(&self) -> &str {
+        "endless"
+    }
+
+    fn silent(&self) -> &str {
+        "silent"
+    }
+
+    async fn is_working(&self) -> bool {
+        let working = "SELECT count(*) FROM information_schema.processlist WHERE user = 'reader' AND command IN ('Execute', 'Query')";
+        self.server.sql("mysql", working).trim() != "0"
+    }
+
+    fn stop(&mut self) {
+        self.server.stop();
+    }
+
+    fn start(&mut self) {
+        self.server.start_again();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_when_its_server_is_slow_or_gone() {
+    let server = Server::start();
+    let views = "CREATE VIEW endless AS SELECT seq AS id, repeat('x', 1000) AS s FROM seq_1_to_2000000000;
+         CREATE VIEW silent AS SELECT sleep(1000) AS id;";
+    let place = server.database("unsteady", views);
+    let subject = subject(&place);
+    drop(place);
+    let failures = conformance::check_server(&subject, Some(&mut Private { server })).await;
+    assert!(failures.is_empty(), "{}", Failure::all(&failures));
+}
+
+/// A database that is filled with the samples of the suite.
+fn subject(place: &Place<'_>) -> Subject {
+    let samples = conformance::samples().unwrap_or_else(|Failure(message)| panic!("{message}"));
+    for sample in &samples {
+        insert(place, &sample.name, &sample.rows);
+    }
+    Subject {
+        depots: Arc::clone(&place.depots),
+        depot: "db".to_owned(),
+        collection: place.name.clone(),
+        samples,
+        writes: false,
+    }
+}
 
 #[tokio::test]
 async fn conforms() {
     let place = shared().database("conforms", "");
-    let samples = conformance::samples().unwrap_or_else(|Failure(message)| panic!("{message}"));
-    for sample in &samples {
-        insert(&place, &sample.name, &sample.rows);
-    }
-    let subject = Subject {
-        depots: Arc::clone(&place.depots),
-        depot: "db".to_owned(),
-        collection: "conforms".to_owned(),
-        samples,
-        writes: false,
-    };
+    let subject = subject(&place);
     let failures = conformance::check(&subject).await;
     assert!(failures.is_empty(), "{}", Failure::all(&failures));
     // What is not done is refused in so many words.

@@ -83,6 +83,10 @@ impl Server {
     /// Stops it at once and starts it again on the same port.
     pub(crate) fn restart(&mut self) {
         self.stop();
+        self.start_again();
+    }
+
+    pub(crate) fn start_again(&mut self) {
         let (_, keeper) = run(self.folder.path(), Some(self.port));
         self.keeper = keeper;
     }
@@ -208,11 +212,16 @@ impl Drop for Session {
 
 /// Depots with one, `db`, of these settings.
 pub(crate) fn depots(settings: &str, user: &str, password: &str) -> Arc<Depots> {
+    depots_with(settings, user, password, "")
+}
+
+/// The same, with more lines in the block `depot`.
+pub(crate) fn depots_with(settings: &str, user: &str, password: &str, lines: &str) -> Arc<Depots> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db.yaml");
     let password = serde_json::to_string(password).unwrap();
     let manifest = format!(
-        "name: db\nversion: v2alpha\ntype: depot\ndepot:\n  type: mysql\n  mysql: {{{settings}}}\n  \
+        "name: db\nversion: v2alpha\ntype: depot\ndepot:\n  type: mysql\n  mysql: {{{settings}}}\n{lines}  \
          secrets: [{{name: db-r}}]\n---\nname: db-r\nversion: v1\ntype: instance-secret\n\
          instance-secret:\n  data: {{username: {user}, password: {password}}}\n"
     );

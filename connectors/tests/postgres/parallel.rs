@@ -67,9 +67,7 @@ async fn every_row_is_read_once_by_several_readers() {
 async fn small_tables_limits_indexes_views_and_few_connections_have_one_reader() {
     let server = shared();
     let place = large(server, "par_one").await;
-    let more = "CREATE TABLE small AS SELECT 1 AS id; CREATE VIEW seen AS SELECT * FROM large;
-         CREATE TABLE parent (id int4, filler text); CREATE TABLE child () INHERITS (parent);
-         INSERT INTO child SELECT id, filler FROM large; INSERT INTO parent SELECT id, filler FROM large; ANALYZE;
+    let more = "CREATE TABLE small AS SELECT 1 AS id; CREATE VIEW seen AS SELECT * FROM large; ANALYZE;
          GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader";
     place.admin.batch_execute(more).await.unwrap();
     let splits = async |frame: datafusion::prelude::DataFrame| {
@@ -90,10 +88,9 @@ async fn small_tables_limits_indexes_views_and_few_connections_have_one_reader()
         1,
         "an index finds the row"
     );
-    for table in ["small", "seen", "parent"] {
+    for table in ["small", "seen"] {
         assert_eq!(splits(place.frame(table).await).await, 1, "{table}");
     }
-    assert_eq!(row_count(&place.rows("parent").await.unwrap()), 2 * ROWS);
     let settings = format!(
         "host: 127.0.0.1, port: {}, database: par_one, maxConnections: 4, params: {{sslmode: disable}}",
         server.port
@@ -104,6 +101,160 @@ async fn small_tables_limits_indexes_views_and_few_connections_have_one_reader()
     };
     assert_eq!(splits(few.frame("large").await).await, 1);
     assert_eq!(row_count(&few.rows("large").await.unwrap()), ROWS);
+}
+
+/// Partitions of very different sizes, one of them divided again, and one whose columns lie in another order.
+const PARTITIONED: &str = "CREATE TABLE parted (id int4 NOT NULL, amount int8, filler text) PARTITION BY RANGE (id);
+     CREATE TABLE few PARTITION OF parted FOR VALUES FROM (0) TO (20000);
+     CREATE TABLE most PARTITION OF parted FOR VALUES FROM (20000) TO (200000);
+     CREATE TABLE again PARTITION OF parted FOR VALUES FROM (200000) TO (280000) PARTITION BY HASH (id);
+     CREATE TABLE again_0 PARTITION OF again FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+     CREATE TABLE again_1 PARTITION OF again FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+     CREATE TABLE odd (filler text, gone int4, id int4 NOT NULL, amount int8); ALTER TABLE odd DROP gone;
+     ALTER TABLE parted ATTACH PARTITION odd FOR VALUES FROM (280000) TO (300000);
+     CREATE TABLE none PARTITION OF parted FOR VALUES FROM (300000) TO (400000);
+     INSERT INTO parted SELECT i - 1, (i % 1000)::int8, repeat('x', 200) FROM generate_series(1, 300000) i; ANALYZE;";
+
+fn ids(batches: &[arrow::array::RecordBatch]) -> BTreeSet<i32> {
+    let ids = |batch: &arrow::array::RecordBatch| {
+        let column = batch.column_by_name("id").unwrap().as_primitive::<Int32Type>();
+        column.values().to_vec()
+    };
+    batches.iter().flat_map(ids).collect()
+}
+
+/// Partitioned tables, parents of other tables and materialised views are divided, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_made_of_others_have_several_readers() {
+    let statements = format!(
+        "{PARTITIONED} CREATE MATERIALIZED VIEW kept AS SELECT * FROM parted;
+         CREATE TABLE parent (id int4, filler text); CREATE TABLE child (more int4) INHERITS (parent);
+         CREATE TABLE twins () INHERITS (child, parent);
+         INSERT INTO child SELECT id, filler, 1 FROM parted; INSERT INTO parent SELECT -id - 1, filler FROM parted;
+         INSERT INTO twins VALUES (1000000, 'b', 1); ANALYZE;"
+    );
+    let place = shared().database("par_parts", &statements).await;
+    // What the parent allows is enough.
+    place
+        .admin
+        .batch_execute("REVOKE ALL ON few, most, again, again_0, again_1, odd, none, child, twins FROM reader")
+        .await
+        .unwrap();
+    for (table, rows) in [("parted", 300_000), ("kept", 300_000), ("parent", 600_001)] {
+        let frame = place.frame(table).await;
+        let plan = frame.clone().create_physical_plan().await.unwrap();
+        let scan = scan_of(&plan);
+        assert!(scan.partitions().iter().flatten().count() >= 3, "{table}: {scan:?}");
+        assert_eq!(scan.rows().get_value(), Some(&rows), "{table}");
+        drop((plan, scan));
+        let batches = frame.collect().await.unwrap();
+        assert_eq!((row_count(&batches), ids(&batches).len()), (rows, rows), "{table}");
+        let some = place.frame(table).await.filter(col("id").lt(lit(25_000_i32))).unwrap();
+        let some = some.filter(col("id").gt_eq(lit(0_i32))).unwrap();
+        let batches = some.select_columns(&["filler", "id"]).unwrap().collect().await.unwrap();
+        assert_eq!((row_count(&batches), ids(&batches).len()), (25_000, 25_000), "{table}");
+    }
+}
+
+/// Somebody moves rows from one partition to another, and back, all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_move_between_partitions_are_seen_once() {
+    let place = shared()
+        .database("par_moves", &format!("{PARTITIONED} CREATE INDEX ON parted (id)"))
+        .await;
+    let total: i64 = place.ask("SELECT sum(amount)::int8 FROM parted").await;
+    let writer = shared().admin("par_moves").await;
+    let ends = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&ends);
+    let moving = tokio::spawn(async move {
+        let mut moved = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let by = 7 * (moved % 1_000);
+            for (from, to) in [(by, 300_000 + by), (300_000 + by, by)] {
+                let update = format!("UPDATE parted SET id = {to} WHERE id = {from}");
+                assert_eq!(writer.execute(&update, &[]).await.unwrap(), 1);
+            }
+            moved += 1;
+        }
+        moved
+    });
+    for _ in 0..6 {
+        let batches = place.rows("parted").await.unwrap();
+        let amounts = batches.iter().map(|batch| batch.column_by_name("amount").unwrap());
+        let sum: i64 = amounts
+            .flat_map(|column| column.as_primitive::<Int64Type>().values().iter().copied())
+            .sum();
+        assert_eq!((row_count(&batches), sum), (300_000, total));
+    }
+    ends.store(true, Ordering::Relaxed);
+    assert!(moving.await.unwrap() > 0, "rows moved meanwhile");
+}
+
+/// A table that becomes a partition, or is emptied, while another is read: none of its rows count, or all.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_come_and_go_are_seen_whole_or_not() {
+    let place = shared().database("par_attach", PARTITIONED).await;
+    let come = "CREATE TABLE come (LIKE parted); INSERT INTO come SELECT i, 1, repeat('y', 200) FROM generate_series(400000, 459999) i; ANALYZE come";
+    place.admin.batch_execute(come).await.unwrap();
+    let plan = place.frame("parted").await.create_physical_plan().await.unwrap();
+    place
+        .admin
+        .batch_execute("ALTER TABLE parted ATTACH PARTITION come FOR VALUES FROM (400000) TO (500000)")
+        .await
+        .unwrap();
+    let emptying = shared().admin("par_attach").await;
+    let emptying = tokio::spawn(async move { emptying.batch_execute("TRUNCATE most").await });
+    place
+        .until("SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'par_attach' AND query LIKE 'TRUNCATE%' AND wait_event_type = 'Lock'")
+        .await;
+    // Who waits for the readers is told that they are waited for, or they are done before.
+    match collect(Arc::clone(&plan), context(&place.depots).task_ctx()).await {
+        Ok(batches) => assert_eq!(row_count(&batches), 300_000),
+        Err(failure) => assert_eq!(Error::find(&failure).unwrap().kind, ErrorKind::Changed, "{failure}"),
+    }
+    drop(plan);
+    emptying.await.unwrap().unwrap();
+    assert_eq!(
+        row_count(&place.rows("parted").await.unwrap()),
+        300_000 - 180_000 + 60_000
+    );
+
+    let plan = place.frame("parted").await.create_physical_plan().await.unwrap();
+    place
+        .admin
+        .batch_execute("CREATE TABLE more (LIKE parted); INSERT INTO more SELECT i, 1, repeat('z', 200) FROM generate_series(500000, 559999) i;
+             ALTER TABLE parted ATTACH PARTITION more FOR VALUES FROM (500000) TO (600000)")
+        .await
+        .unwrap();
+    let batches = collect(plan, context(&place.depots).task_ctx()).await.unwrap();
+    assert_eq!(row_count(&batches), 180_000, "it came after the moment that is read");
+    assert_eq!(row_count(&place.rows("parted").await.unwrap()), 240_000);
+}
+
+/// A materialised view that is made anew is read as it was before, or after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_materialised_view_is_never_read_half_made_anew() {
+    let statements = format!("{LARGE} CREATE MATERIALIZED VIEW kept AS SELECT *, 1 AS made FROM large; ANALYZE kept");
+    let place = shared().database("par_kept_view", &statements).await;
+    let plan = place.frame("kept").await.create_physical_plan().await.unwrap();
+    place
+        .admin
+        .batch_execute("DELETE FROM large WHERE id > 1000")
+        .await
+        .unwrap();
+    let maker = shared().admin("par_kept_view").await;
+    let making = tokio::spawn(async move { maker.batch_execute("REFRESH MATERIALIZED VIEW kept").await });
+    place
+        .until("SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'par_kept_view' AND query LIKE 'REFRESH%' AND wait_event_type = 'Lock'")
+        .await;
+    let read = collect(Arc::clone(&plan), context(&place.depots).task_ctx()).await;
+    match read {
+        Ok(batches) => assert_eq!(row_count(&batches), ROWS),
+        Err(failure) => assert_eq!(Error::find(&failure).unwrap().kind, ErrorKind::Changed, "{failure}"),
+    }
+    drop(plan);
+    making.await.unwrap().unwrap();
+    assert_eq!(row_count(&place.rows("kept").await.unwrap()), 1000 - 1000 / 7);
 }
 
 /// Somebody moves amounts from rows at one end of the table to rows at the other, and rows to other pages, all the time.

@@ -46,6 +46,8 @@ struct Ran {
     nodes: BTreeSet<String>,
     /// How many rows came from PostgreSQL.
     sent: usize,
+    /// In how many pieces.
+    pieces: usize,
     rows: Result<String, Error>,
 }
 
@@ -89,15 +91,16 @@ impl Pushed {
             let pushing = PushDown {
                 table_of: &same,
                 is_eager: &|_| true,
+                tells_keys: true,
             };
-            plan = pushing.push(plan).unwrap();
+            plan = pushing.push(plan).unwrap().0;
         }
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(RemotePlanner)]);
         let plan = planner.create_physical_plan(&plan, &state).await.unwrap();
         let (mut statements, mut nodes) = (Vec::new(), BTreeSet::new());
         look(&plan, &mut statements, &mut nodes);
         let rows = collect(Arc::clone(&plan), state.task_ctx()).await;
-        let sent = sent(&plan);
+        let (sent, pieces) = (sent(&plan), pieces(&plan));
         let rows = rows.map_err(|failure| {
             Error::find(&failure)
                 .unwrap_or_else(|| panic!("{sql}: {failure}"))
@@ -113,6 +116,7 @@ impl Pushed {
             statements,
             nodes,
             sent,
+            pieces,
             rows,
         }
     }
@@ -158,6 +162,13 @@ fn sent(plan: &Arc<dyn ExecutionPlan>) -> usize {
         .filter(|_| plan.is::<ScanExec>())
         .and_then(|metrics| metrics.output_rows());
     own.unwrap_or_default() + plan.children().into_iter().map(sent).sum::<usize>()
+}
+
+fn pieces(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let own = plan
+        .downcast_ref::<ScanExec>()
+        .map(|scan| scan.partitions().iter().flatten().count());
+    own.unwrap_or_default() + plan.children().into_iter().map(pieces).sum::<usize>()
 }
 
 fn look(plan: &Arc<dyn ExecutionPlan>, statements: &mut Vec<String>, nodes: &mut BTreeSet<String>) {
@@ -358,8 +369,9 @@ async fn a_statement_reads_what_its_leaf_says() {
     let pushing = PushDown {
         table_of: &same,
         is_eager: &|_| true,
+        tells_keys: true,
     };
-    let plan = pushing.push(plan).unwrap();
+    let plan = pushing.push(plan).unwrap().0;
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(RemotePlanner)]);
     let plan = planner.create_physical_plan(&plan, &state).await.unwrap();
     let mut leaf = plan;
@@ -385,6 +397,32 @@ async fn what_postgresql_cannot_compute_is_a_typed_error() {
     pushed.place.admin.batch_execute("DROP TABLE big").await.unwrap();
     let failure = pushed.run("SELECT sum(n) FROM big", true).await.rows.unwrap_err();
     assert_eq!(failure.kind, ErrorKind::Changed, "{failure}");
+}
+
+/// What reads a table row by row is dealt to several readers, of a partitioned table as well.
+#[tokio::test]
+async fn statements_over_partitions_have_several_readers() {
+    let parted = "CREATE TABLE parted (id int8, filler text, day date) PARTITION BY RANGE (id);
+         CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (50000); CREATE TABLE high PARTITION OF parted FOR VALUES FROM (50000) TO (200001);
+         INSERT INTO parted SELECT i, repeat('x', 200), date '2024-01-01' + (i % 400)::int4 FROM generate_series(1, 200000) i; ANALYZE;";
+    let pushed = Pushed::new("parted", parted).await;
+    let sql = "SELECT id + 1 AS next FROM parted WHERE extract(month FROM day) = 7 AND length(filler) = 200";
+    let (with, without) = (pushed.run(sql, true).await, pushed.run(sql, false).await);
+    let [statement] = with.statements.as_slice() else {
+        panic!("{:?}", with.statements)
+    };
+    assert!(statement.contains("length"), "{statement}");
+    assert!(
+        with.pieces > 1 && with.sent < 20_000,
+        "{} pieces, {} rows",
+        with.pieces,
+        with.sent
+    );
+    assert_eq!(with.rows.unwrap(), without.rows.unwrap());
+    // One group of all is made in one place.
+    let whole = pushed.run("SELECT count(*), max(id) FROM parted", true).await;
+    assert_eq!((whole.pieces, whole.sent), (1, 1));
+    assert!(whole.rows.unwrap().contains("200000"));
 }
 
 /// A join that knows its keys asks the other side for these alone; a subquery's value is asked for as well.

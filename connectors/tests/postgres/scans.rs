@@ -12,32 +12,86 @@ use datafusion::logical_expr::{Expr, TableType, lit};
 use datafusion::physical_plan::{displayable, execute_stream};
 use datafusion::prelude::{col, ident};
 use futures::StreamExt;
-use minerva_connectors::conformance::{self, Failure, Subject};
-use minerva_connectors::{ErrorKind, ScanExec, decode_scan, encode_scan};
+use minerva_connectors::conformance::{self, Failure, Subject, TestServer};
+use minerva_connectors::{Depots, ErrorKind, ScanExec, decode_scan, encode_scan};
 
-use crate::server::{Place, context, quoted, row_count, shared};
+use crate::server::{PASSWORD, Place, Server, context, depots_with, quoted, row_count, shared};
 
 #[tokio::test]
 async fn conforms() {
     let place = shared().database("conforms", "").await;
+    let subject = subject(&place).await;
+    let failures = conformance::check(&subject).await;
+    assert!(failures.is_empty(), "{}", Failure::all(&failures));
+}
+
+/// A server of its own, and who watches it.
+struct Private {
+    server: Server,
+}
+
+#[async_trait::async_trait]
+impl TestServer for Private {
+    fn depots(&self, timeouts: &str) -> Arc<Depots> {
+        let settings = format!(
+            "host: 127.0.0.1, port: {}, database: unsteady, params: {{sslmode: disable}}",
+            self.server.port
+        );
+        depots_with(&settings, "reader", PASSWORD, &format!("  timeouts: {{{timeouts}}}\n"))
+    }
+
+    fn endless(&self) -> &str {
+        "endless"
+    }
+
+    fn silent(&self) -> &str {
+        "silent"
+    }
+
+    async fn is_working(&self) -> bool {
+        let admin = self.server.admin("unsteady").await;
+        let working = "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'reader' AND state = 'active'";
+        admin.query_one(working, &[]).await.unwrap().get(0)
+    }
+
+    fn stop(&mut self) {
+        self.server.stop();
+    }
+
+    fn start(&mut self) {
+        self.server.start_again();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_when_its_server_is_slow_or_gone() {
+    let server = Server::start();
+    let views = "CREATE VIEW endless AS SELECT generate_series(1, 2000000000) AS id, repeat('x', 1000) AS s;
+         CREATE VIEW silent AS SELECT 1 AS id FROM pg_sleep(1000)";
+    let place = server.database("unsteady", views).await;
+    let subject = subject(&place).await;
+    let failures = conformance::check_server(&subject, Some(&mut Private { server })).await;
+    assert!(failures.is_empty(), "{}", Failure::all(&failures));
+}
+
+/// A database that is filled with the samples of the suite.
+pub(crate) async fn subject(place: &Place) -> Subject {
     let samples = conformance::samples().unwrap_or_else(|Failure(message)| panic!("{message}"));
     for sample in &samples {
-        insert(&place, &sample.name, &sample.rows).await;
+        insert(place, &sample.name, &sample.rows).await;
     }
     place
         .admin
         .batch_execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; GRANT CREATE ON SCHEMA public TO reader")
         .await
         .unwrap();
-    let subject = Subject {
+    Subject {
         depots: Arc::clone(&place.depots),
         depot: "db".to_owned(),
         collection: "public".to_owned(),
         samples,
         writes: true,
-    };
-    let failures = conformance::check(&subject).await;
-    assert!(failures.is_empty(), "{}", Failure::all(&failures));
+    }
 }
 
 async fn insert(place: &Place, table: &str, rows: &RecordBatch) {

@@ -37,8 +37,8 @@ pub(crate) fn shared() -> &'static Server {
     SERVER.get_or_init(Server::start)
 }
 
-/// Where `initdb` and `postgres` are: in a folder that is named, on the path, or where Debian puts them.
-fn programs() -> PathBuf {
+/// Where a program of PostgreSQL is: in a folder that is named, on the path, or where Debian puts them.
+fn folder_of(program: &str) -> PathBuf {
     let named = std::env::var_os("MINERVA_TEST_POSTGRES").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
@@ -48,12 +48,11 @@ fn programs() -> PathBuf {
     let on_path: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let mut folders = named.into_iter().chain(on_path).chain(versions.into_iter().rev());
     folders
-        .find(|folder| folder.join("initdb").is_file())
+        .find(|folder| folder.join(program).is_file())
         .unwrap_or_else(|| {
             panic!(
-                "these tests start a PostgreSQL of their own and find none: install the package `postgresql` (Debian, \
-             Ubuntu: `apt-get install postgresql`), or name the folder with `initdb` and `postgres` in \
-             MINERVA_TEST_POSTGRES"
+                "these tests start a PostgreSQL of their own and find no `{program}`: install the package `postgresql` (Debian, \
+             Ubuntu: `apt-get install postgresql`), or name the folder with its programs in MINERVA_TEST_POSTGRES"
             )
         })
 }
@@ -78,7 +77,7 @@ fn lent_user() -> Option<(u32, u32)> {
 
 impl Server {
     pub(crate) fn start() -> Server {
-        let programs = programs();
+        let programs = folder_of("initdb");
         let user = lent_user();
         let folder = tempfile::tempdir().unwrap();
         let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres/tls");
@@ -109,7 +108,7 @@ impl Server {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         fs::write(
             data.join("pg_hba.conf"),
-            "host all admin 127.0.0.1/32 trust\nhostssl all encrypted 127.0.0.1/32 scram-sha-256\n\
+            "host all admin 127.0.0.1/32 trust\nhost replication admin 127.0.0.1/32 trust\nhostssl all encrypted 127.0.0.1/32 scram-sha-256\n\
              host all reader 127.0.0.1/32 scram-sha-256\n",
         )
         .unwrap();
@@ -135,9 +134,59 @@ impl Server {
         }
     }
 
+    /// Another server that replays what this one does, with more settings. What was done before is there.
+    pub(crate) fn standby(&self, settings: &str) -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        if let Some((user, group)) = self.user {
+            chown(folder.path(), Some(user), Some(group)).unwrap();
+        }
+        let data = folder.path().join("data");
+        let copied = as_user(
+            Command::new(folder_of("pg_basebackup").join("pg_basebackup")),
+            self.user,
+        )
+        .args([
+            "--host=127.0.0.1",
+            "--username=admin",
+            "--write-recovery-conf",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-sync",
+        ])
+        .arg(format!("--port={}", self.port))
+        .arg("--pgdata")
+        .arg(&data)
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let mut configuration = fs::OpenOptions::new()
+            .append(true)
+            .open(data.join("postgresql.conf"))
+            .unwrap();
+        writeln!(configuration, "{settings}").unwrap();
+        let (port, keeper) = run(&self.programs, folder.path(), self.user, None);
+        Server {
+            port,
+            folder,
+            programs: self.programs.clone(),
+            user: self.user,
+            keeper,
+        }
+    }
+
+    /// Depots with one, `db`, over a database that is there.
+    pub(crate) fn reader(&self, database: &str) -> Arc<Depots> {
+        self.depots(database, "127.0.0.1", "sslmode: disable", "reader", PASSWORD)
+    }
+
     /// Stops it at once and starts it again on the same port.
     pub(crate) fn restart(&mut self) {
         self.stop();
+        self.start_again();
+    }
+
+    pub(crate) fn start_again(&mut self) {
         let (_, keeper) = run(&self.programs, self.folder.path(), self.user, Some(self.port));
         self.keeper = keeper;
     }
@@ -235,6 +284,11 @@ pub(crate) fn depots_with(settings: &str, user: &str, password: &str, lines: &st
     Arc::new(Depots::new(Arc::new(resources)))
 }
 
+/// Has somebody else than root run a program, which some refuse to.
+pub(crate) fn as_lent_user(command: Command) -> Command {
+    as_user(command, lent_user())
+}
+
 fn as_user(mut command: Command, user: Option<(u32, u32)>) -> Command {
     if let Some((user, group)) = user {
         command.uid(user).gid(group);
@@ -271,7 +325,7 @@ fn run(programs: &Path, folder: &Path, user: Option<(u32, u32)>, port: Option<u1
                 break;
             }
             let text = fs::read_to_string(&log).unwrap_or_default();
-            if text.contains("ready to accept connections") {
+            if text.contains("ready to accept") {
                 return (port, keeper);
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -75,8 +75,9 @@ impl Pushed {
             let pushing = PushDown {
                 table_of: &same,
                 is_eager: &|_| true,
+                tells_keys: true,
             };
-            plan = pushing.push(plan).unwrap();
+            plan = pushing.push(plan).unwrap().0;
         }
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(RemotePlanner)]);
         planner.create_physical_plan(&plan, &state).await.unwrap()

@@ -8,14 +8,17 @@ use std::{
 };
 
 use datafusion::{arrow::datatypes::SchemaRef, datasource::empty::EmptyTable, error::DataFusionError};
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream};
 use minerva_resources::{Address, Depot};
 
-use super::{Catalog, INFORMATION_SCHEMA, TableEntry, TableRequest, metadata::Patience};
+use super::{Catalog, INFORMATION_SCHEMA, TableEntry, TableRequest, patience::Patience};
 use crate::{
     error::{Code, QueryError, Result},
     system,
 };
+
+/// How many questions of one listing a depot is asked at the same time.
+const QUESTIONS: usize = 8;
 
 impl Catalog<'_> {
     pub(crate) async fn expect_catalog(&self, name: &str) -> Result<()> {
@@ -125,13 +128,17 @@ impl Catalog<'_> {
         let (name, depots, metadata) = (depot.name(), &self.engine.depots, &self.engine.metadata);
         let rules = &self.snapshot.rules;
         let collections = metadata.collections(depots, depot, patience).await;
-        let mut found = Vec::new();
-        for collection in collections.map_err(DataFusionError::from)? {
-            // In this order: how long a pattern takes tells something of the name.
-            if !rules.may_see_collection(self.principal, name, &collection) || !wanted(&collection) {
-                continue;
-            }
+        let mut collections = collections.map_err(DataFusionError::from)?;
+        // In this order: how long a pattern takes tells something of the name.
+        collections
+            .retain(|collection| rules.may_see_collection(self.principal, name, collection) && wanted(collection));
+        let asked = collections.into_iter().map(|collection| async move {
             let datasets = metadata.datasets(depots, depot, &collection, patience).await;
+            (collection, datasets)
+        });
+        let answers: Vec<_> = stream::iter(asked).buffered(QUESTIONS).collect().await;
+        let mut found = Vec::new();
+        for (collection, datasets) in answers {
             for dataset in datasets.map_err(DataFusionError::from)?.iter() {
                 let address = Address::new(name, &collection, dataset);
                 if rules.may_select(self.principal, &address).allowed {
@@ -158,9 +165,15 @@ impl Catalog<'_> {
                 metadata.expire(&name, collection);
             }
         }
-        match (catalog, collection) {
-            (Some(catalog), Some(collection)) => self.expect_schema(Some(catalog), collection).await,
-            (catalog, _) => self.schemas(catalog).await.map(drop),
+        let Some(catalog) = catalog else {
+            return self.schemas(None).await.map(drop);
+        };
+        // What was known before is no answer to who asks for what is there now.
+        let wanted = |name: &str| collection.is_none_or(|collection| collection == name);
+        self.visible_tables(catalog, &wanted, Patience::fresh()).await?;
+        match collection {
+            Some(collection) => self.expect_schema(Some(catalog), collection).await,
+            None => Ok(()),
         }
     }
 
@@ -237,12 +250,12 @@ impl Catalog<'_> {
                         named.entry(address.collection).or_default().push(address.dataset);
                     }
                 }
-                for (schema, names) in named {
-                    tables.extend(
-                        self.entries(catalog, &schema, names, request.with_schema, patience)
-                            .await,
-                    );
-                }
+                let asked = named.into_iter().map(|(schema, names)| async move {
+                    let entries = self.entries(catalog, &schema, names, request.with_schema, patience);
+                    entries.await
+                });
+                let answers: Vec<_> = stream::iter(asked).buffered(QUESTIONS).collect().await;
+                tables.extend(answers.into_iter().flatten());
             }
             Err(error) => failure = Some(error),
         }
@@ -344,8 +357,8 @@ struct Listed {
 
 fn patience(is_named: bool) -> Patience {
     match is_named {
-        true => Patience::Named,
-        false => Patience::OneOfMany,
+        true => Patience::named(),
+        false => Patience::one_of_many(),
     }
 }
 

@@ -17,7 +17,6 @@ use std::{
 
 use datafusion::{
     arrow::datatypes::{Field, Schema, SchemaRef},
-    common::runtime::SpawnedTask,
     execution::SessionState,
 };
 use futures::{
@@ -26,6 +25,8 @@ use futures::{
 };
 use minerva_connectors::{Depots, Error, ErrorKind, Result};
 use minerva_resources::{Address, Depot, ResourceSet};
+
+use super::patience::Patience;
 
 /// How long depots are believed whose manifest says nothing of it; what lies on this machine is asked each time.
 const TTL: Duration = Duration::from_secs(60);
@@ -69,15 +70,6 @@ struct Collection {
     asking: Arc<tokio::sync::Mutex<()>>,
     /// Counted up when what is known is out of date, so that an answer from before is not kept.
     changes: AtomicUsize,
-}
-
-/// Who waits for a depot, and how long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// The depot was named: an old answer or the failure is told.
-    Named,
-    /// It is one of several: it is given up after a while.
-    OneOfMany,
 }
 
 impl Metadata {
@@ -318,10 +310,10 @@ impl Kept {
     /// Waits for an answer, but not long for one that others wait for too, or where an old one will do.
     async fn wait<T>(&self, answer: impl Future<Output = T>, patience: Patience, has_old: bool) -> Result<T> {
         let limit = self.depot.timeouts.listing;
-        if patience == Patience::Named && !has_old {
+        let Some(left) = patience.left(limit, has_old) else {
             return Ok(answer.await);
-        }
-        tokio::time::timeout(limit, answer).await.map_err(|_| {
+        };
+        tokio::time::timeout(left, answer).await.map_err(|_| {
             let message = format!(
                 "it did not answer a listing within {} seconds (`timeouts.listing`)",
                 limit.as_secs_f64()
@@ -422,34 +414,39 @@ impl<T: Send + Sync + 'static> Memo<T> {
             Ok(Err(error)) | Err(error) => error,
         };
         match old {
-            Some((known, _)) => {
+            Some((known, _)) if patience.takes_old() => {
                 kept.warn_of(&error);
                 Ok(known)
             }
-            None => Err(error),
+            _ => Err(error),
         }
     }
 
-    /// Asks in a task of its own, which keeps the answer whoever waits for it.
+    /// Asks in a task of its own, which keeps the answer whoever waits for it, and if nobody does any more.
     fn load<F>(self: &Arc<Self>, changes: usize, broken: Error, ask: impl FnOnce() -> F + Send + 'static) -> Loading<T>
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let (memo, begun) = (Arc::clone(self), Instant::now());
         let asking = ask();
-        let task = SpawnedTask::spawn(async move {
+        let task = tokio::spawn(async move {
             let answer = asking.await.map(Arc::new);
             let mut state = lock(&memo.0);
-            if state.changes == changes {
+            let is_last = state.changes == changes;
+            if is_last {
                 state.loading = None;
-                if let Ok(known) = &answer {
-                    state.known = Some((Arc::clone(known), begun));
-                    state.expired = false;
-                }
+            }
+            // What was asked before a change is out of date, and still newer than what is known: else nothing new would ever be known where changes come
+            // faster than answers.
+            if let Ok(known) = &answer
+                && state.known.as_ref().is_none_or(|(_, at)| *at < begun)
+            {
+                state.known = Some((Arc::clone(known), begun));
+                state.expired = !is_last;
             }
             answer
         });
-        let joined = async move { task.join().await.unwrap_or(Err(broken)) };
+        let joined = async move { task.await.unwrap_or(Err(broken)) };
         joined.boxed().shared()
     }
 }
@@ -466,7 +463,11 @@ struct Asking {
 
 impl Asking {
     async fn ask(self) -> Result<HashMap<String, Columns>> {
-        let _one = Arc::clone(&self.of_collection.asking).lock_owned().await;
+        // Where nothing is kept nobody gains by waiting for another's answer.
+        let _one = match self.kept.ttl.is_zero() {
+            true => None,
+            false => Some(Arc::clone(&self.of_collection.asking).lock_owned().await),
+        };
         // Who had the turn before may have asked for the same.
         let mut found = self.of_collection.known(&self.names, Some(self.kept.ttl));
         let missing: Vec<String> = self
@@ -593,4 +594,92 @@ impl Drop for Kept {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that holds a lock can leave what it protects half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::Notify;
+
+    fn kept(listing: &str) -> Arc<Kept> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("scratch.yaml");
+        let manifest = format!(
+            "name: scratch\nversion: v2alpha\ntype: depot\ndepot:\n  type: memory\n  memory: {{}}\n  metadataTtl: 1h\n  timeouts: {{listing: {listing}}}\n"
+        );
+        std::fs::write(&file, manifest).unwrap();
+        let set = minerva_resources::load(&[file], &[minerva_connectors::check]).unwrap();
+        Metadata::default().of(set.depot("scratch").unwrap())
+    }
+
+    async fn ask(memo: &Arc<Memo<i32>>, kept: &Kept, patience: Patience, answer: i32) -> Result<Arc<i32>> {
+        memo.get(kept, patience, move || async move { Ok(answer) }).await
+    }
+
+    async fn never() -> Result<i32> {
+        std::future::pending().await
+    }
+
+    /// Changes that come faster than answers do not keep a listing as it once was.
+    #[tokio::test]
+    async fn an_answer_from_before_a_change_is_better_than_an_older_one() {
+        let (kept, memo) = (kept("100ms"), Arc::new(Memo::default()));
+        assert_eq!(*ask(&memo, &kept, Patience::named(), 1).await.unwrap(), 1);
+        memo.expire();
+        let go_on = Arc::new(Notify::new());
+        let waits = Arc::clone(&go_on);
+        let slow = memo.get(&kept, Patience::named(), move || async move {
+            waits.notified().await;
+            Ok(2)
+        });
+        assert_eq!(*slow.await.unwrap(), 1, "it takes too long");
+        memo.expire();
+        go_on.notify_one();
+        let begun = Instant::now();
+        while memo.peek().is_none_or(|(known, _)| *known != 2) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the answer was thrown away");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*memo.get(&kept, Patience::named(), never).await.unwrap(), 2);
+        memo.expire();
+        assert_eq!(
+            *ask(&memo, &kept, Patience::named(), 3).await.unwrap(),
+            3,
+            "it is asked again"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_wants_a_new_answer_gets_no_old_one() {
+        let (kept, memo) = (kept("100ms"), Arc::new(Memo::default()));
+        assert_eq!(*ask(&memo, &kept, Patience::fresh(), 1).await.unwrap(), 1);
+        memo.expire();
+        let fail = || async { Err(Error::new("scratch", ErrorKind::Unreachable, "it is gone")) };
+        assert_eq!(*memo.get(&kept, Patience::named(), fail).await.unwrap(), 1);
+        let error = memo.get(&kept, Patience::fresh(), fail).await.unwrap_err();
+        assert!(error.to_string().contains("it is gone"), "{error}");
+        let late = memo.get(&kept, Patience::fresh(), || async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Ok(4)
+        });
+        assert_eq!(*late.await.unwrap(), 4, "it is waited for");
+    }
+
+    /// However many questions a listing has, it waits no longer than once.
+    #[tokio::test]
+    async fn a_listing_is_patient_once() {
+        let kept = kept("400ms");
+        let patience = Patience::one_of_many();
+        let begun = Instant::now();
+        for _ in 0..10 {
+            let memo: Arc<Memo<i32>> = Arc::default();
+            let error = memo.get(&kept, patience, never).await.unwrap_err();
+            assert!(error.to_string().contains("`timeouts.listing`"), "{error}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        // What is known at once is told all the same.
+        let memo = Arc::new(Memo::default());
+        assert_eq!(*ask(&memo, &kept, Patience::named(), 1).await.unwrap(), 1);
+        assert_eq!(*memo.get(&kept, patience, never).await.unwrap(), 1);
+    }
 }

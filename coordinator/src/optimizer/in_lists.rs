@@ -7,6 +7,9 @@
 //! 3. A comparison of a year with a number becomes one of the moment with that year's first, which is NULL where a timestamp of nanoseconds has not that
 //!    year: `date_part('year', t) > 1600` is never true. The part of a date is hidden in the same way where the year is so far away.
 //!
+//! The simplifier also writes the operands of some functions twice (`coalesce(a, b)` becomes `CASE WHEN a IS NOT NULL THEN a ELSE b END`), which doubles an
+//! expression with each that is inside another: one that would grow too far is refused before.
+//!
 //! In and out: one plan node. Deliberately absent: any simplification of our own.
 
 use std::{collections::HashMap, sync::Arc};
@@ -14,8 +17,8 @@ use std::{collections::HashMap, sync::Arc};
 use datafusion::{
     arrow::datatypes::{DataType, FieldRef},
     common::{
-        Result, ScalarValue,
-        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+        Result, ScalarValue, plan_err,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion, TreeNodeVisitor},
     },
     logical_expr::{
         BinaryExpr, Cast, ColumnarValue, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
@@ -44,6 +47,10 @@ impl OptimizerRule for GuardedSimplify {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        plan.apply_expressions(|expr| {
+            refuse_growth(expr)?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
         let guarded = plan.map_expressions(|expr| {
             hide_lists_from_each_other(expr)?
                 .transform_data(hide_parts_from_far_years)?
@@ -58,76 +65,216 @@ impl OptimizerRule for GuardedSimplify {
     }
 }
 
-/// Which lists a value is compared with, by the text of the list.
-type Lists = HashMap<Expr, Vec<Expr>>;
+/// An expression may get so many nodes, or so many times as many as it is written with. Each rule looks at all of them.
+const LARGEST_GROWN: u64 = 16_384;
+const MOST_GROWTH: u64 = 16;
 
-fn hide_lists_from_each_other(expr: Expr) -> Result<Transformed<Expr>> {
-    let mut lists = Lists::new();
-    collect(&expr, &mut lists)?;
-    lists.retain(|_, groups| groups.len() > 1);
-    if lists.is_empty() {
-        return Ok(Transformed::no(expr));
+/// The simplifier writes their operands twice, but the last.
+const WRITTEN_TWICE: [&str; 4] = ["coalesce", "nvl", "ifnull", "nvl2"];
+
+fn refuse_growth(expr: &Expr) -> Result<()> {
+    let mut growth = Growth::default();
+    expr.visit(&mut growth)?;
+    let sizes = growth.open.first().map(Vec::as_slice).unwrap_or_default();
+    let size = sizes.iter().copied().fold(0, u64::saturating_add);
+    if size > LARGEST_GROWN && size / MOST_GROWTH > growth.nodes {
+        return plan_err!(
+            "`coalesce`, `nvl`, `ifnull`, `nvl2` and `BETWEEN` are nested too deeply in one expression, which doubles with each of them; write one `coalesce` with \
+             several arguments instead of one inside another"
+        );
     }
-    expr.transform_down(|node| {
-        let Some((value, group)) = group_of(&node) else {
-            return Ok(Transformed::no(node));
-        };
-        let Some(id) = lists
-            .get(&value)
-            .and_then(|groups| groups.iter().position(|known| *known == group))
-        else {
-            return Ok(Transformed::no(node));
-        };
-        let hidden = hide_value(node, &value, id)?;
-        Ok(Transformed::new(hidden, true, TreeNodeRecursion::Jump))
-    })
-}
-
-fn collect(expr: &Expr, lists: &mut Lists) -> Result<()> {
-    expr.apply(|node| {
-        let Some((value, group)) = group_of(node) else {
-            return Ok(TreeNodeRecursion::Continue);
-        };
-        let groups = lists.entry(value).or_default();
-        if !groups.contains(&group) {
-            groups.push(group);
-        }
-        Ok(TreeNodeRecursion::Jump)
-    })?;
     Ok(())
 }
 
-/// A node that is an IN list, or that the simplifier makes one of, with the value that is looked up.
-fn group_of(node: &Expr) -> Option<(Expr, Expr)> {
-    match node {
-        Expr::InList(InList { expr, .. }) if !is_hidden(expr) => Some((expr.as_ref().clone(), node.clone())),
-        Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => {
-            chain_value(node, Operator::Or, Operator::Eq).map(|value| (value, node.clone()))
+/// How many nodes an expression has, and how many it will have.
+struct Growth {
+    nodes: u64,
+    /// Of each node that is not at its end, the sizes of its children; the first is above all.
+    open: Vec<Vec<u64>>,
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self {
+            nodes: 0,
+            open: vec![Vec::new()],
         }
-        Expr::BinaryExpr(BinaryExpr { op: Operator::And, .. }) => {
-            chain_value(node, Operator::And, Operator::NotEq).map(|value| (value, node.clone()))
-        }
-        _ => None,
     }
 }
 
-/// The one column that a chain of comparisons with literals (`a = 1 OR a = 2`) is about.
-fn chain_value(node: &Expr, link: Operator, comparison: Operator) -> Option<Expr> {
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = node else {
-        return None;
-    };
-    if *op == link {
-        let (left, right) = (
-            chain_value(left, link, comparison)?,
-            chain_value(right, link, comparison)?,
-        );
-        return (left == right).then_some(left);
+impl<'n> TreeNodeVisitor<'n> for Growth {
+    type Node = Expr;
+
+    fn f_down(&mut self, _node: &'n Expr) -> Result<TreeNodeRecursion> {
+        self.nodes += 1;
+        self.open.push(Vec::new());
+        Ok(TreeNodeRecursion::Continue)
     }
-    match (left.as_ref(), right.as_ref()) {
-        (column @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), column @ Expr::Column(_))
-            if *op == comparison =>
-        {
-            Some(column.clone())
+
+    fn f_up(&mut self, node: &'n Expr) -> Result<TreeNodeRecursion> {
+        let sizes = self.open.pop().unwrap_or_default();
+        let twice = match node {
+            Expr::ScalarFunction(function) if WRITTEN_TWICE.contains(&function.func.name()) => {
+                sizes.len().saturating_sub(1)
+            }
+            Expr::Between(_) => 1,
+            _ => 0,
+        };
+        let of_child = |(at, size): (usize, u64)| match at < twice {
+            true => size.saturating_mul(2),
+            false => size,
+        };
+        let size = sizes
+            .into_iter()
+            .enumerate()
+            .map(of_child)
+            .fold(1_u64, u64::saturating_add);
+        if let Some(siblings) = self.open.last_mut() {
+            siblings.push(size);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    }
+}
+
+fn hide_lists_from_each_other(expr: Expr) -> Result<Transformed<Expr>> {
+    let hidden = lists_to_hide(&expr)?;
+    if hidden.iter().all(|met| met.list.is_none()) {
+        return Ok(Transformed::no(expr));
+    }
+    let mut hidden = hidden.into_iter().peekable();
+    let mut next = 0;
+    expr.transform_down(|node| {
+        let Some(Met { nodes, list, .. }) = hidden.next_if(|met| met.at == next) else {
+            next += 1;
+            return Ok(Transformed::no(node));
+        };
+        next += nodes;
+        match list {
+            Some((value, id)) => {
+                let node = hide_value(node, &value, id)?;
+                Ok(Transformed::new(node, true, TreeNodeRecursion::Jump))
+            }
+            None => Ok(Transformed::new(node, false, TreeNodeRecursion::Jump)),
+        }
+    })
+}
+
+/// Where a group is met in an expression.
+struct Met {
+    at: usize,
+    nodes: usize,
+    /// Where its value is in another list as well, the value and the number of its list.
+    list: Option<(Expr, usize)>,
+}
+
+fn lists_to_hide(expr: &Expr) -> Result<Vec<Met>> {
+    let mut found = Found::default();
+    expr.visit(&mut found)?;
+    let mut lists: HashMap<&Expr, HashMap<&Expr, usize>> = HashMap::new();
+    for group in &found.groups {
+        let known = lists.entry(group.value).or_default();
+        let id = known.len();
+        known.entry(group.node).or_insert(id);
+    }
+    let list = |group: &Group<'_>| {
+        let known = lists.get(group.value).filter(|known| known.len() > 1)?;
+        Some((group.value.clone(), *known.get(group.node)?))
+    };
+    let met = |group: &Group<'_>| Met {
+        at: group.at,
+        nodes: group.nodes,
+        list: list(group),
+    };
+    Ok(found.groups.iter().map(met).collect())
+}
+
+/// A node that is an IN list, or that the simplifier makes one of.
+struct Group<'n> {
+    /// How many nodes come before it, parents before children.
+    at: usize,
+    /// How many nodes it has, with itself.
+    nodes: usize,
+    /// The value that is looked up.
+    value: &'n Expr,
+    node: &'n Expr,
+}
+
+/// The groups of an expression, none of them inside another, in the order in which they are met. Chains are as long as somebody writes them: each node is
+/// looked at once, after its children.
+#[derive(Default)]
+struct Found<'n> {
+    nodes: usize,
+    /// Of each node that is not at its end: its number, and what its children are.
+    open: Vec<(usize, Vec<Option<Compared<'n>>>)>,
+    groups: Vec<Group<'n>>,
+}
+
+/// One or several comparisons of one column with literals.
+#[derive(Clone, Copy, PartialEq)]
+struct Compared<'n> {
+    column: &'n Expr,
+    /// How several are joined.
+    link: Operator,
+}
+
+impl<'n> TreeNodeVisitor<'n> for Found<'n> {
+    type Node = Expr;
+
+    fn f_down(&mut self, _node: &'n Expr) -> Result<TreeNodeRecursion> {
+        self.open.push((self.nodes, Vec::new()));
+        self.nodes += 1;
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn f_up(&mut self, node: &'n Expr) -> Result<TreeNodeRecursion> {
+        let Some((at, children)) = self.open.pop() else {
+            return Ok(TreeNodeRecursion::Continue);
+        };
+        let mut compared = None;
+        let mut value = None;
+        match node {
+            Expr::InList(InList { expr, .. }) if !is_hidden(expr) => value = Some(expr.as_ref()),
+            Expr::BinaryExpr(BinaryExpr { op, .. }) if matches!(op, Operator::And | Operator::Or) => {
+                if let [Some(left), Some(right)] = children.as_slice()
+                    && left == right
+                    && left.link == *op
+                {
+                    compared = Some(*left);
+                    value = Some(left.column);
+                }
+            }
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => compared = comparison(left, *op, right),
+            _ => {}
+        }
+        if let Some(value) = value {
+            // Those inside it are part of it.
+            while self.groups.last().is_some_and(|inside| inside.at > at) {
+                self.groups.pop();
+            }
+            self.groups.push(Group {
+                at,
+                nodes: self.nodes - at,
+                value,
+                node,
+            });
+        }
+        if let Some((_, siblings)) = self.open.last_mut() {
+            siblings.push(compared);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    }
+}
+
+/// A comparison that several of make a list, joined so.
+fn comparison<'n>(left: &'n Expr, op: Operator, right: &'n Expr) -> Option<Compared<'n>> {
+    let link = match op {
+        Operator::Eq => Operator::Or,
+        Operator::NotEq => Operator::And,
+        _ => return None,
+    };
+    match (left, right) {
+        (column @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), column @ Expr::Column(_)) => {
+            Some(Compared { column, link })
         }
         _ => None,
     }
@@ -293,5 +440,87 @@ impl ScalarUDFImpl for Hidden {
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         Ok(args.args.swap_remove(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::{col, in_list, or};
+
+    use super::*;
+
+    #[test]
+    fn lists_over_one_value_are_told_apart() {
+        let list = |column: &str, numbers: &[i64]| {
+            in_list(col(column), numbers.iter().map(|number| lit(*number)).collect(), false)
+        };
+        let equal = |column: &str, number: i64| col(column).eq(lit(number));
+        let hidden = |expr: &Expr| -> Vec<Option<usize>> {
+            let lists = lists_to_hide(expr).unwrap();
+            lists.into_iter().map(|met| met.list.map(|(_, id)| id)).collect()
+        };
+        assert_eq!(hidden(&or(list("a", &[1]), list("b", &[1]))), [None, None]);
+        assert_eq!(hidden(&or(list("a", &[1]), list("a", &[1]))), [None, None]);
+        assert_eq!(hidden(&or(list("a", &[1]), list("a", &[2]))), [Some(0), Some(1)]);
+        // A chain is one list, however long, and what it is in is none where another column is.
+        let chain = or(or(equal("a", 1), equal("a", 2)), equal("a", 3));
+        assert_eq!(hidden(&chain), [None]);
+        assert_eq!(hidden(&or(chain.clone(), list("a", &[7]))), [Some(0), Some(1)]);
+        assert_eq!(hidden(&or(chain.clone(), equal("b", 1))), [None]);
+        let both = or(chain, list("a", &[7])).and(list("a", &[7]));
+        assert_eq!(hidden(&both), [Some(0), Some(1), Some(1)]);
+        let written = hide_lists_from_each_other(both).unwrap();
+        assert!(written.transformed);
+        assert_eq!(written.data.to_string().matches("minerva_hidden").count(), 3 + 1 + 1);
+    }
+
+    #[test]
+    fn what_doubles_with_each_level_is_refused() {
+        use datafusion::functions::core::expr_fn::{coalesce, nvl};
+        let nested = |levels: usize, outer: &dyn Fn(Expr) -> Expr| (0..levels).fold(col("a"), |inner, _| outer(inner));
+        let in_coalesce = |inner: Expr| coalesce(vec![inner, lit(1_i64)]);
+        let in_nvl = |inner: Expr| nvl(inner + lit(1_i64), lit(1_i64));
+        let in_between = |inner: Expr| inner.between(lit(false), lit(true));
+        let last = |inner: Expr| coalesce(vec![lit(1_i64), col("b"), inner]);
+        for (outer, most) in [
+            (&in_coalesce as &dyn Fn(Expr) -> Expr, 10),
+            (&in_nvl, 10),
+            (&in_between, 10),
+            (&last, 100),
+        ] {
+            assert!(refuse_growth(&nested(most, outer)).is_ok());
+        }
+        for outer in [&in_coalesce as &dyn Fn(Expr) -> Expr, &in_nvl, &in_between] {
+            let error = refuse_growth(&nested(100, outer)).unwrap_err();
+            assert!(error.to_string().contains("nested too deeply"), "{error}");
+        }
+        // What is long and does not double is none of this.
+        let numbers = (0..100_000_i64).map(lit).collect();
+        assert!(refuse_growth(&in_coalesce(in_list(col("a"), numbers, false))).is_ok());
+        let numbers = (0..100_000_i64).map(lit).collect();
+        assert!(refuse_growth(&in_list(in_coalesce(col("a")), numbers, false)).is_ok());
+    }
+
+    /// Each node of a chain is looked at once.
+    #[test]
+    fn long_chains_take_no_time() {
+        let chain = || {
+            let mut expr = col("other").eq(lit(0_i64));
+            for number in 0..50_000_i64 {
+                expr = or(expr, col("a").eq(lit(number)));
+            }
+            expr
+        };
+        let run = move || {
+            let (mixed, same) = (chain(), or(col("a").eq(lit(-1_i64)), col("a").eq(lit(-2_i64))));
+            let begun = std::time::Instant::now();
+            assert!(!hide_lists_from_each_other(mixed).unwrap().transformed);
+            assert!(!hide_lists_from_each_other(same).unwrap().transformed);
+            begun.elapsed()
+        };
+        // Expressions are dropped and compared by recursion, which is not what is tried here.
+        let thread = std::thread::Builder::new().stack_size(512 << 20);
+        let took = thread.spawn(run).unwrap().join().unwrap();
+        assert!(took < std::time::Duration::from_secs(5), "{took:?}");
     }
 }

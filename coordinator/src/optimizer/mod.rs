@@ -21,7 +21,7 @@ use datafusion::{
     optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule},
     physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
 };
-use minerva_connectors::PushDown;
+use minerva_connectors::{Decision, PushDown};
 use minerva_policy::PushLeakproofThroughBarrier;
 
 use crate::session::Session;
@@ -66,11 +66,12 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// The last rule: what a depot computes by itself, of the tables that nothing governs.
-pub(crate) fn push_down(plan: LogicalPlan, session: &Session) -> Result<LogicalPlan> {
+/// The last rule: what a depot computes by itself, of the tables that nothing governs; and what stayed here, and why.
+pub(crate) fn push_down(plan: LogicalPlan, session: &Session) -> Result<(LogicalPlan, Vec<Decision>)> {
     let rule = PushDown {
         table_of: &minerva_policy::open_table,
         is_eager: &|depot| session.is_eager(depot),
+        tells_keys: session.engine().members.active().len() < 2,
     };
     rule.push(plan)
 }

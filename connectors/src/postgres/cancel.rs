@@ -1,0 +1,95 @@
+//! Where one connection's server is, and telling it to stop what it does for that connection.
+//!
+//! A server, or a pooler in front of it, closes the connection over which it was told when it has done it. That is waited for: who leaves earlier does not
+//! know what will be stopped, and brings pgbouncer 1.18 down.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{CancelToken, Config};
+
+use super::settings::Settings;
+use super::tls::Tls;
+
+/// Where a connection leads. One name may have several addresses, and another server at each.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    Address(SocketAddr),
+    /// The file of a Unix socket.
+    File(String),
+}
+
+impl Place {
+    /// All that the settings name.
+    pub(super) async fn of(settings: &Settings) -> io::Result<Vec<Place>> {
+        if settings.host.starts_with('/') {
+            return Ok(vec![Place::File(format!(
+                "{}/.s.PGSQL.{}",
+                settings.host, settings.port
+            ))]);
+        }
+        let addresses = lookup_host((settings.host.as_str(), settings.port)).await?;
+        Ok(addresses.map(Place::Address).collect())
+    }
+
+    /// The configuration that leads there and nowhere else.
+    pub(super) fn in_config(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        if let Place::Address(address) = self {
+            config.hostaddr(address.ip());
+        }
+        config
+    }
+
+    /// Has the server stop what it does for the connection of a token, and waits until it has.
+    pub(super) async fn cancel(&self, token: &CancelToken, host: &str, mut tls: Tls) -> io::Result<()> {
+        let asked = match self {
+            Place::Address(address) => {
+                let stream = Patient(TcpStream::connect(address).await?);
+                let handshake = MakeTlsConnect::<Patient<TcpStream>>::make_tls_connect(&mut tls, host)?;
+                token.cancel_query_raw(stream, handshake).await
+            }
+            Place::File(path) => {
+                let stream = Patient(UnixStream::connect(path).await?);
+                token.cancel_query_raw(stream, tokio_postgres::NoTls).await
+            }
+        };
+        asked.map_err(io::Error::other)
+    }
+}
+
+/// A stream that is shut down when the other side has closed it.
+struct Patient<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, into)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut bytes = [0; 64];
+            let mut into = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut self.0).poll_read(context, &mut into));
+            if read.is_err() || into.filled().is_empty() {
+                break;
+            }
+        }
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

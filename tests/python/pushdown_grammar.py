@@ -268,7 +268,9 @@ class Grammar:
             return f"{name} {alias}", [leaf(alias, column, kind) for column, kind in outputs]
         text, outputs = self.query(depth - 1)
         if self.chance(0.25):
-            text += f" ORDER BY {self.order(outputs)} LIMIT {self.pick([1, 5, 20])}{self.pick(['', ' OFFSET 2'])}"
+            # Databases do not agree on what a name is in such an order: a column of a table, or what is selected.
+            names = ", ".join(name for name, _ in outputs)
+            text = f"SELECT {names} FROM ({text}) {self.alias()} ORDER BY {self.order(outputs)} LIMIT {self.pick([1, 5, 20])}{self.pick(['', ' OFFSET 2'])}"
         return f"({text}) {alias}", [leaf(alias, column, kind) for column, kind in outputs]
 
     def source(self, depth):

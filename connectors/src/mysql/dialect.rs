@@ -9,7 +9,8 @@
 //! **Numbers.** Only whole numbers with a sign and of 64 bits are added and multiplied, since smaller ones are computed in 64 bits by the server. What
 //! leaves these is an error of the server; a sum is a decimal there, which `DIV 1` makes a whole number, or an error (`CAST` would make it the largest one).
 //!
-//! **NULLs** are put where they belong by a sort key of their own, and an aggregate with FILTER is one of a CASE.
+//! **NULLs** are put where they belong by a sort key of their own, and an aggregate with FILTER is one of a CASE. `IS TRUE` and its like are written as COALESCE: the server
+//! takes a condition such as `NOT (x IS TRUE)` for one that no NULL meets, and makes an inner join of the outer join below it.
 //!
 //! Deliberately absent: dates, which may be ones that no calendar has, but in a scan's own conditions; floating point numbers, likewise; division, means of decimals, `||` (whose
 //! result is NULL where it is too long), letters beyond ASCII; and MySQL, which no test of this crate speaks to.
@@ -204,6 +205,21 @@ impl Dialect for MariadbDialect {
         same.then(|| Value::condition(format!("({} {symbol} {})", left.sql, right.sql)))
     }
 
+    fn same(&self, left: &Value, right: &Value) -> Option<Value> {
+        self.compare(Operator::Eq, left, right)?;
+        Some(Value::condition(format!("({} <=> {})", left.sql, right.sql)))
+    }
+
+    fn truth(&self, condition: &str, test: &str) -> String {
+        match test {
+            "IS TRUE" => format!("COALESCE({condition}, 0)"),
+            "IS NOT TRUE" => format!("(NOT COALESCE({condition}, 0))"),
+            "IS FALSE" => format!("(NOT COALESCE({condition}, 1))"),
+            "IS NOT FALSE" => format!("COALESCE({condition}, 1)"),
+            _ => format!("({condition} {test})"),
+        }
+    }
+
     fn one_of(&self, value: &Value, list: &[Value]) -> Option<Value> {
         let same = is_compared(value)
             && list
@@ -276,13 +292,12 @@ impl Dialect for MariadbDialect {
                     to_signed && bits < room
                 };
                 // From 64 bits on the server computes as it is computed here.
-                let cast = match (is_wider, room, to_signed) {
+                match (is_wider, room, to_signed) {
                     (true, 64, true) => format!("CAST({} AS SIGNED)", value.sql),
                     (true, 64, false) => format!("CAST({} AS UNSIGNED)", value.sql),
                     (true, ..) => value.sql.clone(),
                     _ => return None,
-                };
-                cast
+                }
             }
         };
         Some(Value::new(sql, to, Form::Exact))

@@ -121,6 +121,18 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// Whether the value is one of these constants.
     fn one_of(&self, value: &Value, list: &[Value]) -> Option<Value>;
 
+    /// Whether two values are equal or both NULL; never NULL itself.
+    fn same(&self, left: &Value, right: &Value) -> Option<Value> {
+        let equal = self.compare(Operator::Eq, left, right)?;
+        let both = format!("({} IS NULL AND {} IS NULL)", left.sql, right.sql);
+        Some(Value::condition(format!("(({} IS TRUE) OR {both})", equal.sql)))
+    }
+
+    /// A condition with `IS TRUE`, `IS NOT TRUE`, `IS FALSE` or `IS NOT FALSE`.
+    fn truth(&self, condition: &str, test: &str) -> String {
+        format!("({condition} {test})")
+    }
+
     /// `+`, `-` or `*` with a result of this type, which fails where the result does not fit.
     fn arithmetic(&self, operator: Operator, left: &Value, right: &Value, to: &DataType) -> Option<Value>;
 
@@ -211,7 +223,7 @@ pub(crate) fn met_by_list(meeting: &Meeting<'_>, compared: &dyn Fn(&Value) -> Op
     let found = format!("({row} IN (SELECT {other} FROM {} WHERE {known}))", meeting.from);
     // A row with a NULL meets none.
     Some(match meeting.is_negated {
-        true => format!("({found} IS NOT TRUE)"),
+        true => format!("(NOT COALESCE({found}, 0))"),
         false => found,
     })
 }

@@ -31,23 +31,18 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
     };
     let (scope_left, scope_right) = (side(schema_left, &outputs_left), side(schema_right, &outputs_right));
     let (mut conditions, mut keys, mut others) = (Vec::new(), Vec::new(), Vec::new());
-    let mut pairs = Vec::new();
     for (key_left, key_right) in &node.on {
         let (key_left, key_right) = (scope_left.value(key_left)?, scope_right.value(key_right)?);
-        pairs.push((key_left.clone(), key_right.clone()));
         let met = match node.null_equality {
-            NullEquality::NullEqualsNothing => {
-                let met = dialect.join_key(&key_left, &key_right)?;
-                keys.push((key_left, key_right));
-                met
-            }
+            NullEquality::NullEqualsNothing => dialect.join_key(&key_left, &key_right)?,
             NullEquality::NullEqualsNull => {
-                let met = scope_left.same(&key_left, &key_right)?;
+                let met = dialect.same(&key_left, &key_right)?;
                 others.push(met.sql.clone());
                 met
             }
         };
         conditions.push(met.sql);
+        keys.push((key_left, key_right));
     }
     let both: Vec<Value> = outputs_left.iter().chain(&outputs_right).cloned().collect();
     if let Some(filter) = &node.filter {
@@ -61,7 +56,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
     }
     let on = conditions.join(" AND ");
     let (estimate_left, estimate_right) = (left.select.estimate, right.select.estimate);
-    let joined = estimate_left.joined(estimate_right, &pairs);
+    let joined = estimate_left.joined(estimate_right, &keys);
     let addresses = addresses(&[left, right]);
     let joining = |word: &'static str, estimate: Estimate| {
         let from = From::Join {
@@ -81,7 +76,6 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
             false => (right.clone(), left.clone()),
         };
         let keys: Vec<(Value, Value)> = keys.iter().map(oriented).collect();
-        let pairs: Vec<(Value, Value)> = pairs.iter().map(oriented).collect();
         let condition = dialect.meets(&Meeting {
             from: &other.named(other_as),
             keys: &keys,
@@ -89,7 +83,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
             on: &on,
             is_negated,
         })?;
-        let met = kept.estimate.met(other.estimate, &pairs);
+        let met = kept.estimate.met(other.estimate, &keys);
         let estimate = if is_negated {
             Estimate {
                 rows: (kept.estimate.rows - met.rows).max(kept.estimate.rows * 0.1),

@@ -88,7 +88,7 @@ impl Scope<'_> {
         };
         let truth = |expr: &Expr, test: &str| {
             let tested = condition(expr)?;
-            Some(Value::condition(format!("({} {test})", tested.sql)))
+            Some(Value::condition(self.dialect.truth(&tested.sql, test)))
         };
         match expr {
             Expr::Column(column) => {
@@ -105,8 +105,8 @@ impl Scope<'_> {
                 Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq => {
                     self.dialect.compare(*op, &value(left)?, &value(right)?)
                 }
-                Operator::IsDistinctFrom => self.not(self.same(&value(left)?, &value(right)?)?),
-                Operator::IsNotDistinctFrom => self.same(&value(left)?, &value(right)?),
+                Operator::IsDistinctFrom => self.not(self.dialect.same(&value(left)?, &value(right)?)?),
+                Operator::IsNotDistinctFrom => self.dialect.same(&value(left)?, &value(right)?),
                 Operator::Plus | Operator::Minus | Operator::Multiply => {
                     let to = expr.get_type(self.schema).ok()?;
                     self.dialect.arithmetic(*op, &value(left)?, &value(right)?, &to)
@@ -182,15 +182,6 @@ impl Scope<'_> {
         condition
             .is_condition()
             .then(|| Value::condition(format!("(NOT {})", condition.sql)))
-    }
-
-    /// Whether two values are equal or both NULL; never NULL itself.
-    pub(super) fn same(&self, left: &Value, right: &Value) -> Option<Value> {
-        let equal = self.dialect.compare(Operator::Eq, left, right)?;
-        Some(Value::condition(format!(
-            "(({} IS TRUE) OR ({} IS NULL AND {} IS NULL))",
-            equal.sql, left.sql, right.sql
-        )))
     }
 
     fn case(&self, case: &Case, deepest: usize) -> Option<Value> {

@@ -135,7 +135,7 @@ async fn what_means_the_same_is_done_by_sqlite() {
         ),
         (
             "SELECT id FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE b.a_id = a.n AND b.t = a.s)",
-            &[" IN (SELECT ", "IS NOT TRUE"],
+            &[" IN (SELECT ", "NOT COALESCE"],
         ),
         (
             "SELECT s, count(*) FROM (SELECT s, id FROM a UNION ALL SELECT t, a_id FROM b WHERE w > 5 UNION ALL SELECT odd, 3 FROM a) AS u GROUP BY s",
@@ -317,8 +317,7 @@ async fn keys_of_joins_are_asked_for() {
     )
     .await;
     let values = "SELECT * FROM (VALUES (7, 'k7', DATE '2000-01-11'), (8, NULL, NULL), (60000, 'k9', NULL), (NULL, 'k10', NULL)) AS v(k, t, day)";
-    let here = pushed.context.sql(values).await.unwrap();
-    pushed.context.register_table("here", here.into_view()).unwrap();
+    pushed.here(values).await;
     for (sql, at_most) in [
         ("SELECT many.n FROM here JOIN many ON here.k = many.k", 2),
         ("SELECT many.n FROM here JOIN many ON here.t = many.t", 3),
@@ -359,12 +358,9 @@ async fn more_keys_than_a_statement_takes_are_left_to_the_join() {
         ),
     )
     .await;
-    let here = pushed
-        .context
-        .sql("SELECT value * 10 AS k FROM generate_series(1, 9000) AS s(value)")
-        .await
-        .unwrap();
-    pushed.context.register_table("here", here.into_view()).unwrap();
+    pushed
+        .here("SELECT value * 10 AS k FROM generate_series(1, 9000) AS s(value)")
+        .await;
     let joins: Vec<String> = (0..4)
         .map(|at| format!("JOIN here AS h{at} ON wide.c{at} = h{at}.k"))
         .collect();

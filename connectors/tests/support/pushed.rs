@@ -55,6 +55,12 @@ impl Pushed {
         Pushed { context, tables }
     }
 
+    /// Makes the table `here`, of which no depot knows.
+    pub(crate) async fn here(&self, sql: &str) {
+        let rows = self.context.sql(sql).await.unwrap();
+        self.context.register_table("here", rows.into_view()).unwrap();
+    }
+
     /// The plan of a statement, pushed down as far as it goes, or not at all.
     pub(crate) async fn plan(&self, sql: &str, is_pushed: bool) -> Arc<dyn ExecutionPlan> {
         let state = self.context.state();

@@ -171,7 +171,7 @@ policy:
             ][..],
         ),
         (
-            "SELECT id FROM pg.public.many WHERE reverse(few_id::text) = '1'",
+            "SELECT id FROM pg.public.few WHERE reverse(name) = '1'",
             &[
                 "Filter: reverse(",
                 "stays here, since depot `pg` does not compute `reverse(",
@@ -214,10 +214,9 @@ policy:
         "{all}"
     );
     let json = explained(None, "(FORMAT JSON) SELECT sum(x) FROM pg.public.many");
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap_or_else(|failure| panic!("{failure}: {json}"));
-    let notes = json["pushdown"].as_array().unwrap();
+    let (_, notes) = json.split_once("pushdown").unwrap_or_else(|| panic!("{json}"));
     assert!(
-        notes.iter().any(|note| note.as_str().unwrap().contains("stays here")),
+        notes.contains("about 50000 rows from") && notes.contains("stays here"),
         "{json}"
     );
 }
@@ -234,7 +233,7 @@ fn hidden_rows_change_no_plan() {
         )
     };
     postgres.execute(
-        &format!("{} {} VACUUM ANALYZE", table("low", "1"), table("high", "900000")),
+        &format!("{} {} ANALYZE", table("low", "1"), table("high", "900000")),
         b"",
     );
     let policies = "\

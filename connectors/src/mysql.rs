@@ -123,12 +123,18 @@ impl Source for MysqlSource {
         };
         let address = Address::new(self.depot(), collection, dataset);
         let relation = MariadbRelation::of(&address, &table);
+        let indexed = Arc::clone(&table);
         let mut provider = RemoteTable::new(address, Arc::clone(&table.schema))
             .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
             .with_table_type(if table.is_view {
                 TableType::View
             } else {
                 TableType::Base
+            })
+            .with_indexes(move |filter| {
+                let mut found = false;
+                filter.columns(&mut |name| found |= indexed.columns.get(name).is_some_and(|column| column.leads_index));
+                found
             })
             .with_filters(move |filter| sql::accepts(filter, &table));
         if let Some(relation) = relation {

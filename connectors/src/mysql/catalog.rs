@@ -32,6 +32,8 @@ pub(super) struct Column {
     pub(super) kind: Kind,
     /// Of text.
     pub(super) character_set: Option<String>,
+    /// Whether an index begins with it.
+    pub(super) leads_index: bool,
     /// How many letters it has at most.
     pub(super) characters: Option<u64>,
     /// Whether it is declared to have no NULLs, which also changes what the server calls NULL.
@@ -53,7 +55,7 @@ const SORTS: &str = "TABLE_TYPE IN ('BASE TABLE', 'VIEW', 'SYSTEM VERSIONED')";
 const OWN_ENGINES: [&str; 5] = ["InnoDB", "MyISAM", "Aria", "MEMORY", "RocksDB"];
 
 const COLUMNS: &str = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, NUMERIC_PRECISION, NUMERIC_SCALE, \
-     CHARACTER_SET_NAME, CHARACTER_MAXIMUM_LENGTH, IS_NULLABLE, PRIVILEGES FROM information_schema.COLUMNS";
+     CHARACTER_SET_NAME, CHARACTER_MAXIMUM_LENGTH, COLUMN_KEY, IS_NULLABLE, PRIVILEGES FROM information_schema.COLUMNS";
 
 /// How the lists of rights write the user. Whose name has an `@` is not found there, which costs time and nothing else.
 const GRANTEE: &str = "CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
@@ -225,10 +227,11 @@ pub(super) async fn columns(
                 scale,
                 set,
                 characters,
+                key,
                 nullable,
                 privileges,
             ],
-        ) = <[_; 10]>::try_from(row)
+        ) = <[_; 11]>::try_from(row)
         else {
             continue;
         };
@@ -243,6 +246,8 @@ pub(super) async fn columns(
             kind: declared.kind(),
             character_set: set,
             characters: number(characters),
+            // `PRI` is said of every column of the primary key, of which there is one mostly.
+            leads_index: key.is_some_and(|key| !key.is_empty()),
             is_not_null: nullable.is_some_and(|word| word == "NO"),
             is_readable: privileges
                 .is_none_or(|rights| rights.is_empty() || rights.split(',').any(|right| right == "select")),

@@ -4,7 +4,7 @@
 //!
 //! **Texts** are taken in UTF-8 and given the collation `utf8mb4_nopad_bin` where they leave their column: by the bytes, blanks at the end among them, and the
 //! same for all, so that the server never has two collations to choose from. It sorts by no more than the first 1024 bytes of a text, and groups
-//! by sorting; so only what is declared shorter is sorted and grouped there. Joins on texts stay here, since the server has neither an index nor a hash table for them.
+//! by sorting; so only what is declared shorter is sorted and grouped there. Joins stay here where no index begins with a key that is a number: the server is slow then.
 //!
 //! **Numbers.** Only whole numbers with a sign and of 64 bits are added and multiplied, since smaller ones are computed in 64 bits by the server. What
 //! leaves these is an error of the server; a sum is a decimal there, which `DIV 1` makes a whole number, or an error (`CAST` would make it the largest one).
@@ -426,8 +426,8 @@ impl Dialect for MariadbDialect {
     }
 
     fn join_key(&self, left: &Value, right: &Value) -> Option<Value> {
-        // Nothing finds a text by its bytes but looking through all.
-        let is_found = is_exact(left) && is_exact(right) && left.data_type != DataType::Binary;
+        // Without an index the server looks through one side for each row of the other, or for each few.
+        let is_found = is_exact(left) && is_exact(right) && (left.found_by_index || right.found_by_index);
         is_found.then(|| self.compare(Operator::Eq, left, right)).flatten()
     }
 

@@ -299,6 +299,7 @@ mod tests {
             kind: kind.clone(),
             character_set: Some("utf8mb4".to_owned()),
             characters: None,
+            leads_index: false,
             is_not_null,
             is_readable: true,
         };

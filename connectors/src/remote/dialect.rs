@@ -103,8 +103,8 @@ pub(crate) trait Relation: Debug + Send + Sync {
     /// A filter that a scan of the table would apply, where it is worth more than what [`Dialect::compare`] makes of it: an index may find it.
     fn filter(&self, filter: &ScanFilter) -> Option<String>;
 
-    /// Conditions that come before all others: they fail for rows whose values in these columns are not of their types. `None` when nothing that has
-    /// the columns may be sent.
+    /// Conditions that come after those of the scan and before all others: they fail for rows whose values in these columns are not of their types. `None`
+    /// when nothing that has the columns may be sent.
     fn fits(&self, _columns: &[&str]) -> Option<Vec<String>> {
         Some(Vec::new())
     }

@@ -240,7 +240,6 @@ impl PushDown<'_> {
         let from = From::Table(relation.source()?);
         let estimate = Estimate::table(rows);
         let mut select = Select::over(from, vec![table.address().clone()], outputs?, estimate);
-        select.filters = relation.fits(&used)?;
         let mut splits = table.splits().to_vec();
         let mut found = Vec::new();
         let columns: Vec<Value> = if scan.filters.is_empty() {
@@ -267,6 +266,8 @@ impl PushDown<'_> {
                 .or_else(|| scope.condition(filter))?;
             select.filters.push(condition);
         }
+        // After the scan's own conditions: a row that these leave out is not looked at by a scan either.
+        select.filters.extend(relation.fits(&used)?);
         let known = |column: &Column| table.statistics_of(&column.name);
         select.estimate = select.estimate.filtered(share(&scan.filters, &known));
         if let Some(share) = table.found_share(&found, &known) {

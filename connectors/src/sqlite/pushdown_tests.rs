@@ -293,6 +293,22 @@ async fn values_that_do_not_fit_in_rows_that_are_left_out_are_no_errors() {
     }
 }
 
+/// SQLite does not look at what it computes itself, not even in a STRICT table.
+#[tokio::test]
+async fn generated_columns_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let pushed = pushed(
+        folder.path(),
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, s TEXT, n INTEGER AS (s) VIRTUAL) STRICT; INSERT INTO t (id, s) VALUES (1, '5'), (2, 'abc');",
+    )
+    .await;
+    for sql in ["SELECT max(n) FROM t", "SELECT n, count(*) FROM t GROUP BY n"] {
+        let ran = pushed.run(sql, true).await;
+        assert!(!ran.statements.is_empty(), "{sql}");
+        assert_eq!(ran.rows.unwrap_err().kind, ErrorKind::BadValue, "{sql}");
+    }
+}
+
 #[tokio::test]
 async fn numbers_that_leave_their_range_are_errors() {
     let folder = tempfile::tempdir().unwrap();

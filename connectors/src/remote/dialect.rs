@@ -154,6 +154,16 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// What to group by, so that equal values are those that are equal here.
     fn group_key(&self, value: &Value) -> Option<Value>;
 
+    /// A key of [`Dialect::group_key`] as GROUP BY has it.
+    fn group_by(&self, key: &Value) -> String {
+        key.sql.clone()
+    }
+
+    /// Whether HAVING may name a key that is an expression.
+    fn has_keys_in_having(&self) -> bool {
+        true
+    }
+
     /// What to sort by, so that the order is that of here.
     fn sort_key(&self, value: &Value, ascending: bool, nulls_first: bool) -> Option<String>;
 

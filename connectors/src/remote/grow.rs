@@ -395,7 +395,13 @@ fn scope<'a>(input: &'a Grown, schema: &'a DFSchema) -> Scope<'a> {
 }
 
 fn filter(node: &Filter, input: &Grown) -> Result<Taken> {
+    let select = input.select.clone();
     let mut grown = Grown {
+        select: match input.dialect.has_keys_in_having() {
+            true => select,
+            // The condition becomes one over the columns of a derived table.
+            false => select.ungrouped(),
+        },
         is_scan: false,
         ..input.clone()
     };
@@ -498,7 +504,7 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
         scope.aggregate(expr, field.data_type())
     });
     let aggregates: Option<Vec<Value>> = aggregates.collect();
-    let groups = keys.iter().map(|key| key.sql.clone()).collect();
+    let groups = keys.iter().map(|key| grown.dialect.group_by(key)).collect();
     let estimate = grown.select.estimate.grouped(&keys);
     let outputs: Vec<Value> = keys.into_iter().chain(aggregates?).collect();
     if outputs.len() != node.schema.fields().len() {

@@ -156,8 +156,9 @@ fn all<'a>(predicates: impl IntoIterator<Item = &'a Expr>, known: Known<'_>, dee
     for (statistics, low, high) in ranges.values() {
         share *= statistics.between(*low, *high).unwrap_or(SHARE_OTHER);
     }
-    // A source may say anything; `max` takes the number of a number and none.
-    share.max(1e-9).min(1.0)
+    // A source may say anything.
+    let share = if share.is_nan() { SHARE_OTHER } else { share };
+    share.clamp(1e-9, 1.0)
 }
 
 /// The column and the ends of its range that a condition is about, where the source knows how values lie.

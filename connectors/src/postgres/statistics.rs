@@ -38,13 +38,20 @@ pub(super) type Figures = Arc<HashMap<String, Arc<ColumnStatistics>>>;
 
 /// The figures of tables that were asked for, by schema and name.
 #[derive(Default)]
-pub(super) struct Known(Mutex<HashMap<(String, String), (Instant, usize, Figures)>>);
+pub(super) struct Known(Mutex<HashMap<(String, String), Asked>>);
+
+struct Asked {
+    at: Instant,
+    /// How many rows the table had.
+    rows: usize,
+    figures: Figures,
+}
 
 impl Known {
     fn get(&self, table: &(String, String), rows: usize) -> Option<Figures> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, counted, figures) = known.get(table)?;
-        (since.elapsed() < KEPT && *counted == rows).then(|| Arc::clone(figures))
+        let asked = known.get(table)?;
+        (asked.at.elapsed() < KEPT && asked.rows == rows).then(|| Arc::clone(&asked.figures))
     }
 
     fn put(&self, table: (String, String), rows: usize, figures: &Figures) {
@@ -52,7 +59,12 @@ impl Known {
         if known.len() >= MOST_TABLES {
             known.clear();
         }
-        known.insert(table, (Instant::now(), rows, Arc::clone(figures)));
+        let asked = Asked {
+            at: Instant::now(),
+            rows,
+            figures: Arc::clone(figures),
+        };
+        known.insert(table, asked);
     }
 }
 

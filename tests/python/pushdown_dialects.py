@@ -437,8 +437,8 @@ class MariaDB(Dialect):
 
     name, depot, schema, position = "mariadb", "pushmy", "pushdown", 3
     lacks = re.compile(r"\bFULL\b")
-    #: In the order of a derived table.
-    refusals = ("(reference to group function)",)
+    #: In the order of a derived table; a key that is an expression.
+    refusals = ("(reference to group function)", "in 'HAVING'")
     types = {
         "id": "int NOT NULL", "Group": "int", "small": "smallint", "i": "int", "big": "bigint", "int_x": "int", "big_x": "bigint", "num": "decimal(12, 2)", "price": "decimal(12, 2)",
         "num_x": "decimal(38, 10)", "f": "double", "r": "float", "f_nan": "double", "f_zero": "double", "word": "text COLLATE utf8mb4_bin", "name": "text COLLATE utf8mb4_unicode_ci",
@@ -481,7 +481,7 @@ class MariaDB(Dialect):
         import pymysql
 
         # Its cache of subqueries takes two keys for one that are equal in the collation of their column only.
-        settings = "SET time_zone = '+00:00', max_statement_time = 60, optimizer_switch = 'subquery_cache=off'"
+        settings = "SET time_zone = '+00:00', max_statement_time = 60, max_sort_length = 4096, optimizer_switch = 'subquery_cache=off'"
         mode = "ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES"
         return pymysql.connect(**self.place, user="reader", password="5up3r-s3cret", database=database, charset="utf8mb4", autocommit=True,
                                sql_mode=mode, init_command=settings)

@@ -98,7 +98,7 @@ class Grammar:
             case "floatx":
                 return self.pick(["m_lit_float('1.5')", "m_lit_float('3.0')", "m_lit_float('-2.25')", "m_lit_special('NaN')", "m_lit_special('Infinity')", "m_lit_special('-Infinity')"])
             case "text":
-                value = value + self.pick([" ", "a", "z"]) if beside else value
+                value = value + self.pick([" ", "a", "z", "y" * 300]) if beside else value
                 return f"m_lit_text({quoted(value)})"
             case "day" | "dayx":
                 return f"m_lit_day('{value + timedelta(days=1) if beside and value.year < 9999 else value}')"
@@ -390,6 +390,10 @@ class Grammar:
             if self.chance(0.3):
                 kind = self.pick([kind for kind in (INT, INT, INT, NUM, TEXT, DAY) if self.column(scope, kind)] or [INT])
                 having = f" HAVING {self.fold(scope, kind)} {self.pick(['>', '<=', '<>'])} {self.pick(['0', '1', '3']) if kind == INT else self.literal(kind)}"
+                named = [(item, kind) for item, kind, key in zip(items, kinds, keyed) if key and kind in (INT, NUM, TEXT, DAY)]
+                if named and self.chance(0.5):
+                    item, kind = self.pick(named)
+                    having += f" {self.pick(['OR', 'AND'])} {item} {self.pick(['=', '<', '<>'])} {self.literal(kind)}"
             return f"SELECT {self.listed(items, names)} FROM {source}{where}{group}{having}"
         items = [self.window(scope, kind, identity) if self.chance(0.6) else self.expression(scope, kind, 1) for kind in kinds]
         return f"SELECT {self.listed(items, names)} FROM {source}{where}"

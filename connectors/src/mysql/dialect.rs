@@ -4,7 +4,8 @@
 //!
 //! **Texts** are taken in UTF-8 and given the collation `utf8mb4_nopad_bin` where they leave their column: by the bytes, blanks at the end among them, and the
 //! same for all, so that the server never has two collations to choose from. It sorts by no more than the first 1024 bytes of a text, and groups
-//! by sorting; so only what is declared shorter is sorted and grouped there. Joins stay here where no index begins with a key that is a number: the server is slow then.
+//! by sorting; so only what is declared shorter is sorted and grouped there. Nor does it sort by NUL characters at the end of a text, so the number of letters is
+//! a second key of each. Joins stay here where no index begins with a key that is a number: the server is slow then.
 //!
 //! **Numbers.** Only whole numbers with a sign and of 64 bits are added and multiplied, since smaller ones are computed in 64 bits by the server. What
 //! leaves these is an error of the server; a sum is a decimal there, which `DIV 1` makes a whole number, or an error (`CAST` would make it the largest one).
@@ -119,6 +120,11 @@ fn is_text(value: &Value) -> bool {
     matches!(value.form, Form::Text { .. })
 }
 
+/// What tells texts apart that differ by NUL characters at their ends only, which the server sorts alike.
+fn length_of(value: &Value) -> Option<String> {
+    is_text(value).then(|| format!("CHAR_LENGTH({})", value.sql))
+}
+
 fn is_exact(value: &Value) -> bool {
     value.form == Form::Exact
 }
@@ -161,17 +167,36 @@ fn counted(sql: String, to: &DataType) -> Option<Value> {
     counts.then(|| Value::new(sql, to.clone(), Form::Exact))
 }
 
+/// NULL with a type, which a NULL by itself does not have there: the largest one of a few is a text.
+fn null_of(data_type: &DataType) -> Option<String> {
+    Some(match data_type {
+        DataType::Boolean => "CAST(NULL AS SIGNED)".to_owned(),
+        DataType::Binary => "CAST(NULL AS BINARY)".to_owned(),
+        DataType::Utf8View => format!("(CAST(NULL AS CHAR CHARACTER SET utf8mb4) {COLLATION})"),
+        DataType::Decimal128(precision, scale) if *scale >= 0 => format!("CAST(NULL AS DECIMAL({precision},{scale}))"),
+        whole_number => match whole(whole_number)? {
+            (_, true) => "CAST(NULL AS SIGNED)".to_owned(),
+            (_, false) => "CAST(NULL AS UNSIGNED)".to_owned(),
+        },
+    })
+}
+
 impl Dialect for MariadbDialect {
     fn literal(&self, value: &ScalarValue) -> Option<Value> {
         let data_type = plain(&value.data_type());
         let form = match &data_type {
             DataType::Boolean | DataType::Binary | DataType::Decimal128(..) => Form::Exact,
             whole_number if whole(whole_number).is_some() => Form::Exact,
-            DataType::Utf8View => Form::Text { own: true },
+            DataType::Utf8View => {
+                let letters = value.try_as_str().flatten().map_or(0, |text| text.chars().count());
+                Form::Text {
+                    own: u64::try_from(letters).is_ok_and(|letters| letters <= SHORT),
+                }
+            }
             _ => return None,
         };
         let sql = match value {
-            value if value.is_null() => "NULL".to_owned(),
+            value if value.is_null() => null_of(&data_type)?,
             ScalarValue::Boolean(Some(value)) => u8::from(*value).to_string(),
             ScalarValue::Binary(Some(value)) => sql::hexadecimal(value),
             ScalarValue::Decimal128(Some(value), precision, scale) if *scale >= 0 => {
@@ -418,11 +443,26 @@ impl Dialect for MariadbDialect {
         is_short.then(|| value.called(value.sql.clone()))
     }
 
+    fn group_by(&self, key: &Value) -> String {
+        match length_of(key) {
+            Some(length) => format!("{}, {length}", key.sql),
+            None => key.sql.clone(),
+        }
+    }
+
+    fn has_keys_in_having(&self) -> bool {
+        false
+    }
+
     fn sort_key(&self, value: &Value, ascending: bool, nulls_first: bool) -> Option<String> {
-        let key = self.group_key(value)?.sql;
+        let value = self.group_key(value)?;
+        let (key, length) = (&value.sql, length_of(&value));
         let direction = if ascending { "ASC" } else { "DESC" };
         let nulls = if nulls_first { "DESC" } else { "ASC" };
-        Some(format!("({key} IS NULL) {nulls}, {key} {direction}"))
+        let length = length
+            .map(|length| format!(", {length} {direction}"))
+            .unwrap_or_default();
+        Some(format!("({key} IS NULL) {nulls}, {key} {direction}{length}"))
     }
 
     fn join_key(&self, left: &Value, right: &Value) -> Option<Value> {
@@ -468,6 +508,14 @@ mod tests {
     }
 
     #[test]
+    fn only_short_constants_are_keys() {
+        for (letters, is_short) in [(1, true), (255, true), (256, false)] {
+            let value = MariadbDialect.literal(&"é".repeat(letters).into()).unwrap();
+            assert_eq!(value.form, Form::Text { own: is_short }, "{letters}");
+        }
+    }
+
+    #[test]
     fn constants_are_written_so_that_no_mode_reads_them_otherwise() {
         let check = |value: ScalarValue, expected: Option<&str>| {
             let found = MariadbDialect.literal(&value).map(|value| value.sql);
@@ -480,7 +528,12 @@ mod tests {
         check("it's".into(), Some("('it''s' COLLATE utf8mb4_nopad_bin)"));
         check("a\\".into(), Some("(_utf8mb4 X'615C' COLLATE utf8mb4_nopad_bin)"));
         check(ScalarValue::Binary(Some(vec![0])), Some("X'00'"));
-        check(ScalarValue::Int64(None), Some("NULL"));
+        check(ScalarValue::Int64(None), Some("CAST(NULL AS SIGNED)"));
+        check(ScalarValue::UInt8(None), Some("CAST(NULL AS UNSIGNED)"));
+        check(
+            ScalarValue::Decimal128(None, 12, 2),
+            Some("CAST(NULL AS DECIMAL(12,2))"),
+        );
         for value in [ScalarValue::Date32(Some(0)), 1.5_f64.into(), ScalarValue::Null] {
             check(value, None);
         }

@@ -243,13 +243,14 @@ impl Reader {
             connection: Some(connection),
         };
         match execute(&mut running, select, kinds, &self.scan.schema).await {
-            Ok(Some((statement, kinds))) => Ok(Started {
+            Ok(Found::Started(statement, kinds)) => Ok(Started {
                 running,
                 statement,
                 kinds,
             }),
             // Its rows are on their way: the connection is of no use.
-            Ok(None) => Err(Refusal::Outdated),
+            Ok(Found::Changed) => Err(Refusal::Outdated),
+            Ok(Found::Otherwise(column)) => Err(Refusal::Failed(self.otherwise(column))),
             Err(failure) => {
                 let error = self.of(&failure);
                 if failure.is_lost() {
@@ -296,6 +297,24 @@ impl Reader {
         self.error(ErrorKind::BadValue, message)
     }
 
+    /// The server computed a column of another type than was planned with.
+    fn otherwise(&self, column: usize) -> Error {
+        let Some(field) = self.scan.schema.fields().get(column) else {
+            return self.error(
+                ErrorKind::Internal,
+                "the server sends other columns than were asked for",
+            );
+        };
+        let message = format!(
+            "the server sends column `{}` as another type than {}, which was expected; run the query again if a table was changed meanwhile, otherwise with \
+             `SET SESSION {}.pushdown = false`",
+            field.name(),
+            field.data_type(),
+            self.scan.address.depot
+        );
+        self.error(ErrorKind::Unsupported, message)
+    }
+
     fn changed(&self) -> Error {
         let message = "it changed since the query was planned; run the query again";
         self.error(ErrorKind::Changed, message)
@@ -310,31 +329,47 @@ impl Reader {
     }
 }
 
-/// Has a statement carried out; `None` when it sends other types than were planned with.
+/// What came of a statement.
+enum Found {
+    Started(Statement, Vec<Kind>),
+    /// The table has other types than were planned with.
+    Changed,
+    /// What the server computed has, in a column.
+    Otherwise(usize),
+}
+
+/// Has a statement carried out.
 async fn execute(
     running: &mut Running,
     select: &str,
     kinds: Option<Vec<Kind>>,
     schema: &SchemaRef,
-) -> Result<Option<(Statement, Vec<Kind>)>, Failure> {
+) -> Result<Found, Failure> {
     let client = running.client()?;
     let statement = client.prepare(select).await?;
     let described = client.run(&statement).await?;
     // Without columns there is one that nobody reads.
     if described.len() != schema.fields().len().max(1) {
-        return Ok(None);
+        return Ok(Found::Changed);
     }
-    let kinds = match kinds {
+    match kinds {
         Some(kinds) => {
             let same = described.iter().zip(&kinds).all(|(sent, kind)| kind.is_sent_as(sent));
-            same.then_some(kinds)
+            Ok(if same {
+                Found::Started(statement, kinds)
+            } else {
+                Found::Changed
+            })
         }
         None => {
-            let fields = schema.fields().iter().zip(&described);
-            fields
-                .map(|(field, sent)| Kind::computed(field.data_type(), sent))
-                .collect()
+            let fields = schema.fields().iter().zip(&described).enumerate();
+            let kinds: Result<Vec<Kind>, usize> = fields
+                .map(|(at, (field, sent))| Kind::computed(field.data_type(), sent).ok_or(at))
+                .collect();
+            Ok(match kinds {
+                Ok(kinds) => Found::Started(statement, kinds),
+                Err(column) => Found::Otherwise(column),
+            })
         }
-    };
-    Ok(kinds.map(|kinds| (statement, kinds)))
+    }
 }

@@ -103,8 +103,8 @@ pub(crate) trait Relation: Debug + Send + Sync {
     /// A filter that a scan of the table would apply, where it is worth more than what [`Dialect::compare`] makes of it: an index may find it.
     fn filter(&self, filter: &ScanFilter) -> Option<String>;
 
-    /// Conditions that come before all others: they fail for rows whose values in these columns are not of their types. `None` when nothing that has
-    /// the columns may be sent.
+    /// Conditions that come after those of the scan and before all others: they fail for rows whose values in these columns are not of their types. `None`
+    /// when nothing that has the columns may be sent.
     fn fits(&self, _columns: &[&str]) -> Option<Vec<String>> {
         Some(Vec::new())
     }
@@ -153,6 +153,16 @@ pub(crate) trait Dialect: Debug + Send + Sync {
 
     /// What to group by, so that equal values are those that are equal here.
     fn group_key(&self, value: &Value) -> Option<Value>;
+
+    /// A key of [`Dialect::group_key`] as GROUP BY has it.
+    fn group_by(&self, key: &Value) -> String {
+        key.sql.clone()
+    }
+
+    /// Whether HAVING may name a key that is an expression.
+    fn has_keys_in_having(&self) -> bool {
+        true
+    }
 
     /// What to sort by, so that the order is that of here.
     fn sort_key(&self, value: &Value, ascending: bool, nulls_first: bool) -> Option<String>;

@@ -240,7 +240,6 @@ impl PushDown<'_> {
         let from = From::Table(relation.source()?);
         let estimate = Estimate::table(rows);
         let mut select = Select::over(from, vec![table.address().clone()], outputs?, estimate);
-        select.filters = relation.fits(&used)?;
         let mut splits = table.splits().to_vec();
         let mut found = Vec::new();
         let columns: Vec<Value> = if scan.filters.is_empty() {
@@ -267,6 +266,8 @@ impl PushDown<'_> {
                 .or_else(|| scope.condition(filter))?;
             select.filters.push(condition);
         }
+        // After the scan's own conditions: a row that these leave out is not looked at by a scan either.
+        select.filters.extend(relation.fits(&used)?);
         let known = |column: &Column| table.statistics_of(&column.name);
         select.estimate = select.estimate.filtered(share(&scan.filters, &known));
         if let Some(share) = table.found_share(&found, &known) {
@@ -394,7 +395,13 @@ fn scope<'a>(input: &'a Grown, schema: &'a DFSchema) -> Scope<'a> {
 }
 
 fn filter(node: &Filter, input: &Grown) -> Result<Taken> {
+    let select = input.select.clone();
     let mut grown = Grown {
+        select: match input.dialect.has_keys_in_having() {
+            true => select,
+            // The condition becomes one over the columns of a derived table.
+            false => select.ungrouped(),
+        },
         is_scan: false,
         ..input.clone()
     };
@@ -497,7 +504,7 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
         scope.aggregate(expr, field.data_type())
     });
     let aggregates: Option<Vec<Value>> = aggregates.collect();
-    let groups = keys.iter().map(|key| key.sql.clone()).collect();
+    let groups = keys.iter().map(|key| grown.dialect.group_by(key)).collect();
     let estimate = grown.select.estimate.grouped(&keys);
     let outputs: Vec<Value> = keys.into_iter().chain(aggregates?).collect();
     if outputs.len() != node.schema.fields().len() {

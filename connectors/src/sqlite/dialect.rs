@@ -3,7 +3,7 @@
 //! In: values in SQLite's SQL, of the types that columns are read as. Out: text for what means the same on both sides.
 //!
 //! **Values that do not fit.** SQLite keeps any value in any column, and would compare, sort and count what a scan refuses: the text `abc` in a column
-//! declared INTEGER is larger than every number, and 2 is a third boolean. So every SELECT of a table begins its WHERE with
+//! declared INTEGER is larger than every number, and 2 is a third boolean. So the WHERE of every SELECT of a table has, after the conditions of the scan,
 //! [`functions::FITS`] over the columns that the statement uses. It decides about a value with the code that reads values, and a value that does not fit
 //! ends the statement with the error of a scan. SQLite may evaluate other conditions before it, and an index may leave rows out: of
 //! rows that are left out nothing is said, as in scans. No value that does not fit is ever taken for another one: what stands behind WHERE (expressions, groups,

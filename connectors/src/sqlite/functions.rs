@@ -81,14 +81,13 @@ pub(super) fn register(connection: &Connection) -> Result<()> {
     with(FITS, -1, check)?;
     with(LIKE, 2, like)?;
     with(STARTS_WITH, 2, |call| {
-        Ok(both(text(call, 0)?, text(call, 1)?).map(|(text, prefix)| text.starts_with(prefix)))
+        Ok(both(text(call, 0), text(call, 1)).map(|(text, prefix)| text.starts_with(prefix)))
     })?;
     define(connection, ADD, 2, |call| arithmetic(call, "+", i64::checked_add))?;
     define(connection, SUBTRACT, 2, |call| arithmetic(call, "-", i64::checked_sub))?;
     define(connection, MULTIPLY, 2, |call| arithmetic(call, "*", i64::checked_mul))?;
     define(connection, LENGTH, 1, |call| {
-        let text = text(call, 0)?;
-        Ok(text.map(|text| i64::try_from(text.chars().count()).unwrap_or(i64::MAX)))
+        Ok(text(call, 0).map(|text| i64::try_from(text.chars().count()).unwrap_or(i64::MAX)))
     })?;
     define(connection, SUBSTR, -1, substr)
 }
@@ -129,7 +128,7 @@ fn check(call: &Context<'_>) -> Result<Option<bool>> {
 }
 
 fn arithmetic(call: &Context<'_>, sign: &str, compute: fn(i64, i64) -> Option<i64>) -> Result<Option<i64>> {
-    let Some((left, right)) = both(call.get::<Option<i64>>(0)?, call.get::<Option<i64>>(1)?) else {
+    let Some((left, right)) = both(number(call, 0), number(call, 1)) else {
         return Ok(None);
     };
     let result = compute(left, right);
@@ -141,17 +140,26 @@ fn both<T>(left: Option<T>, right: Option<T>) -> Option<(T, T)> {
     Some((left?, right?))
 }
 
-fn text<'a>(call: &'a Context<'_>, at: usize) -> Result<Option<&'a str>> {
+/// A whole number; nothing where there is none, and where the value is something else.
+///
+/// SQLite may ask before [`FITS`] does, where an index has the value: whether the row is looked at at all is not decided yet then, and if it is, `FITS` fails.
+fn number(call: &Context<'_>, at: usize) -> Option<i64> {
     match call.get_raw(at) {
-        ValueRef::Null => Ok(None),
-        value => Ok(Some(
-            value.as_str().map_err(|failure| fault(format!("{MISFIT}{failure}")))?,
-        )),
+        ValueRef::Integer(number) => Some(number),
+        _ => None,
+    }
+}
+
+/// A text, as [`number`] is a number.
+fn text<'a>(call: &'a Context<'_>, at: usize) -> Option<&'a str> {
+    match call.get_raw(at) {
+        ValueRef::Text(text) => std::str::from_utf8(text).ok(),
+        _ => None,
     }
 }
 
 fn like(call: &Context<'_>) -> Result<Option<bool>> {
-    let Some(text) = text(call, 0)? else { return Ok(None) };
+    let Some(text) = text(call, 0) else { return Ok(None) };
     let pattern = call.get_or_create_aux(1, |pattern| {
         pattern.as_str().map(|text| text.chars().collect::<Vec<char>>())
     })?;
@@ -190,7 +198,7 @@ fn is_like(mut rest: Chars<'_>, pattern: &[char]) -> bool {
 }
 
 fn substr(call: &Context<'_>) -> Result<Option<String>> {
-    let Some(text) = text(call, 0)? else { return Ok(None) };
+    let Some(text) = text(call, 0) else { return Ok(None) };
     let place = |at: usize| -> Result<usize> { Ok(usize::try_from(call.get::<i64>(at)?).unwrap_or_default()) };
     let letters = text.chars().skip(place(1)?.saturating_sub(1));
     Ok(Some(match call.len() {
@@ -265,6 +273,21 @@ mod tests {
         }
         let text = ask("sum(x) FROM (SELECT 9223372036854775807 AS x UNION ALL SELECT 1)").unwrap_err();
         assert_eq!(reported(&text).unwrap().0, ErrorKind::OutOfRange, "{text}");
+    }
+
+    #[test]
+    fn values_of_another_sort_are_none() {
+        for sql in [
+            "minerva_add('abc', 1)",
+            "minerva_multiply(1, 1.5)",
+            "minerva_length(X'61')",
+            "minerva_length(CAST(X'ff' AS TEXT))",
+            "minerva_like(5, '5')",
+            "minerva_substr(5, 1)",
+            "minerva_starts_with('5', X'35')",
+        ] {
+            assert_eq!(ask(sql), Ok(Value::Null), "{sql}");
+        }
     }
 
     #[test]

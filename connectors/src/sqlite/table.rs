@@ -56,6 +56,7 @@ struct ColumnInfo {
     name: String,
     declared: Option<Kind>,
     not_null: bool,
+    is_generated: bool,
 }
 
 /// The names of all tables and views that hold users' data.
@@ -157,7 +158,8 @@ fn form_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Form> {
 
 fn columns(connection: &Connection, name: &str, form: Form) -> rusqlite::Result<Vec<ColumnInfo>> {
     // `hidden` is 1 for the hidden columns of virtual tables; 2 and 3 are generated columns, which are columns to users.
-    let sql = "SELECT name, type, \"notnull\" FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid";
+    let sql =
+        "SELECT name, type, \"notnull\", hidden FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid";
     let mut statement = connection.prepare(sql)?;
     let columns = statement.query_map([name], |row| {
         let declared: Option<String> = row.get(1)?;
@@ -168,6 +170,7 @@ fn columns(connection: &Connection, name: &str, form: Form) -> rusqlite::Result<
             name: row.get(0)?,
             declared,
             not_null: row.get(2)?,
+            is_generated: row.get::<_, i64>(3)? > 0,
         })
     })?;
     columns.collect()
@@ -204,8 +207,9 @@ fn uses(
     };
     let found = columns.iter().zip(schema.fields()).filter_map(|(column, field)| {
         let kind = Kind::of_arrow(field.data_type())?;
-        // STRICT keeps to storage classes, but not to the letters of texts.
-        let is_kept = is_strict && column.declared.is_some() && matches!(kind, Kind::Integer | Kind::Blob);
+        // STRICT keeps to storage classes, but not to the letters of texts, and not where a value is computed when it is read.
+        let is_stored = column.declared.is_some() && !column.is_generated;
+        let is_kept = is_strict && is_stored && matches!(kind, Kind::Integer | Kind::Blob);
         let column_use = Use {
             kind,
             is_declared: column.declared.is_some(),

@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -163,6 +164,7 @@ impl Reader {
 
     async fn attempt(&self, output: &Sender<StreamResult<RecordBatch>>, has_sent: &mut bool) -> Result<(), Stopped> {
         let (kinds, mut running, mut rows) = self.start().await?;
+        let begun = Instant::now();
         let mut decoder = Decoder::new(SchemaRef::clone(&self.scan.schema), &kinds, self.batch_rows);
         loop {
             let bytes = match running.drive(rows.try_next()).await {
@@ -171,7 +173,7 @@ impl Reader {
                 Err(failure) => {
                     return Err(Stopped {
                         error: self.interrupted(&failure, decoder.rows()),
-                        failure: Some(failure),
+                        failure: Some(failure).filter(|failure| may_begin_again(failure, begun.elapsed())),
                     });
                 }
             };

@@ -23,8 +23,9 @@ use tokio_postgres::{Client, Config, Row};
 use super::allowed::Allowed;
 use super::cancel::Place;
 use super::catalog::{self, Table};
-use super::failure::is_lost;
-use super::session::{Again, PROBE, Session};
+use super::failure::{is_lost, refuses_user};
+use super::read::Running;
+use super::session::{Again, Mode, PROBE, Session};
 use super::settings::{Settings, TlsMode};
 use super::statistics::Known;
 use super::tls::Tls;
@@ -334,16 +335,21 @@ impl Database {
 
     /// Connects to the first address that answers.
     async fn connect_somewhere(&self) -> Result<(Client, Driver, Place), Unconnected> {
-        let mut last = None;
+        let mut told: Option<tokio_postgres::Error> = None;
         for place in Place::of(&self.settings).await.map_err(Unconnected::Nowhere)? {
             match self.connect_to(&place.in_config(&self.config)).await {
                 Ok((client, driver)) => return Ok((client, driver, place)),
-                // Where a server said no, another of this name would say it, too.
-                Err(failure) if failure.code().is_some() => return Err(Unconnected::By(failure)),
-                Err(failure) => last = Some(failure),
+                // Another server of this name would say it, too.
+                Err(failure) if refuses_user(&failure) => return Err(Unconnected::By(failure)),
+                // One that is full may have room soon, and what one says of itself is more than that another does not answer.
+                Err(failure) => {
+                    if told.as_ref().is_none_or(|told| weight(told) <= weight(&failure)) {
+                        told = Some(failure);
+                    }
+                }
             }
         }
-        Err(last.map_or_else(
+        Err(told.map_or_else(
             || Unconnected::Nowhere(std::io::Error::other("its name has no address")),
             Unconnected::By,
         ))
@@ -510,6 +516,15 @@ async fn close_old_connections(database: Weak<Database>) {
             idle.is_watched = false;
             return;
         }
+    }
+}
+
+/// How much it tells of a name with several addresses that one of them failed so.
+fn weight(failure: &tokio_postgres::Error) -> u8 {
+    match failure.code() {
+        Some(code) if *code == SqlState::TOO_MANY_CONNECTIONS => 2,
+        Some(_) => 1,
+        None => 0,
     }
 }
 

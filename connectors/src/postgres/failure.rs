@@ -2,6 +2,8 @@
 //!
 //! In: a failure of the client. Out: an error of a kind, in words of our own: PostgreSQL's may hold stored values and are never repeated.
 
+use std::time::Duration;
+
 use tokio_postgres::error::SqlState;
 use tokio_rustls::rustls;
 
@@ -149,6 +151,28 @@ pub(super) fn is_lost(failure: &tokio_postgres::Error) -> bool {
         }
         None => failure.is_closed() || source_of::<std::io::Error>(failure).is_some(),
     }
+}
+
+/// Whether it is the user or the database that a server refuses, and not that it cannot serve just now.
+pub(super) fn refuses_user(failure: &tokio_postgres::Error) -> bool {
+    failure.code().is_some_and(|code| {
+        code.code().starts_with("28")
+            || *code == SqlState::INVALID_CATALOG_NAME
+            || *code == SqlState::INSUFFICIENT_PRIVILEGE
+    })
+}
+
+/// A connection that is lost so soon after its statement began was likely lost before.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Whether a statement that began some time ago may begin again. Who terminated it, or what the server crashed of, does not want it
+/// again; and one that ran for long does not begin from the start without anybody knowing.
+pub(super) fn may_begin_again(failure: &tokio_postgres::Error, ran: Duration) -> bool {
+    let code = failure.code();
+    if code == Some(&SqlState::ADMIN_SHUTDOWN) || code == Some(&SqlState::CRASH_SHUTDOWN) {
+        return false;
+    }
+    !is_lost(failure) || ran < SOON
 }
 
 fn source_of<E: std::error::Error + 'static>(failure: &tokio_postgres::Error) -> Option<&E> {

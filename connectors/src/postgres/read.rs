@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -24,10 +25,10 @@ use tokio_postgres::{Client, CopyOutStream, Statement};
 use super::catalog::Table;
 use super::connection::{Connection, Database};
 use super::decode::{Decoder, Fault, LONGEST_ROW};
-use super::failure::is_lost;
+use super::failure::{is_lost, may_begin_again};
 use super::kind::Kind;
 use super::session::{Again, Mode};
-use super::snapshot::Named;
+use super::snapshot::{Named, has_row};
 use super::sql;
 use crate::{Error, ErrorKind, ROW_ID, RemoteQuery, Result, Scan, Split};
 
@@ -135,6 +136,17 @@ struct Asked {
     kinds: Vec<Kind>,
 }
 
+/// What a reader sends before the first row comes.
+struct Statements {
+    begin: String,
+    copy: String,
+    /// Asks whether the transaction that keeps the snapshot still lasts.
+    is_kept: Option<String>,
+}
+
+const MOMENT_LOST: &str = "the transaction that keeps its readers at one moment has ended; run the query again, or set `maxConnections: 4` for the depot, so that \
+     one connection reads a table: behind an address that several servers answer to no other way works";
+
 impl Reader {
     async fn run(&self, output: &Sender<StreamResult<RecordBatch>>) -> Result<()> {
         let (mut has_sent, mut again) = (false, Again::default());
@@ -152,6 +164,7 @@ impl Reader {
 
     async fn attempt(&self, output: &Sender<StreamResult<RecordBatch>>, has_sent: &mut bool) -> Result<(), Stopped> {
         let (kinds, mut running, mut rows) = self.start().await?;
+        let begun = Instant::now();
         let mut decoder = Decoder::new(SchemaRef::clone(&self.scan.schema), &kinds, self.batch_rows);
         loop {
             let bytes = match running.drive(rows.try_next()).await {
@@ -160,7 +173,7 @@ impl Reader {
                 Err(failure) => {
                     return Err(Stopped {
                         error: self.interrupted(&failure, decoder.rows()),
-                        failure: Some(failure),
+                        failure: Some(failure).filter(|failure| may_begin_again(failure, begun.elapsed())),
                     });
                 }
             };
@@ -276,17 +289,27 @@ impl Reader {
 
     async fn begin(&self, asked: &Asked) -> Result<(Running, Pin<Box<CopyOutStream>>), Refusal> {
         let copy = sql::copy(&asked.select);
-        let begin = match &self.scan.snapshot {
+        let named = match &self.scan.snapshot {
+            None => None,
+            Some(name) => {
+                let named = Named::of(name);
+                Some(named.ok_or_else(|| self.error(ErrorKind::Internal, "its snapshot has no name"))?)
+            }
+        };
+        let begin = match named {
             None => self.database.session().begin(Mode::Read, ""),
-            Some(name) => Named::of(name)
-                .ok_or_else(|| self.error(ErrorKind::Internal, "its snapshot has no name"))?
-                .begin(&self.database),
+            Some(named) => named.begin(&self.database),
+        };
+        let statements = Statements {
+            begin,
+            copy,
+            is_kept: named.map(Named::is_kept),
         };
         loop {
             let connection = self.database.connection().await?;
             let is_used = connection.is_used;
             let mut running = Running::new(&self.database, connection);
-            match self.execute(&mut running, &begin, &copy, asked).await {
+            match self.execute(&mut running, &statements, asked).await {
                 Ok(rows) => return Ok((running, rows)),
                 Err(Start::Failed(failure)) if is_used && is_lost(&failure) => {
                     // Nothing was read yet, and the next one may be alive.
@@ -312,6 +335,10 @@ impl Reader {
                 }
                 // To know the new types the client has left a statement in the session, which behind a pooler somebody else gets: it is closed with it.
                 Err(Start::OtherTypes) => return Err(Refusal::Outdated),
+                Err(Start::MomentLost) => {
+                    running.end();
+                    return Err(self.error(ErrorKind::Changed, MOMENT_LOST).into());
+                }
             }
         }
     }
@@ -319,25 +346,34 @@ impl Reader {
     async fn execute(
         &self,
         running: &mut Running,
-        begin: &str,
-        copy: &str,
+        statements: &Statements,
         asked: &Asked,
     ) -> Result<Pin<Box<CopyOutStream>>, Start> {
         let Some(Connection { client, driver, .. }) = &mut running.connection else {
             return Err(Start::OtherTypes);
         };
-        // All three are on their way before the first is answered.
+        // All are on their way before the first is answered. Whether the snapshot is still kept is asked when the table is locked.
+        let kept = async {
+            match &statements.is_kept {
+                Some(question) => client.simple_query(question).await.map(|answer| has_row(&answer)),
+                None => Ok(true),
+            }
+        };
         let sending = async {
             futures::join!(
-                client.batch_execute(begin),
+                client.batch_execute(&statements.begin),
                 client.prepare(&asked.select),
-                client.prepare(copy)
+                client.prepare(&statements.copy),
+                kept
             )
         };
-        let (begun, described, prepared) = driver.drive(sending).await;
+        let (begun, described, prepared, kept) = driver.drive(sending).await;
         begun?;
         let described: Statement = described?;
         let prepared: Statement = prepared?;
+        if !kept? {
+            return Err(Start::MomentLost);
+        }
         let sent = described.columns();
         let same = sent.len() == asked.kinds.len()
             && sent
@@ -356,9 +392,7 @@ impl Reader {
         let code = failure.code()?;
         // Nothing else in what begins the transaction has a parameter, or names an object but the table.
         if *code == SqlState::INVALID_PARAMETER_VALUE || *code == SqlState::UNDEFINED_OBJECT {
-            let message = "the transaction that keeps its readers at one moment has ended; run the query again, or set `maxConnections: 4` for the depot, so that \
-                           one connection reads a table: behind an address that several servers answer to no other way works";
-            return Some(self.error(ErrorKind::Changed, message));
+            return Some(self.error(ErrorKind::Changed, MOMENT_LOST));
         }
         (*code == SqlState::LOCK_NOT_AVAILABLE).then(|| {
             let message = "somebody waits to change it, and its readers would wait for them; run the query again";
@@ -454,6 +488,8 @@ impl From<Error> for Refusal {
 enum Start {
     /// It would send other types than were planned with.
     OtherTypes,
+    /// The transaction that keeps its snapshot has ended, and with it the lock on the table that hides what others do to it.
+    MomentLost,
     Failed(tokio_postgres::Error),
 }
 

@@ -26,13 +26,19 @@ const KEEP: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 
 /// The table is locked already, as readers lock it. Who has to wait all the same stands behind somebody who waits for that lock to go, to change the table:
 /// they would wait for each other.
-const HURRY: &str = "SET LOCAL lock_timeout = '1s'";
+const HURRY: &str = "SET LOCAL lock_timeout = '10ms'";
 const EXPORT: &str = "SELECT pg_catalog.pg_export_snapshot()";
+
+/// Whether somebody may see which transactions last. Without that no reader knows that the lock on its table is still there.
+const SEES_KEEPERS: &str = " WHERE EXISTS (SELECT FROM pg_catalog.pg_locks AS l WHERE l.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND l.granted \
+     AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())";
 
 /// The name of a snapshot as it stands in a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Named<'a> {
     snapshot: &'a str,
+    /// The transaction that keeps it: the number of its process and its own, as the name begins.
+    keeper: (u32, u32),
     /// The numbers of the tables that the rows lie in, where these are more than the table itself.
     pub(super) parts: Option<&'a str>,
 }
@@ -52,13 +58,29 @@ impl<'a> Named<'a> {
         };
         let is_number = |number: &str| number.parse::<u32>().is_ok();
         let is_name = made_of(snapshot, '-') && parts.is_none_or(|parts| parts.split(',').all(is_number));
-        is_name.then_some(Named { snapshot, parts })
+        let mut numbers = snapshot.split('-').map(|number| u32::from_str_radix(number, 16));
+        let keeper = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        is_name.then_some(Named {
+            snapshot,
+            keeper,
+            parts,
+        })
     }
 
     /// The text that begins a transaction which sees what the snapshot sees.
     pub(super) fn begin(self, database: &Database) -> String {
         let import = format!("SET TRANSACTION SNAPSHOT '{}'", self.snapshot);
         format!("{}; {HURRY}", database.session().begin(Mode::ReadShared, &import))
+    }
+
+    /// Asks for a row that is there as long as the transaction lasts which keeps the snapshot and the lock on the table. A transaction gives
+    /// this up before any other lock.
+    pub(super) fn is_kept(self) -> String {
+        let (process, number) = self.keeper;
+        format!(
+            "SELECT FROM pg_catalog.pg_locks AS l WHERE l.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND l.granted \
+             AND l.virtualxid OPERATOR(pg_catalog.=) '{process}/{number}' LIMIT 1"
+        )
     }
 }
 
@@ -80,9 +102,10 @@ impl Exporter {
             Locked::ByReading => format!("SELECT FROM ONLY {name} LIMIT 0"),
         };
         let export = match locked {
-            Locked::Alone | Locked::ByReading => EXPORT.to_owned(),
-            Locked::WithParts => format!(
-                "{EXPORT} OPERATOR(pg_catalog.||) '/' OPERATOR(pg_catalog.||) ({})",
+            Locked::ByReading => format!("{EXPORT}{SEES_KEEPERS}"),
+            // A table that has no parts may get some meanwhile.
+            Locked::Alone | Locked::WithParts => format!(
+                "{EXPORT} OPERATOR(pg_catalog.||) '/' OPERATOR(pg_catalog.||) ({}){SEES_KEEPERS}",
                 parts(&name)?
             ),
         };
@@ -127,6 +150,8 @@ impl Snapshots for Exporter {
                         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
                         _ => None,
                     });
+                    // What is no name that readers understand is of no use to them.
+                    let name = name.filter(|name| Named::of(name).is_some());
                     let held = Arc::new(Transaction(Mutex::new(Some(running))));
                     return Ok(name.map(|name| Snapshot { name, held }));
                 }
@@ -172,6 +197,11 @@ impl fmt::Debug for Transaction {
     }
 }
 
+/// Whether an answer has a row.
+pub(super) fn has_row(answer: &[SimpleQueryMessage]) -> bool {
+    (answer.iter()).any(|message| matches!(message, SimpleQueryMessage::Row(_)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,13 +210,14 @@ mod tests {
     fn only_names_of_snapshots_get_into_a_statement() {
         let named = Named::of("00000003-0000001B-1").unwrap();
         assert_eq!((named.snapshot, named.parts), ("00000003-0000001B-1", None));
+        assert!(named.is_kept().contains("'3/27'"), "{}", named.is_kept());
         let named = Named::of("00000003-0000001B-1/16384,4294967295").unwrap();
         assert_eq!(
             (named.snapshot, named.parts),
             ("00000003-0000001B-1", Some("16384,4294967295"))
         );
         for other in [
-            "", "a'b", "a b", "a;b", "a\\", "/1", "a/", "a/1,", "a/x", "a/1}'", "a/1/2",
+            "", "1", "1-", "g-1", "a'b", "a b", "a;b", "a\\", "/1", "a/", "a/1,", "a/x", "a/1}'", "a/1/2",
         ] {
             assert_eq!(Named::of(other), None, "{other}");
         }

@@ -353,6 +353,28 @@ async fn a_connection_lost_in_the_middle_is_an_error_and_not_the_end() {
     );
 }
 
+/// Who terminates a statement wants it to end, not to begin again.
+#[tokio::test]
+async fn a_statement_that_is_terminated_does_not_begin_again() {
+    let slow = "CREATE VIEW slow AS SELECT i AS id FROM generate_series(1, 3) AS i, pg_sleep(60) AS nothing";
+    let place = shared().database("terminated", slow).await;
+    let plan = plan(&place, "slow").await;
+    let session = context(&place.depots);
+    let reading = tokio::spawn(async move { collect(plan, session.task_ctx()).await });
+    let running = "FROM pg_stat_activity WHERE datname = 'terminated' AND usename = 'reader' AND query LIKE 'COPY%' AND wait_event = 'PgSleep'";
+    place.until(&format!("SELECT count(*) = 1 {running}")).await;
+    assert!(
+        place
+            .ask::<bool>(&format!("SELECT pg_terminate_backend(pid) {running}"))
+            .await
+    );
+    let ended = tokio::time::timeout(Duration::from_secs(20), reading).await;
+    let failure = ended.expect("it began again").unwrap().unwrap_err();
+    let error = Error::find(&failure).unwrap();
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    assert!(error.to_string().contains("57P01"), "{error}");
+}
+
 #[tokio::test]
 async fn dead_connections_are_replaced_before_anything_was_read() {
     let mut server = Server::start();

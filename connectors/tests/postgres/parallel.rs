@@ -231,6 +231,40 @@ async fn partitions_that_come_and_go_are_seen_whole_or_not() {
     assert_eq!(row_count(&place.rows("parted").await.unwrap()), 240_000);
 }
 
+/// A table that inherits from a plain one meanwhile is read by no reader of it, or by all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_inherits_meanwhile_is_seen_whole_or_not() {
+    let place = large(shared(), "par_inherit").await;
+    let come = "CREATE TABLE filled (LIKE large); INSERT INTO filled SELECT * FROM large; ANALYZE filled";
+    place.admin.batch_execute(come).await.unwrap();
+    // The snapshot is taken here, and its readers begin when the child is there.
+    let plan = place.frame("large").await.create_physical_plan().await.unwrap();
+    assert!(scan_of(&plan).partitions().iter().flatten().count() > 1, "one reader");
+    place
+        .admin
+        .batch_execute("ALTER TABLE filled INHERIT large")
+        .await
+        .unwrap();
+    let batches = collect(plan, context(&place.depots).task_ctx()).await.unwrap();
+    assert_eq!(row_count(&batches), ROWS, "it came after the moment that is read");
+    assert_eq!(row_count(&place.rows("large").await.unwrap()), 2 * ROWS);
+}
+
+/// A TRUNCATE is not hidden by a snapshot but by the lock of who keeps it: where that is gone the table is not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_emptied_when_its_snapshot_is_lost_is_not_read_as_empty() {
+    let place = large(shared(), "par_unkept").await;
+    let plan = place.frame("large").await.create_physical_plan().await.unwrap();
+    let kill = format!(
+        "SELECT pg_terminate_backend(pid) FROM ({}) AS kept",
+        KEPT.replace("count(*)", "pid") + " AND datname = 'par_unkept'"
+    );
+    assert!(place.ask::<bool>(&kill).await);
+    place.admin.batch_execute("TRUNCATE large").await.unwrap();
+    let failure = collect(plan, context(&place.depots).task_ctx()).await.unwrap_err();
+    assert_eq!(Error::find(&failure).unwrap().kind, ErrorKind::Changed, "{failure}");
+}
+
 /// A materialised view that is made anew is read as it was before, or after.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_materialised_view_is_never_read_half_made_anew() {

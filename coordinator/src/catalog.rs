@@ -482,23 +482,6 @@ impl<'a> Catalog<'a> {
         }
     }
 
-    /// A table whose policies cannot be applied is closed; only operators learn which policy and why.
-    fn closed(&self, address: &Address, closed: &minerva_policy::ClosedTable) -> QueryError {
-        let detail = match self.principal.is_operator() {
-            true => closed.message.clone(),
-            false => {
-                let policies: Vec<_> = closed
-                    .because
-                    .iter()
-                    .map(|policy| format!("`{}`", policy.name))
-                    .collect();
-                format!("policy {} cannot be applied to it", policies.join(", "))
-            }
-        };
-        QueryError::new(Code::PolicyError, format!("dataset `{address}` is closed: {detail}"))
-            .with_hint("an operator sees the reason with `minerva policy explain`")
-    }
-
     pub(crate) fn session(&self) -> &'a Session {
         self.session
     }

@@ -15,7 +15,7 @@ use minerva_resources::Address;
 
 use super::Catalog;
 use crate::{
-    error::{QueryError, Result},
+    error::{Code, QueryError, Result},
     gateway::auth,
 };
 
@@ -28,6 +28,25 @@ pub(crate) struct ClosedTables {
     pub(crate) unreadable: Vec<(String, String)>,
     /// Whether everything was looked at.
     pub(crate) complete: bool,
+}
+
+impl Catalog<'_> {
+    /// A table whose policies cannot be applied is closed; only operators learn which policy and why.
+    pub(super) fn closed(&self, address: &Address, closed: &minerva_policy::ClosedTable) -> QueryError {
+        let detail = match self.principal.is_operator() {
+            true => closed.message.clone(),
+            false => {
+                let policies: Vec<_> = closed
+                    .because
+                    .iter()
+                    .map(|policy| format!("`{}`", policy.name))
+                    .collect();
+                format!("policy {} cannot be applied to it", policies.join(", "))
+            }
+        };
+        QueryError::new(Code::PolicyError, format!("dataset `{address}` is closed: {detail}"))
+            .with_hint("an operator sees the reason with `minerva policy explain`")
+    }
 }
 
 /// A table that is closed to some users for one reason.

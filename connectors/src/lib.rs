@@ -61,6 +61,7 @@ pub use error::{Error, ErrorKind};
 pub use files::{DepotStore, decode_file_scan, encode_file_scan};
 pub use health::{DepotHealth, DepotState};
 pub use leaf::{LeafSource, leaf_addresses};
+pub use narrow::MOST_KEYS;
 pub use postgres::CopyDecoder;
 pub use remote::{Decision, PushDown, RemotePlanner, RemoteQuery, TableOf};
 pub use remote_table::{RemoteTable, estimated};

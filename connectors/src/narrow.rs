@@ -19,8 +19,8 @@ use datafusion::physical_expr::utils::collect_columns;
 
 use crate::{Comparison, ScanFilter};
 
-/// Longer lists of values, and those of longer texts, are left to the join; their range is not.
-const MOST_VALUES: usize = 50_000;
+/// The most keys that a join tells as a list. Longer lists, and those of longer texts, are left to the join; their range is not.
+pub const MOST_KEYS: usize = 50_000;
 const MOST_BYTES: usize = 512 << 10;
 
 /// Whether an expression is one that is known only while the query runs.
@@ -103,7 +103,7 @@ impl Translating<'_> {
             };
         }
         if let Some(list) = expr.downcast_ref::<InListExpr>() {
-            if list.negated() || list.list().len() > MOST_VALUES {
+            if list.negated() || list.list().len() > MOST_KEYS {
                 return None;
             }
             let place = self.place(list.expr())?;
@@ -216,7 +216,7 @@ fn width(data_type: &DataType) -> Option<u8> {
 /// Whether all lists of a filter together are short enough for a statement.
 fn is_short(filter: &ScanFilter) -> bool {
     let (values, bytes) = listed(filter);
-    values <= MOST_VALUES && bytes <= MOST_BYTES
+    values <= MOST_KEYS && bytes <= MOST_BYTES
 }
 
 /// How many values its lists have, and how many bytes their texts.
@@ -295,10 +295,10 @@ mod tests {
         };
         let least = ScanFilter::IsNotNull("a".to_owned());
         for (filter, expected) in [
-            (list(MOST_VALUES, ""), true),
-            (list(MOST_VALUES + 1, ""), false),
+            (list(MOST_KEYS, ""), true),
+            (list(MOST_KEYS + 1, ""), false),
             (list(1000, &"x".repeat(1000)), false),
-            (ScanFilter::Any(vec![list(MOST_VALUES, ""), list(1, "")]), false),
+            (ScanFilter::Any(vec![list(MOST_KEYS, ""), list(1, "")]), false),
         ] {
             assert_eq!(is_short(&filter), expected);
             let part = ScanFilter::All(vec![least.clone(), filter.clone()]);

@@ -23,7 +23,7 @@ use datafusion::{
 };
 use datafusion_distributed::DistributedExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
-use minerva_connectors::{Connector, RemotePlanner, connector};
+use minerva_connectors::{Connector, MOST_KEYS, RemotePlanner, connector};
 use minerva_policy::{BarrierPlanner, Explanation, Principal};
 use minerva_resources::{Address, Limits};
 
@@ -465,8 +465,7 @@ impl QueryPlanner for Planner {
     }
 }
 
-/// The most keys, and bytes of them, that one side of a join tells the other as a list.
-const MOST_KEYS: usize = 50_000;
+/// The most bytes of keys that one side of a join tells the other as a list.
 const MOST_KEY_BYTES: usize = 4 << 20;
 
 /// The planner's and executor's settings; users cannot change them.

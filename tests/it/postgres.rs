@@ -17,6 +17,20 @@ fn lake(folder: &Path) -> String {
     )
 }
 
+/// An analyst, who may select from every table of depot `pg`.
+const JANE: &str = "\
+name: jane
+version: v1
+type: user
+user: {tags: [roles:id:analyst]}
+---
+name: analysts
+version: v1
+type: policy
+policy:
+  access: {subjects: {tags: [[roles:id:analyst]]}, predicates: [select], objects: {paths: ['dataos://pg:public/*']}, allow: true}
+";
+
 #[test]
 fn tpch_agrees_with_all_and_with_half_of_the_tables_in_postgresql() {
     let folder = tempfile::tempdir().unwrap();
@@ -71,17 +85,6 @@ fn masks_and_filters_are_in_force_on_postgresql() {
         b"",
     );
     let policies = "\
-name: jane
-version: v1
-type: user
-user: {tags: [roles:id:analyst]}
----
-name: analysts
-version: v1
-type: policy
-policy:
-  access: {subjects: {tags: [[roles:id:analyst]]}, predicates: [select], objects: {paths: ['dataos://pg:public/*']}, allow: true}
----
 name: cities
 version: v1
 type: policy
@@ -106,7 +109,11 @@ policy:
 ";
     for workers in [1, 2] {
         let minerva = Minerva::start(
-            &[("pg.yaml", &postgres.manifest()), ("policies.yaml", policies)],
+            &[
+                ("pg.yaml", &postgres.manifest()),
+                ("jane.yaml", JANE),
+                ("policies.yaml", policies),
+            ],
             workers,
         );
         let key = minerva.key("jane");
@@ -147,19 +154,7 @@ fn explain_says_what_stayed_here_and_why() {
          CREATE TABLE many AS SELECT i AS id, i % 100 AS few_id, i / 7.0::float8 AS x FROM generate_series(1, 50000) i; ANALYZE",
         b"",
     );
-    let policies = "\
-name: jane
-version: v1
-type: user
-user: {tags: [roles:id:analyst]}
----
-name: analysts
-version: v1
-type: policy
-policy:
-  access: {subjects: {tags: [[roles:id:analyst]]}, predicates: [select], objects: {paths: ['dataos://pg:public/*']}, allow: true}
-";
-    let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest()), ("policies.yaml", policies)], 1);
+    let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest()), ("jane.yaml", JANE)], 1);
     let key = minerva.key("jane");
     let explained = |who, sql: &str| minerva.rows(who, &format!("EXPLAIN {sql}")).join("\n");
     for (sql, reasons) in [
@@ -237,18 +232,7 @@ fn hidden_rows_change_no_plan() {
         b"",
     );
     let policies = "\
-name: jane
-version: v1
-type: user
-user: {tags: [roles:id:analyst]}
----
-name: analysts
-version: v1
-type: policy
-policy:
-  access: {subjects: {tags: [[roles:id:analyst]]}, predicates: [select], objects: {paths: ['dataos://pg:public/*']}, allow: true}
----
-name: open
+name: shown
 version: v1
 type: policy
 policy:
@@ -259,7 +243,14 @@ policy:
     selector: {user: {match: any, tags: [roles:id:analyst]}}
     filters: [{column: secret, operator: equals, value: false}]
 ";
-    let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest()), ("policies.yaml", policies)], 1);
+    let minerva = Minerva::start(
+        &[
+            ("pg.yaml", &postgres.manifest()),
+            ("jane.yaml", JANE),
+            ("policies.yaml", policies),
+        ],
+        1,
+    );
     let key = minerva.key("jane");
     let plan = |who, table: &str, sql: &str| {
         let rows = minerva.rows(who, &format!("EXPLAIN {}", sql.replace("TABLE", table)));

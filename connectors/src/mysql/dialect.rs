@@ -26,8 +26,8 @@ use minerva_resources::Address;
 use super::catalog::{Column, Table};
 use super::kind::Kind;
 use super::sql;
-use crate::ScanFilter;
 use crate::remote::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
+use crate::{Comparison, ScanFilter};
 
 const COLLATION: &str = "COLLATE utf8mb4_nopad_bin";
 
@@ -116,21 +116,13 @@ fn text_form(column: &Column) -> Form {
     }
 }
 
-fn is_text(value: &Value) -> bool {
-    matches!(value.form, Form::Text { .. })
-}
-
 /// What tells texts apart that differ by NUL characters at their ends only, which the server sorts alike.
 fn length_of(value: &Value) -> Option<String> {
-    is_text(value).then(|| format!("CHAR_LENGTH({})", value.sql))
-}
-
-fn is_exact(value: &Value) -> bool {
-    value.form == Form::Exact
+    value.is_text().then(|| format!("CHAR_LENGTH({})", value.sql))
 }
 
 fn is_compared(value: &Value) -> bool {
-    is_exact(value) || is_text(value)
+    value.is_exact() || value.is_text()
 }
 
 /// How many bits a whole number has, and whether it has a sign.
@@ -150,16 +142,8 @@ fn whole(data_type: &DataType) -> Option<(u8, bool)> {
 
 /// A whole number that is a constant, no less than another and within what functions of the server take.
 fn at_least(value: &Value, least: i64) -> Option<i64> {
-    let number = match value.literal.as_ref()? {
-        ScalarValue::Int64(Some(number)) => *number,
-        ScalarValue::Int32(Some(number)) => i64::from(*number),
-        _ => return None,
-    };
+    let number = value.constant_number()?;
     (least..=i64::from(i32::MAX)).contains(&number).then_some(number)
-}
-
-fn text_of(value: &Value) -> Option<&str> {
-    value.literal.as_ref()?.try_as_str().flatten()
 }
 
 fn counted(sql: String, to: &DataType) -> Option<Value> {
@@ -217,15 +201,7 @@ impl Dialect for MariadbDialect {
     }
 
     fn compare(&self, op: Operator, left: &Value, right: &Value) -> Option<Value> {
-        let symbol = match op {
-            Operator::Eq => "=",
-            Operator::NotEq => "<>",
-            Operator::Lt => "<",
-            Operator::LtEq => "<=",
-            Operator::Gt => ">",
-            Operator::GtEq => ">=",
-            _ => return None,
-        };
+        let symbol = Comparison::from_operator(op)?.sql();
         let same = left.data_type == right.data_type && is_compared(left) && is_compared(right);
         same.then(|| Value::condition(format!("({} {symbol} {})", left.sql, right.sql)))
     }
@@ -256,7 +232,7 @@ impl Dialect for MariadbDialect {
 
     fn arithmetic(&self, op: Operator, left: &Value, right: &Value, to: &DataType) -> Option<Value> {
         // Two constants are computed before anybody knows whether their result is needed.
-        if !is_exact(left) || !is_exact(right) || left.literal.is_some() && right.literal.is_some() {
+        if !left.is_exact() || !right.is_exact() || left.literal.is_some() && right.literal.is_some() {
             return None;
         }
         let fits = match (&left.data_type, &right.data_type, to) {
@@ -289,7 +265,7 @@ impl Dialect for MariadbDialect {
         if value.data_type == to {
             return Some(value);
         }
-        if !is_exact(&value) {
+        if !value.is_exact() {
             return None;
         }
         let sql = match (&value.data_type, &to) {
@@ -330,7 +306,7 @@ impl Dialect for MariadbDialect {
 
     fn like(&self, value: &Value, pattern: &str) -> Option<Value> {
         // What a backslash at the end, or before a letter, means is not agreed on.
-        if pattern.contains('\\') || !is_text(value) {
+        if pattern.contains('\\') || !value.is_text() {
             return None;
         }
         Some(Value::condition(format!(
@@ -341,7 +317,7 @@ impl Dialect for MariadbDialect {
     }
 
     fn letters(&self, value: &Value, are_small: bool) -> Option<(Value, String)> {
-        if !is_text(value) {
+        if !value.is_text() {
             return None;
         }
         let function = if are_small { "LOWER" } else { "UPPER" };
@@ -352,28 +328,28 @@ impl Dialect for MariadbDialect {
     fn call(&self, name: &str, arguments: &[Value], to: &DataType) -> Option<Value> {
         let made = |of: &Value, sql: String| (plain(to) == DataType::Utf8View).then(|| of.called(sql));
         match (name, arguments) {
-            ("character_length" | "char_length" | "length", [value]) if is_text(value) => {
+            ("character_length" | "char_length" | "length", [value]) if value.is_text() => {
                 counted(format!("CHAR_LENGTH({})", value.sql), to)
             }
-            ("octet_length", [value]) if is_text(value) => counted(format!("OCTET_LENGTH({})", value.sql), to),
-            ("substr" | "substring", [value, from]) if is_text(value) => {
+            ("octet_length", [value]) if value.is_text() => counted(format!("OCTET_LENGTH({})", value.sql), to),
+            ("substr" | "substring", [value, from]) if value.is_text() => {
                 made(value, format!("SUBSTR({}, {})", value.sql, at_least(from, 1)?))
             }
-            ("substr" | "substring", [value, from, count]) if is_text(value) => {
+            ("substr" | "substring", [value, from, count]) if value.is_text() => {
                 let (from, count) = (at_least(from, 1)?, at_least(count, 0)?);
                 made(value, format!("SUBSTR({}, {from}, {count})", value.sql))
             }
-            ("starts_with", [value, prefix]) if is_text(value) && is_text(prefix) => Some(Value::condition(format!(
+            ("starts_with", [value, prefix]) if value.is_text() && prefix.is_text() => Some(Value::condition(format!(
                 "(LEFT({}, CHAR_LENGTH({})) = {})",
                 value.sql, prefix.sql, prefix.sql
             ))),
-            ("strpos" | "position" | "instr", [value, part]) if is_text(value) => {
-                let part = text_of(part).filter(|part| !part.is_empty())?;
+            ("strpos" | "position" | "instr", [value, part]) if value.is_text() => {
+                let part = part.constant_text().filter(|part| !part.is_empty())?;
                 counted(format!("LOCATE({}, {})", sql::quoted(part), value.sql), to)
             }
-            ("btrim" | "trim", [value]) if is_text(value) => made(value, format!("TRIM({})", value.sql)),
-            ("ltrim", [value]) if is_text(value) => made(value, format!("LTRIM({})", value.sql)),
-            ("rtrim", [value]) if is_text(value) => made(value, format!("RTRIM({})", value.sql)),
+            ("btrim" | "trim", [value]) if value.is_text() => made(value, format!("TRIM({})", value.sql)),
+            ("ltrim", [value]) if value.is_text() => made(value, format!("LTRIM({})", value.sql)),
+            ("rtrim", [value]) if value.is_text() => made(value, format!("RTRIM({})", value.sql)),
             _ => None,
         }
     }
@@ -402,12 +378,12 @@ impl Dialect for MariadbDialect {
                 };
                 counts.then(|| Value::new(format!("COUNT({distinct}{value})"), DataType::Int64, Form::Exact))
             }
-            ("sum", DataType::Int64, DataType::Int64) if is_exact(argument) => {
+            ("sum", DataType::Int64, DataType::Int64) if argument.is_exact() => {
                 let sql = format!("(SUM({distinct}{value}) DIV 1)");
                 Some(Value::new(sql, DataType::Int64, Form::Exact))
             }
             ("sum", DataType::Decimal128(_, scale), DataType::Decimal128(_, to))
-                if is_exact(argument) && scale == to =>
+                if argument.is_exact() && scale == to =>
             {
                 Some(Value::new(
                     format!("SUM({distinct}{value})"),
@@ -417,7 +393,7 @@ impl Dialect for MariadbDialect {
             }
             // Their sum is exact here as well, until it has more than 53 bits; from there on it depends on the order of the rows here.
             ("avg", from, DataType::Float64)
-                if is_exact(argument) && whole(from).is_some_and(|(bits, _)| bits < 64) =>
+                if argument.is_exact() && whole(from).is_some_and(|(bits, _)| bits < 64) =>
             {
                 let sql = format!("((SUM({distinct}{value}) + 0e0) / COUNT({distinct}{value}))");
                 Some(Value::new(sql, DataType::Float64, Form::Opaque { tested: true }))
@@ -426,7 +402,7 @@ impl Dialect for MariadbDialect {
                 let sql = format!("{}({value})", if call.name == "min" { "MIN" } else { "MAX" });
                 Some(argument.called(sql))
             }
-            ("bool_and" | "bool_or", DataType::Boolean, DataType::Boolean) if is_exact(argument) => {
+            ("bool_and" | "bool_or", DataType::Boolean, DataType::Boolean) if argument.is_exact() => {
                 let function = if call.name == "bool_and" { "MIN" } else { "MAX" };
                 Some(Value::condition(format!("{function}({value})")))
             }
@@ -467,12 +443,12 @@ impl Dialect for MariadbDialect {
 
     fn join_key(&self, left: &Value, right: &Value) -> Option<Value> {
         // Without an index the server looks through one side for each row of the other, or for each few.
-        let is_found = is_exact(left) && is_exact(right) && (left.found_by_index || right.found_by_index);
+        let is_found = left.is_exact() && right.is_exact() && (left.found_by_index || right.found_by_index);
         is_found.then(|| self.compare(Operator::Eq, left, right)).flatten()
     }
 
     fn meets(&self, meeting: &Meeting<'_>) -> Option<String> {
-        met_by_list(meeting, &|value| is_exact(value).then(|| value.sql.clone()))
+        met_by_list(meeting, &|value| value.is_exact().then(|| value.sql.clone()))
     }
 }
 

@@ -17,8 +17,8 @@ use minerva_resources::Address;
 use super::catalog::{Column, Compared, Table};
 use super::kind::{Kind, Scalar, Written};
 use super::sql;
-use crate::ScanFilter;
 use crate::remote::{Aggregation, Dialect, Form, Relation, Value, plain};
+use crate::{Comparison, ScanFilter};
 
 /// PostgreSQL, from version 12 on.
 #[derive(Debug)]
@@ -120,11 +120,7 @@ const C: &str = "COLLATE pg_catalog.\"C\"";
 
 /// A text whose equality, order and patterns are those of its bytes.
 fn bytewise(value: &Value) -> Option<String> {
-    matches!(value.form, Form::Text { .. }).then(|| format!("({} {C})", value.sql))
-}
-
-fn exact(value: &Value) -> bool {
-    value.form == Form::Exact
+    value.is_text().then(|| format!("({} {C})", value.sql))
 }
 
 fn operator(left: &str, operator: &str, right: &str) -> String {
@@ -142,15 +138,7 @@ fn integer(data_type: &DataType) -> Option<(&'static str, u8)> {
 
 /// The whole number that a constant is, within what functions of PostgreSQL take.
 fn small(value: &Value) -> Option<i32> {
-    match value.literal.as_ref()? {
-        ScalarValue::Int64(Some(number)) => i32::try_from(*number).ok(),
-        ScalarValue::Int32(Some(number)) => Some(*number),
-        _ => None,
-    }
-}
-
-fn text_of(value: &Value) -> Option<&str> {
-    value.literal.as_ref()?.try_as_str().flatten()
+    value.constant_number().and_then(|number| number.try_into().ok())
 }
 
 /// A whole number of PostgreSQL's `int4` as one of the type that is wanted.
@@ -203,15 +191,7 @@ impl Dialect for PostgresDialect {
     }
 
     fn compare(&self, op: Operator, left: &Value, right: &Value) -> Option<Value> {
-        let symbol = match op {
-            Operator::Eq => "=",
-            Operator::NotEq => "<>",
-            Operator::Lt => "<",
-            Operator::LtEq => "<=",
-            Operator::Gt => ">",
-            Operator::GtEq => ">=",
-            _ => return None,
-        };
+        let symbol = Comparison::from_operator(op)?.sql();
         if let (Form::Text { own: own_left }, Form::Text { own: own_right }) = (left.form, right.form) {
             let is_equality = matches!(op, Operator::Eq | Operator::NotEq);
             let has_constant = left.literal.is_some() || right.literal.is_some();
@@ -222,14 +202,20 @@ impl Dialect for PostgresDialect {
             };
             return Some(Value::condition(operator(&left, symbol, &right)));
         }
-        let both = exact(left) && exact(right) && left.data_type == right.data_type;
+        let both = left.is_exact() && right.is_exact() && left.data_type == right.data_type;
         both.then(|| Value::condition(operator(&left.sql, symbol, &right.sql)))
     }
 
     fn one_of(&self, value: &Value, list: &[Value]) -> Option<Value> {
         let texts: Vec<&str> = list.iter().map(|value| value.sql.as_str()).collect();
         let left = match value.form {
-            Form::Exact if list.iter().all(|one| exact(one) && one.data_type == value.data_type) => value.sql.clone(),
+            Form::Exact
+                if list
+                    .iter()
+                    .all(|one| one.is_exact() && one.data_type == value.data_type) =>
+            {
+                value.sql.clone()
+            }
             Form::Text { own } if list.iter().all(|one| matches!(one.form, Form::Text { .. })) => match own {
                 true => value.sql.clone(),
                 false => bytewise(value)?,
@@ -244,7 +230,7 @@ impl Dialect for PostgresDialect {
 
     fn arithmetic(&self, op: Operator, left: &Value, right: &Value, to: &DataType) -> Option<Value> {
         // Two constants are computed before anybody knows whether their result is needed.
-        if !exact(left) || !exact(right) || left.literal.is_some() && right.literal.is_some() {
+        if !left.is_exact() || !right.is_exact() || left.literal.is_some() && right.literal.is_some() {
             return None;
         }
         let fits = match (&left.data_type, &right.data_type, to) {
@@ -270,7 +256,7 @@ impl Dialect for PostgresDialect {
         if value.data_type == to {
             return Some(value);
         }
-        if !exact(&value) {
+        if !value.is_exact() {
             return None;
         }
         let sql = match (&value.data_type, &to) {
@@ -316,35 +302,36 @@ impl Dialect for PostgresDialect {
             let is_text = plain(to) == DataType::Utf8View;
             is_text.then(|| Value::new(sql, DataType::Utf8View, Form::Text { own: false }))
         };
-        let is_text = |value: &Value| matches!(value.form, Form::Text { .. });
         match (name, arguments) {
-            ("||", [left, right]) if is_text(left) && is_text(right) => text(operator(&left.sql, "||", &right.sql)),
-            ("character_length" | "char_length" | "length", [value]) if is_text(value) => {
+            ("||", [left, right]) if left.is_text() && right.is_text() => text(operator(&left.sql, "||", &right.sql)),
+            ("character_length" | "char_length" | "length", [value]) if value.is_text() => {
                 counted(format!("pg_catalog.length({})", value.sql), to)
             }
-            ("octet_length", [value]) if is_text(value) => {
+            ("octet_length", [value]) if value.is_text() => {
                 counted(format!("pg_catalog.octet_length({})", value.sql), to)
             }
-            ("substr" | "substring", [value, from]) if is_text(value) => {
+            ("substr" | "substring", [value, from]) if value.is_text() => {
                 text(format!("pg_catalog.substr({}, {})", value.sql, small(from)?))
             }
-            ("substr" | "substring", [value, from, count]) if is_text(value) => {
+            ("substr" | "substring", [value, from, count]) if value.is_text() => {
                 let (from, count) = (small(from)?, small(count).filter(|count| *count >= 0)?);
                 text(format!("pg_catalog.substr({}, {from}, {count})", value.sql))
             }
-            ("starts_with", [value, prefix]) if is_text(prefix) => Some(Value::condition(format!(
+            ("starts_with", [value, prefix]) if prefix.is_text() => Some(Value::condition(format!(
                 "pg_catalog.starts_with({}, {})",
                 bytewise(value)?,
                 prefix.sql
             ))),
-            ("strpos" | "position" | "instr", [value, part]) if text_of(part).is_some_and(|part| !part.is_empty()) => {
+            ("strpos" | "position" | "instr", [value, part])
+                if part.constant_text().is_some_and(|part| !part.is_empty()) =>
+            {
                 counted(format!("pg_catalog.strpos({}, {})", bytewise(value)?, part.sql), to)
             }
-            ("btrim" | "trim", [value]) if is_text(value) => text(format!("pg_catalog.btrim({})", value.sql)),
-            ("ltrim", [value]) if is_text(value) => text(format!("pg_catalog.ltrim({})", value.sql)),
-            ("rtrim", [value]) if is_text(value) => text(format!("pg_catalog.rtrim({})", value.sql)),
-            ("date_part", [part, date]) if date.data_type == DataType::Date32 && exact(date) => {
-                let part = text_of(part)?.to_ascii_lowercase();
+            ("btrim" | "trim", [value]) if value.is_text() => text(format!("pg_catalog.btrim({})", value.sql)),
+            ("ltrim", [value]) if value.is_text() => text(format!("pg_catalog.ltrim({})", value.sql)),
+            ("rtrim", [value]) if value.is_text() => text(format!("pg_catalog.rtrim({})", value.sql)),
+            ("date_part", [part, date]) if date.data_type == DataType::Date32 && date.is_exact() => {
+                let part = part.constant_text()?.to_ascii_lowercase();
                 if *to != DataType::Int32 {
                     return None;
                 }
@@ -384,15 +371,19 @@ impl Dialect for PostgresDialect {
                 };
                 result(format!("pg_catalog.count({distinct}{counted}){filter}"), call.to)
             }
-            ("sum", DataType::Int64, DataType::Int64) if exact(argument) => result(
+            ("sum", DataType::Int64, DataType::Int64) if argument.is_exact() => result(
                 format!("(pg_catalog.sum({distinct}{}){filter})::pg_catalog.int8", argument.sql),
                 call.to,
             ),
-            ("sum", DataType::Decimal128(_, scale), DataType::Decimal128(_, to)) if exact(argument) && scale == to => {
+            ("sum", DataType::Decimal128(_, scale), DataType::Decimal128(_, to))
+                if argument.is_exact() && scale == to =>
+            {
                 result(format!("pg_catalog.sum({distinct}{}){filter}", argument.sql), call.to)
             }
             // The mean of decimals is cut off here after its last digit, so its digits are found as a whole number.
-            ("avg", DataType::Decimal128(_, scale), DataType::Decimal128(_, to)) if exact(argument) && to >= scale => {
+            ("avg", DataType::Decimal128(_, scale), DataType::Decimal128(_, to))
+                if argument.is_exact() && to >= scale =>
+            {
                 let digits = usize::try_from(*to).ok()?;
                 let (many, few) = ("0".repeat(digits), "0".repeat(digits.saturating_sub(1)));
                 let unit = if digits == 0 {
@@ -408,7 +399,7 @@ impl Dialect for PostgresDialect {
                 result(operator(&whole, "*", &format!("'{unit}'::pg_catalog.numeric")), call.to)
             }
             // Their sum is exact here as well, until it has more than 53 bits; from there on it depends on the order of the rows here.
-            ("avg", DataType::Int16 | DataType::Int32, DataType::Float64) if exact(argument) => {
+            ("avg", DataType::Int16 | DataType::Int32, DataType::Float64) if argument.is_exact() => {
                 let sum = format!(
                     "(pg_catalog.sum({distinct}{}){filter})::pg_catalog.float8",
                     argument.sql
@@ -433,7 +424,7 @@ impl Dialect for PostgresDialect {
                 let sql = format!("pg_catalog.{}({argument}){filter}", call.name);
                 Some(Value::new(sql, from.clone(), form))
             }
-            ("bool_and" | "bool_or", DataType::Boolean, DataType::Boolean) if exact(argument) => {
+            ("bool_and" | "bool_or", DataType::Boolean, DataType::Boolean) if argument.is_exact() => {
                 result(format!("pg_catalog.{}({}){filter}", call.name, argument.sql), call.to)
             }
             _ => None,

@@ -1,9 +1,10 @@
 //! What it is worth to have something done by a source: microseconds, roughly.
 //!
-//! The figures are measured: reads of `lineitem` with 3 and with 16 columns (`benches/postgres.py`), and statements of PostgreSQL with tables of TPC-H at scale 1 on
-//! two cores. They decide between sending rows and having them joined or computed where they are.
+//! What sending costs is from reads of `lineitem` with 3 and with 16 columns (`benches/postgres.py`); what reading, joining and grouping rows costs there, from statements
+//! of PostgreSQL over TPC-H at scale 1 on two busy cores. The rest are guesses in proportion to these. They decide between sending rows and having them joined or computed where they are.
 
 use super::dialect::Value;
+use crate::MOST_KEYS;
 
 /// Sending a row, without its values.
 const ROW_SENT: f64 = 0.25;
@@ -32,9 +33,6 @@ const STATEMENT: f64 = 300.0;
 
 /// A table of which nothing is known.
 pub(super) const UNKNOWN_ROWS: f64 = 100_000.0;
-
-/// A join tells the keys of its smaller side to the source of the other if there are no more.
-const KEYS_TOLD: f64 = 50_000.0;
 
 /// An estimate of what a statement does and sends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -173,7 +171,7 @@ impl Estimate {
 
     /// The rows that have to be sent for a join here of this side with another one: all, or those with the other's keys.
     pub(super) fn narrowed(self, other: Estimate, keys: &[(Value, Value)]) -> Estimate {
-        if other.rows > KEYS_TOLD || keys.is_empty() {
+        if other.rows > MOST_KEYS as f64 || keys.is_empty() {
             return self;
         }
         let rows = self.rows_met(other, keys);

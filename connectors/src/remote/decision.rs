@@ -18,14 +18,12 @@ const LONGEST: usize = 160;
 /// A part of a plan that stayed here although what it works on comes from a source that computes.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// The depot that might have done it.
-    pub depot: String,
     /// The part.
-    pub node: String,
+    node: String,
     /// Why it stayed.
-    pub reason: String,
+    reason: String,
     /// What it was estimated to cost in the depot and here, if that was the reason.
-    pub costs: Option<(Duration, Duration)>,
+    costs: Option<(Duration, Duration)>,
 }
 
 impl Decision {
@@ -40,11 +38,15 @@ impl Decision {
         text
     }
 
+    /// Whether it stayed for what it costs.
+    pub(super) fn is_for_cost(&self) -> bool {
+        self.costs.is_some()
+    }
+
     /// A node that is cheaper here.
     pub(super) fn cheaper(node: &LogicalPlan, depot: &str, there: f64, here: f64) -> Decision {
         let time = |micros: f64| Duration::from_micros(micros.clamp(0.0, 1e15) as u64);
         Decision {
-            depot: depot.to_owned(),
             node: short(&node.display()),
             reason: format!("where it is estimated to be cheaper than in depot `{depot}`"),
             costs: Some((time(there), time(here))),
@@ -52,9 +54,8 @@ impl Decision {
     }
 
     /// What a source does not compute as it is computed here.
-    pub(super) fn other(node: &LogicalPlan, depot: &str, reason: String) -> Decision {
+    fn other(node: &LogicalPlan, reason: String) -> Decision {
         Decision {
-            depot: depot.to_owned(),
             node: short(&node.display()),
             reason,
             costs: None,
@@ -66,7 +67,7 @@ impl Decision {
 pub(super) fn why(plan: &LogicalPlan, inputs: &[Option<&Grown>]) -> Option<Decision> {
     let first = inputs.iter().flatten().next()?;
     let depot = first.depot()?;
-    let said = |reason: String| Some(Decision::other(plan, depot, reason));
+    let said = |reason: String| Some(Decision::other(plan, reason));
     let schemas = plan.inputs();
     let scope = |at: usize| {
         let (input, schema) = (inputs.get(at).copied().flatten()?, schemas.get(at)?.schema());
@@ -200,7 +201,6 @@ mod tests {
     #[test]
     fn estimates_are_said_only_when_they_may_be() {
         let decision = Decision {
-            depot: "pg".to_owned(),
             node: "Join".to_owned(),
             reason: "why".to_owned(),
             costs: Some((Duration::from_millis(5), Duration::from_micros(1500))),

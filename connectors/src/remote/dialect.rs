@@ -79,13 +79,36 @@ impl Value {
         self.known.as_ref()?.distinct
     }
 
+    /// Whether it is compared, grouped and sorted there as it is here.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.form == Form::Exact
+    }
+
+    pub(crate) fn is_text(&self) -> bool {
+        matches!(self.form, Form::Text { .. })
+    }
+
+    /// The text that it is, when it is a constant.
+    pub(crate) fn constant_text(&self) -> Option<&str> {
+        self.literal.as_ref()?.try_as_str().flatten()
+    }
+
+    /// The whole number that it is, when it is a constant.
+    pub(crate) fn constant_number(&self) -> Option<i64> {
+        match self.literal.as_ref()? {
+            ScalarValue::Int64(Some(number)) => Some(*number),
+            ScalarValue::Int32(Some(number)) => Some(i64::from(*number)),
+            _ => None,
+        }
+    }
+
     /// Whether it is NULL there when it is here.
     pub(crate) fn is_tested(&self) -> bool {
         !matches!(self.form, Form::Opaque { tested: false })
     }
 
     pub(crate) fn is_condition(&self) -> bool {
-        self.data_type == DataType::Boolean && self.form == Form::Exact
+        self.data_type == DataType::Boolean && self.is_exact()
     }
 }
 

@@ -140,11 +140,11 @@ impl PushDown<'_> {
                 if there.is_none() {
                     let depot = grown.depot().unwrap_or_default();
                     let is_named = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_));
-                    let is_said_below = is_named && below.iter().any(|below| below.costs.is_some());
+                    let is_said_below = is_named && below.iter().any(Decision::is_for_cost);
                     let is_said = !grown.is_scan && !is_said_below && cost >= cost_here && !self.does_all(&grown);
                     // The last one says it for those below.
                     let own = is_said.then(|| Decision::cheaper(&plan, depot, cost, cost_here));
-                    let others = below.into_iter().filter(|below| !is_said || below.costs.is_none());
+                    let others = below.into_iter().filter(|below| !is_said || !below.is_for_cost());
                     stayed.extend(others.chain(own));
                 }
                 (there, cost, rows, Some(grown))

@@ -24,18 +24,16 @@
 use std::collections::HashMap;
 
 use arrow::datatypes::DataType;
-use chrono::{Datelike, NaiveDate};
+use arrow::temporal_conversions::date32_to_datetime;
+use chrono::Datelike;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
 
 use super::functions::{self, MOST_CHECKED};
 use super::kind::Kind;
 use super::sql::ALIAS;
-use crate::ScanFilter;
 use crate::remote::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
-
-/// Days from 0001-01-01 to 1970-01-01, in chrono's count from the common era.
-const EPOCH_DAYS: i32 = 719_163;
+use crate::{Comparison, ScanFilter};
 
 /// The version that is part of this program.
 #[derive(Debug)]
@@ -146,7 +144,7 @@ fn blob(bytes: &[u8]) -> String {
 }
 
 fn date(days: i32) -> Option<String> {
-    let date = NaiveDate::from_num_days_from_ce_opt(days.checked_add(EPOCH_DAYS)?)?;
+    let date = date32_to_datetime(days)?.date();
     (0..=9999)
         .contains(&date.year())
         .then(|| format!("'{}'", date.format("%Y-%m-%d")))
@@ -180,15 +178,7 @@ fn real(value: f64) -> Option<String> {
 
 /// A text whose equality and order are those of its bytes.
 fn bytewise(value: &Value) -> Option<String> {
-    is_text(value).then(|| format!("({} COLLATE BINARY)", value.sql))
-}
-
-fn is_text(value: &Value) -> bool {
-    matches!(value.form, Form::Text { .. })
-}
-
-fn is_exact(value: &Value) -> bool {
-    value.form == Form::Exact
+    value.is_text().then(|| format!("({} COLLATE BINARY)", value.sql))
 }
 
 /// The value as it is compared.
@@ -202,16 +192,7 @@ fn compared(value: &Value) -> Option<String> {
 
 /// A whole number that is a constant, and no less than another.
 fn at_least(value: &Value, least: i64) -> Option<i64> {
-    let number = match value.literal.as_ref()? {
-        ScalarValue::Int64(Some(number)) => *number,
-        ScalarValue::Int32(Some(number)) => i64::from(*number),
-        _ => return None,
-    };
-    (number >= least).then_some(number)
-}
-
-fn text_of(value: &Value) -> Option<&str> {
-    value.literal.as_ref()?.try_as_str().flatten()
+    value.constant_number().filter(|number| *number >= least)
 }
 
 fn counted(sql: String, to: &DataType) -> Option<Value> {
@@ -247,15 +228,7 @@ impl Dialect for SqliteDialect {
     }
 
     fn compare(&self, op: Operator, left: &Value, right: &Value) -> Option<Value> {
-        let symbol = match op {
-            Operator::Eq => "=",
-            Operator::NotEq => "<>",
-            Operator::Lt => "<",
-            Operator::LtEq => "<=",
-            Operator::Gt => ">",
-            Operator::GtEq => ">=",
-            _ => return None,
-        };
+        let symbol = Comparison::from_operator(op)?.sql();
         if left.data_type != right.data_type {
             return None;
         }
@@ -284,7 +257,7 @@ impl Dialect for SqliteDialect {
         let is_whole = [&left.data_type, &right.data_type, to]
             .iter()
             .all(|one| **one == DataType::Int64);
-        if are_constants || !is_whole || !is_exact(left) || !is_exact(right) {
+        if are_constants || !is_whole || !left.is_exact() || !right.is_exact() {
             return None;
         }
         let function = match op {
@@ -303,12 +276,12 @@ impl Dialect for SqliteDialect {
             return Some(value);
         }
         let is_wider = value.data_type == DataType::Int32 && to == DataType::Int64;
-        (is_wider && is_exact(&value)).then(|| Value::new(value.sql, to, Form::Exact))
+        (is_wider && value.is_exact()).then(|| Value::new(value.sql, to, Form::Exact))
     }
 
     fn like(&self, value: &Value, pattern: &str) -> Option<Value> {
         // What a backslash at the end, or before a letter, means is not agreed on.
-        if pattern.contains('\\') || !is_text(value) {
+        if pattern.contains('\\') || !value.is_text() {
             return None;
         }
         let sql = format!("{}({}, {})", functions::LIKE, value.sql, text(pattern));
@@ -316,7 +289,7 @@ impl Dialect for SqliteDialect {
     }
 
     fn letters(&self, value: &Value, are_small: bool) -> Option<(Value, String)> {
-        if !is_text(value) {
+        if !value.is_text() {
             return None;
         }
         let function = if are_small { "lower" } else { "upper" };
@@ -332,35 +305,35 @@ impl Dialect for SqliteDialect {
             is_wanted.then(|| Value::new(sql, DataType::Utf8View, Form::Text { own: false }))
         };
         match (name, arguments) {
-            ("||", [left, right]) if is_text(left) && is_text(right) => {
+            ("||", [left, right]) if left.is_text() && right.is_text() => {
                 made(format!("({} || {})", left.sql, right.sql))
             }
-            ("character_length" | "char_length" | "length", [value]) if is_text(value) => {
+            ("character_length" | "char_length" | "length", [value]) if value.is_text() => {
                 counted(format!("{}({})", functions::LENGTH, value.sql), to)
             }
-            ("octet_length", [value]) if is_text(value) => counted(format!("octet_length({})", value.sql), to),
-            ("substr" | "substring", [value, from]) if is_text(value) => {
+            ("octet_length", [value]) if value.is_text() => counted(format!("octet_length({})", value.sql), to),
+            ("substr" | "substring", [value, from]) if value.is_text() => {
                 made(format!("{}({}, {})", functions::SUBSTR, value.sql, at_least(from, 1)?))
             }
-            ("substr" | "substring", [value, from, count]) if is_text(value) => {
+            ("substr" | "substring", [value, from, count]) if value.is_text() => {
                 let (from, count) = (at_least(from, 1)?, at_least(count, 0)?);
                 made(format!("{}({}, {from}, {count})", functions::SUBSTR, value.sql))
             }
-            ("starts_with", [value, prefix]) if is_text(value) && is_text(prefix) => Some(Value::condition(format!(
+            ("starts_with", [value, prefix]) if value.is_text() && prefix.is_text() => Some(Value::condition(format!(
                 "{}({}, {})",
                 functions::STARTS_WITH,
                 value.sql,
                 prefix.sql
             ))),
-            ("strpos" | "position" | "instr", [value, part]) if is_text(value) => {
-                let part = text_of(part).filter(|part| !part.is_empty())?;
+            ("strpos" | "position" | "instr", [value, part]) if value.is_text() => {
+                let part = part.constant_text().filter(|part| !part.is_empty())?;
                 counted(format!("instr({}, {})", value.sql, text(part)), to)
             }
-            ("btrim" | "trim", [value]) if is_text(value) => made(format!("trim({})", value.sql)),
-            ("ltrim", [value]) if is_text(value) => made(format!("ltrim({})", value.sql)),
-            ("rtrim", [value]) if is_text(value) => made(format!("rtrim({})", value.sql)),
-            ("date_part", [part, date]) if date.data_type == DataType::Date32 && is_exact(date) => {
-                let (from, digits) = match text_of(part)?.to_ascii_lowercase().as_str() {
+            ("btrim" | "trim", [value]) if value.is_text() => made(format!("trim({})", value.sql)),
+            ("ltrim", [value]) if value.is_text() => made(format!("ltrim({})", value.sql)),
+            ("rtrim", [value]) if value.is_text() => made(format!("rtrim({})", value.sql)),
+            ("date_part", [part, date]) if date.data_type == DataType::Date32 && date.is_exact() => {
+                let (from, digits) = match part.constant_text()?.to_ascii_lowercase().as_str() {
                     "year" => (1, 4),
                     "month" => (6, 2),
                     "day" => (9, 2),
@@ -393,7 +366,7 @@ impl Dialect for SqliteDialect {
                 let sql = format!("count({distinct}{counted}){filter}");
                 Some(Value::new(sql, DataType::Int64, Form::Exact))
             }
-            ("sum", DataType::Int64, DataType::Int64) if is_exact(argument) => {
+            ("sum", DataType::Int64, DataType::Int64) if argument.is_exact() => {
                 let sql = format!("sum({distinct}{}){filter}", argument.sql);
                 Some(Value::new(sql, DataType::Int64, Form::Exact))
             }
@@ -401,7 +374,7 @@ impl Dialect for SqliteDialect {
                 let sql = format!("{}({}){filter}", call.name, compared(argument)?);
                 Some(Value::new(sql, from.clone(), argument.form))
             }
-            ("bool_and" | "bool_or", DataType::Boolean, DataType::Boolean) if is_exact(argument) => {
+            ("bool_and" | "bool_or", DataType::Boolean, DataType::Boolean) if argument.is_exact() => {
                 let function = if call.name == "bool_and" { "min" } else { "max" };
                 Some(Value::condition(format!("{function}({}){filter}", argument.sql)))
             }

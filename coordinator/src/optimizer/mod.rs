@@ -7,6 +7,7 @@ mod checked;
 mod decimal_places;
 mod distinct_sums;
 mod filters_by_place;
+mod growth;
 mod in_lists;
 mod multisets;
 mod null_keys;

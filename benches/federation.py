@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "python"))
+# Behind this folder, which has a `pushdown` of its own.
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "python"))
 
 import minerva_server
 import postgres

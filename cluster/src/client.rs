@@ -3,13 +3,16 @@
 //! In: the coordinator's cluster port. Out: answers, or errors that say whether trying again may help. It tries nothing
 //! twice itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use arrow_flight::flight_service_client::FlightServiceClient;
 use url::Url;
 
-use crate::messages::{Heard, Heartbeat, Join, Joined, Leave, Question, Resources, ResourcesRequest, read};
+use crate::messages::{
+    Borrow, Borrowed, GiveBack, Heard, Heartbeat, Join, Joined, Leave, Question, Resources, ResourcesRequest, Waiters,
+    Wanted, read,
+};
 use crate::{Channels, Error, Reading};
 
 /// How long the coordinator may take to answer; joining includes its call back.
@@ -38,10 +41,16 @@ impl CoordinatorClient {
         self.ask(join).await
     }
 
-    /// Says that the worker lives, and what its stages have read.
-    pub async fn heartbeat(&self, node_id: &str, news: BTreeMap<String, Reading>) -> Result<Heard, Error> {
+    /// Says that the worker lives, which slots it has, and what its stages have read.
+    pub async fn heartbeat(
+        &self,
+        node_id: &str,
+        slots: BTreeSet<u64>,
+        news: BTreeMap<String, Reading>,
+    ) -> Result<Heard, Error> {
         self.ask(&Heartbeat {
             node_id: node_id.to_owned(),
+            slots,
             news,
         })
         .await
@@ -63,6 +72,21 @@ impl CoordinatorClient {
             node_id: node_id.to_owned(),
         })
         .await
+    }
+
+    /// Asks for the right to open a connection to a depot.
+    pub(crate) async fn borrow(&self, question: &Borrow) -> Result<Borrowed, Error> {
+        self.ask(question).await
+    }
+
+    /// Gives such a right back.
+    pub(crate) async fn give_back(&self, question: &GiveBack) -> Result<(), Error> {
+        self.ask(question).await.map(|_done| ())
+    }
+
+    /// Asks who waits for one.
+    pub(crate) async fn wanted(&self, question: &Wanted) -> Result<Waiters, Error> {
+        self.ask(question).await
     }
 
     async fn ask<Q: Question>(&self, question: &Q) -> Result<Q::Answer, Error> {

@@ -193,6 +193,11 @@ impl Members {
         true
     }
 
+    /// For how long a worker was not heard of; `None` when it is not known.
+    pub(crate) fn silence(&self, node_id: &str) -> Option<Duration> {
+        self.lock().get(node_id).map(Member::silence)
+    }
+
     /// Notes that a worker takes no new work, or is gone; then its address is answered.
     pub(crate) fn leave(&self, leave: &Leave) -> Option<Url> {
         let mut members = self.lock();

@@ -3,10 +3,11 @@
 //! Each is the JSON body of a Flight `DoAction` named after it. They are between two builds of the same version, so
 //! there is no compatibility to keep; an unknown key is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use arrow_flight::Action;
+use minerva_connectors::{SlotHolder, SlotKind};
 use minerva_policy::KeyRing;
 use minerva_resources::ResourceSet;
 use serde::de::DeserializeOwned;
@@ -68,6 +69,8 @@ impl Question for Join {
 pub(crate) struct Heartbeat {
     /// The worker's name.
     pub node_id: String,
+    /// The numbers of the slots that it has.
+    pub slots: BTreeSet<u64>,
     /// The queries of which its stages read more since the last time, and what they read in all.
     pub news: BTreeMap<String, Reading>,
 }
@@ -95,6 +98,67 @@ pub(crate) struct Leave {
     pub node_id: String,
     /// False: it still finishes what it has. True: it is gone.
     pub drained: bool,
+}
+
+/// A worker wants to open a connection to a depot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Borrow {
+    /// Who.
+    pub holder: SlotHolder,
+    /// For what.
+    pub kind: SlotKind,
+    /// How many of this kind there are in the whole cluster, by the worker's resources.
+    pub most: usize,
+}
+
+/// The answer to [`Borrow`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Borrowed {
+    /// By which number it is given back; `None` when there was none yet.
+    pub number: Option<u64>,
+}
+
+impl Question for Borrow {
+    const NAME: &'static str = "borrow";
+    type Answer = Borrowed;
+}
+
+/// A worker has closed a connection.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GiveBack {
+    /// What it was for.
+    pub kind: SlotKind,
+    /// Its number.
+    pub number: u64,
+}
+
+impl Question for GiveBack {
+    const NAME: &'static str = "give-back";
+    type Answer = Done;
+}
+
+/// A worker asks who waits for connections, and is answered when that is not what it knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    /// What it knows.
+    pub known: Vec<(SlotKind, SlotHolder)>,
+}
+
+/// The answer to [`Wanted`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Waiters {
+    /// All who wait.
+    pub waiting: Vec<(SlotKind, SlotHolder)>,
+}
+
+impl Question for Wanted {
+    const NAME: &'static str = "wanted";
+    type Answer = Waiters;
 }
 
 /// An answer that says nothing.

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use datafusion_distributed::Worker;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use minerva_connectors::Ledger;
 use tokio::net::TcpListener;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
@@ -23,9 +24,11 @@ use tonic::{Request, Response, Status, Streaming};
 use url::Url;
 
 use crate::error::reason_of;
+use crate::lending;
 use crate::members::HEARTBEAT;
 use crate::messages::{
-    Done, Heard, Heartbeat, Join, Joined, Leave, Question, Resources, ResourcesRequest, read, write,
+    Borrow, Done, GiveBack, Heard, Heartbeat, Join, Joined, Leave, Question, Resources, ResourcesRequest, Wanted, read,
+    write,
 };
 use crate::token::CheckToken;
 use crate::{Channels, Error, Members, Readings, Tls, Token, VERSION, channels};
@@ -40,6 +43,9 @@ pub trait Membership: Send + Sync + 'static {
 
     /// What queries have read so far, which workers tell with their heartbeats.
     fn readings(&self) -> &Readings;
+
+    /// Who has which connections to depots.
+    fn ledger(&self) -> &Arc<Ledger>;
 
     /// The resources that hold now. Called at every heartbeat, so it must be cheap.
     fn resources(&self) -> Arc<Resources>;
@@ -83,13 +89,18 @@ impl ClusterPort {
         let worker = self
             .worker
             .map(|worker| InterceptedService::new(worker.into_worker_server(), check.clone()));
+        let membership = Arc::clone(&self.membership);
+        let lending = lending::look_after(membership.ledger(), membership.members());
         let service = FlightServiceServer::new(ClusterService(self.membership));
-        channels::server(self.tls.as_ref())?
+        let serving = channels::server(self.tls.as_ref())?
             .add_service(InterceptedService::new(service, check))
             .add_optional_service(worker)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
-            .await
-            .map_err(|error| Error::Address(format!("the cluster port stopped: {}", reason_of(&error))))
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown);
+        let served = tokio::select! {
+            served = serving => served,
+            () = lending => return Ok(()),
+        };
+        served.map_err(|error| Error::Address(format!("the cluster port stopped: {}", reason_of(&error))))
     }
 }
 
@@ -116,6 +127,7 @@ impl ClusterService {
 
     fn heartbeat(&self, heartbeat: Heartbeat) -> Heard {
         self.0.readings().hear(&heartbeat.node_id, heartbeat.news);
+        lending::compare(self.0.ledger(), &heartbeat.node_id, &heartbeat.slots);
         Heard {
             known: self.0.members().heartbeat(&heartbeat.node_id),
             resources: self.0.resources().version.clone(),
@@ -175,6 +187,12 @@ impl FlightService for ClusterService {
             Join::NAME => answer(&self.join(ask(&action)?, from).await?)?,
             Heartbeat::NAME => answer(&self.heartbeat(ask(&action)?))?,
             Leave::NAME => answer(&self.leave(&ask(&action)?))?,
+            Borrow::NAME => answer(&lending::lend(self.0.ledger(), self.0.members(), &ask(&action)?).await)?,
+            GiveBack::NAME => {
+                lending::take_back(self.0.ledger(), &ask(&action)?);
+                answer(&Done {})?
+            }
+            Wanted::NAME => answer(&lending::waiters(self.0.ledger(), ask(&action)?).await)?,
             ResourcesRequest::NAME => {
                 ask::<ResourcesRequest>(&action)?;
                 answer(&self.resources())?

@@ -12,7 +12,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion_distributed::{DistributedExt, SessionStateBuilderExt, WorkerQueryContext};
-use minerva_connectors::Depots;
+use minerva_connectors::{Depots, Lender};
 use minerva_policy::{KeyRing, mask_functions};
 
 use crate::aggregates::aggregates;
@@ -23,7 +23,7 @@ use crate::leaves::{CountTasks, DealSplits};
 use crate::memory::Shares;
 use crate::reading::{NoteStage, Readings};
 use crate::single_row;
-use crate::{Channels, Error, Members, Resources};
+use crate::{Borrower, Channels, Error, Members, Resources};
 
 /// What plans need beyond themselves on either side of the wire. Clones share it, also when the resources change.
 #[derive(Clone)]
@@ -57,10 +57,15 @@ impl Wire {
     }
 
     /// What a worker has before its coordinator gave it anything.
-    pub fn without_resources(channels: Channels) -> Self {
+    pub fn without_resources(channels: Channels, borrower: &Arc<Borrower>) -> Self {
+        let lender = Arc::clone(borrower) as Arc<dyn Lender>;
         Self {
             readings: Readings::of_worker(),
-            ..Self::new(Arc::new(Depots::new(Arc::default())), &KeyRing::default(), channels)
+            ..Self::new(
+                Arc::new(Depots::with_lender(Arc::default(), lender)),
+                &KeyRing::default(),
+                channels,
+            )
         }
     }
 

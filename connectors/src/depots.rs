@@ -15,20 +15,22 @@ use futures::future::{BoxFuture, Shared as SharedFuture};
 use minerva_resources::{Depot, ResourceSet};
 
 use crate::health::Health;
+use crate::slots::{Ledger, Lender, Own};
 use crate::watched::{self, Watch};
-use crate::{Connector, DepotHealth, Error, ErrorKind, Result, Source, Stores, connector};
+use crate::{Around, Connector, DepotHealth, Error, ErrorKind, Result, Source, Stores, connector};
 
 type Opening = SharedFuture<BoxFuture<'static, Result<Arc<dyn Source>>>>;
 
 /// The depots of a resource set, shared by all sessions of a process.
 pub struct Depots {
     shared: Arc<Shared>,
+    ledger: Arc<Ledger>,
 }
 
 /// The same, for those who look after depots that failed.
 pub(crate) struct Shared {
     state: Mutex<State>,
-    stores: Arc<Stores>,
+    around: Around,
 }
 
 struct State {
@@ -46,11 +48,25 @@ struct Entry {
 }
 
 impl Depots {
-    /// The depots of a resource set, none of them open yet.
+    /// The depots of a resource set, none of them open yet. How many connections are open is counted here.
     pub fn new(resources: Arc<ResourceSet>) -> Depots {
+        let ledger = Arc::new(Ledger::default());
+        let lender = Arc::new(Own(Arc::clone(&ledger)));
         Depots {
+            ledger,
+            ..Depots::with_lender(resources, lender)
+        }
+    }
+
+    /// The depots of a process that has the right to open connections from elsewhere.
+    pub fn with_lender(resources: Arc<ResourceSet>, lender: Arc<dyn Lender>) -> Depots {
+        Depots {
+            ledger: Arc::default(),
             shared: Arc::new(Shared {
-                stores: Arc::new(Stores::new(Arc::clone(&resources))),
+                around: Around {
+                    stores: Arc::new(Stores::new(Arc::clone(&resources))),
+                    lender,
+                },
                 state: Mutex::new(State {
                     resources,
                     open: HashMap::new(),
@@ -72,12 +88,17 @@ impl Depots {
         state.open.retain(|name, entry| is_same(name, &entry.fingerprint));
         state.health.retain(|name, (fingerprint, _)| is_same(name, fingerprint));
         state.resources = Arc::clone(&resources);
-        self.shared.stores.update(resources);
+        self.shared.around.stores.update(resources);
     }
 
     /// The object stores of these depots, which the runtime of every session over them must have.
     pub fn stores(&self) -> &Arc<Stores> {
-        &self.shared.stores
+        &self.shared.around.stores
+    }
+
+    /// The rights to have connections open, where they are counted in this process.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// The resource set that names are looked up in.
@@ -139,8 +160,8 @@ impl Shared {
             as_a_whole: connector.fails_as_a_whole(),
         };
         let fingerprint = depot.fingerprint.clone();
-        let stores = Arc::clone(&self.stores);
-        let opening = async move { connector.open(&depot, &stores).await };
+        let around = self.around.clone();
+        let opening = async move { connector.open(&depot, &around).await };
         Ok(state.begin(fingerprint, watch, |watch, attempt| {
             watched::open(opening, watch, admitted, attempt, is_probe)
         }))

@@ -23,6 +23,7 @@ mod remote_table;
 mod scan;
 mod scan_codec;
 mod scan_exec;
+mod slots;
 mod sqlite;
 mod statistics;
 mod stores;
@@ -68,6 +69,7 @@ pub use remote_table::{RemoteTable, estimated};
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};
 pub use scan_exec::{ScanExec, split, splits_of};
+pub use slots::{Ledger, Lender, Purpose, SlotHolder, SlotKind, Waiting};
 pub use stores::Stores;
 pub use unpushed::unpushed;
 pub use writer::{Change, ROW_ID, Writer};
@@ -77,6 +79,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// How many datasets are looked at at the same time where each is asked for by itself.
 const LOOKS_AT_ONCE: usize = 16;
+
+/// What the depots of one process share.
+#[derive(Debug, Clone)]
+pub struct Around {
+    /// Their object stores.
+    pub stores: Arc<Stores>,
+    /// Where they have the right to open connections from.
+    pub lender: Arc<dyn Lender>,
+}
 
 /// One type of depot.
 #[async_trait]
@@ -91,9 +102,9 @@ pub trait Connector: Debug + Send + Sync {
     fn example(&self) -> &'static str;
 
     /// Reaches the depot. Called on first use; the source is then shared by all queries.
-    async fn open(&self, depot: &Arc<Depot>, stores: &Stores) -> Result<Arc<dyn Source>>;
+    async fn open(&self, depot: &Arc<Depot>, around: &Around) -> Result<Arc<dyn Source>>;
 
-    /// The object store of a depot whose files are in one. Reaches nothing; `stores` of [`Connector::open`] keeps it.
+    /// The object store of a depot whose files are in one. Reaches nothing; [`Around::stores`] keeps it.
     fn store(&self, _depot: &Depot) -> Result<Option<Arc<DepotStore>>> {
         Ok(None)
     }

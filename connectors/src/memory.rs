@@ -18,7 +18,7 @@ use futures::TryStreamExt;
 use minerva_resources::{Address, Depot, Parameter};
 
 use crate::writer::named_twice;
-use crate::{Change, Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores, Writer};
+use crate::{Around, Change, Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Writer};
 
 /// The collection that is there before any table is.
 const DEFAULT_COLLECTION: &str = "public";
@@ -48,7 +48,7 @@ impl Connector for MemoryConnector {
         "name: scratch\nversion: v2alpha\ntype: depot\ndepot:\n  type: memory\n  memory: {}\n"
     }
 
-    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, _around: &Around) -> Result<Arc<dyn Source>> {
         Ok(Arc::new(MemorySource {
             depot: depot.meta.name.clone(),
             tables: RwLock::default(),

@@ -31,7 +31,7 @@ use self::connection::Database;
 use self::dialect::{MariadbDialect, MariadbRelation};
 use self::settings::Settings;
 use crate::remote::narrowed;
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores};
+use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split};
 
 /// Opens depots of type `mysql`.
 #[derive(Debug)]
@@ -78,12 +78,12 @@ instance-secret:
         Settings::of(depot).err().unwrap_or_default()
     }
 
-    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, around: &Around) -> Result<Arc<dyn Source>> {
         let settings = Settings::of(depot).map_err(|problems| {
             let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
             Error::new(&depot.meta.name, ErrorKind::Settings, messages.join("; "))
         })?;
-        let database = Arc::new(Database::new(settings)?);
+        let database = Arc::new(Database::new(settings, &around.lender)?);
         database.reach().await?;
         Ok(Arc::new(MysqlSource { database }))
     }

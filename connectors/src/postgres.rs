@@ -37,7 +37,8 @@ use minerva_resources::{Address, Depot, Parameter, Problem};
 use self::connection::Database;
 use self::settings::Settings;
 use crate::remote::narrowed;
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores, Writer};
+use crate::slots::Lender;
+use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Writer};
 
 pub use self::decode::CopyDecoder;
 pub(crate) use self::settings::{TlsMode, expected_modes as expected_tls_modes};
@@ -91,15 +92,18 @@ instance-secret:
         Settings::of(depot).err().unwrap_or_default()
     }
 
-    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
-        let database = database(depot)?;
+    async fn open(&self, depot: &Arc<Depot>, around: &Around) -> Result<Arc<dyn Source>> {
+        let database = database(depot, &around.lender)?;
         database.reach().await?;
         let writing = match depot.write_credentials == depot.credentials || !depot.writable {
             true => Arc::clone(&database),
-            false => self::database(&Depot {
-                credentials: depot.write_credentials.clone(),
-                ..depot.as_ref().clone()
-            })?,
+            false => {
+                let writer = Depot {
+                    credentials: depot.write_credentials.clone(),
+                    ..depot.as_ref().clone()
+                };
+                self::database(&writer, &around.lender)?
+            }
         };
         Ok(Arc::new(PostgresSource { database, writing }))
     }
@@ -143,12 +147,12 @@ fn splits(tables: &[u64], readers: usize) -> Vec<Split> {
         .collect()
 }
 
-fn database(depot: &Depot) -> Result<Arc<Database>> {
+fn database(depot: &Depot, lender: &Arc<dyn Lender>) -> Result<Arc<Database>> {
     let settings = Settings::of(depot).map_err(|problems| {
         let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
         Error::new(&depot.meta.name, ErrorKind::Settings, messages.join("; "))
     })?;
-    Ok(Arc::new(Database::new(settings)?))
+    Ok(Arc::new(Database::new(settings, lender)?))
 }
 
 #[derive(Debug)]

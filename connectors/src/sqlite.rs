@@ -33,7 +33,7 @@ use self::connection::{Database, absolute};
 use self::dialect::{SqliteDialect, SqliteRelation};
 use self::kind::Kind;
 use crate::remote::narrowed;
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores, Writer};
+use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Writer};
 
 /// The one collection: the name that SQLite itself gives a database.
 const COLLECTION: &str = "main";
@@ -71,7 +71,7 @@ impl Connector for SqliteConnector {
         "name: crm\nversion: v2alpha\ntype: depot\ndepot:\n  type: sqlite\n  sqlite:\n    path: ./crm.db\n"
     }
 
-    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, _around: &Around) -> Result<Arc<dyn Source>> {
         let name = &depot.meta.name;
         let path = depot.settings.path("path", &depot.base);
         let path = path.ok_or_else(|| Error::new(name, ErrorKind::Settings, "the setting `path` is missing"))?;

@@ -27,7 +27,7 @@ use tpchgen_arrow::{
     SupplierArrow,
 };
 
-use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split, Stores};
+use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, Source, Split};
 
 const COLLECTION: &str = "tpch";
 const DEFAULT_SCALE: f64 = 1.0;
@@ -67,7 +67,7 @@ impl Connector for TpchConnector {
         "name: benchmark\nversion: v2alpha\ntype: depot\ndepot:\n  type: tpch\n  tpch:\n    scale: 0.1\n"
     }
 
-    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, _around: &Around) -> Result<Arc<dyn Source>> {
         let scale = scale(depot).map_err(|message| Error::new(&depot.meta.name, ErrorKind::Settings, message))?;
         Ok(Arc::new(TpchSource {
             depot: depot.meta.name.clone(),

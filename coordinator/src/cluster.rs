@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
 use datafusion_distributed::Worker;
 use minerva_cluster::{Channels, ClusterPort, Members, Membership, Readings, Tls, TlsFiles, Token, Wire};
-use minerva_connectors::Depots;
+use minerva_connectors::{Depots, Ledger};
 use minerva_policy::{KeyRing, Rules};
 use minerva_resources::Problems;
 use tokio::net::TcpListener;
@@ -203,6 +203,10 @@ impl Membership for Coordinator {
 
     fn readings(&self) -> &Readings {
         self.engine.wire().readings()
+    }
+
+    fn ledger(&self) -> &Arc<Ledger> {
+        self.engine.wire().depots().ledger()
     }
 
     fn resources(&self) -> Arc<minerva_cluster::Resources> {

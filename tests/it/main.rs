@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod cli;
+mod connections;
 mod demo;
 mod denied_columns;
 mod depots;

@@ -325,7 +325,7 @@ fn rows_go_from_table_to_table_over_the_fewest_connections() {
         "CREATE TABLE large AS SELECT i AS id, repeat('x', 200) AS filler FROM generate_series(1, 200000) i; ANALYZE large; CREATE TABLE copied (LIKE large)",
         b"",
     );
-    for connections in [3, 7] {
+    for connections in [2, 3, 7] {
         let manifest = postgres
             .manifest()
             .replace("type: POSTGRESQL\n", "type: POSTGRESQL\n  acl: rw\n")

@@ -158,6 +158,7 @@ impl Bound {
             });
         let mut port = JoinSet::new();
         port.spawn_on(serving, &self.config.compute_on);
+        let _borrowing = self.state.borrower.run();
         let membership = member::stay(&self.state, &self.join, &self.joined);
         let end = tokio::select! {
             served = closed(&mut port) => return served,

@@ -11,16 +11,18 @@ use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion_distributed::{Worker, WorkerQueryContext};
 use minerva_cluster::{
-    Channels, CoordinatorClient, Error, Heard, ResourcesVersion, VERSION, Wire, planned_under, worker_session,
+    Borrower, Channels, CoordinatorClient, Error, Heard, ResourcesVersion, VERSION, Wire, planned_under, worker_session,
 };
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// What a worker process keeps between stages.
 pub(crate) struct State {
     pub(crate) node_id: String,
     pub(crate) client: CoordinatorClient,
+    pub(crate) borrower: Arc<Borrower>,
     wire: Wire,
     version: Mutex<Option<ResourcesVersion>>,
 }
@@ -35,10 +37,12 @@ impl fmt::Debug for State {
 
 impl State {
     pub(crate) fn new(node_id: &str, client: CoordinatorClient, channels: Channels) -> Self {
+        let borrower = Borrower::new(node_id, client.clone());
         Self {
             node_id: node_id.to_owned(),
             client,
-            wire: Wire::without_resources(channels),
+            wire: Wire::without_resources(channels, &borrower),
+            borrower,
             version: Mutex::new(None),
         }
     }
@@ -49,9 +53,17 @@ impl State {
             .map_err(|error| Error::Runtime(format!("the query runtime cannot be made: {error}")))
     }
 
-    /// Says that the worker lives, and what its stages have read.
+    /// Says that the worker lives, which connections it may have, and what its stages have read.
     pub(crate) async fn heartbeat(&self) -> Result<Heard, Error> {
-        self.client.heartbeat(&self.node_id, self.wire.readings().news()).await
+        let (sent, slots) = (Instant::now(), self.borrower.held());
+        let news = self.wire.readings().news();
+        let heard = self.client.heartbeat(&self.node_id, slots, news).await?;
+        match heard.known {
+            true => self.borrower.heard(sent),
+            // Another coordinator may lend what this worker has to others.
+            false => self.borrower.give_up(),
+        }
+        Ok(heard)
     }
 
     /// Makes sure that the worker's resources are those that hold, if `wanted` says that they changed.

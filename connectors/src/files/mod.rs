@@ -43,7 +43,7 @@ use self::remote::Bucket;
 use self::schema_cache::SchemaCache;
 use self::settings::{FileSettings, PARAMETERS, TextSettings};
 use self::table::FileTable;
-use crate::{Connector, Error, ErrorKind, LOOKS_AT_ONCE, Result, Source, Stores, Writer};
+use crate::{Around, Connector, Error, ErrorKind, LOOKS_AT_ONCE, Result, Source, Writer};
 
 pub(crate) use self::named::without_filters;
 pub use self::remote::DepotStore;
@@ -87,7 +87,7 @@ depot:
         FileSettings::of(depot).err().unwrap_or_default()
     }
 
-    async fn open(&self, depot: &Arc<Depot>, _stores: &Stores) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, _around: &Around) -> Result<Arc<dyn Source>> {
         let name = depot.meta.name.clone();
         let settings = FileSettings::of(depot).map_err(|problems| {
             let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();

@@ -8,8 +8,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use futures::future::{Either, join_all};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -18,6 +19,7 @@ use super::failure;
 use super::settings::Settings;
 use super::wire::{Client, Failure, Target};
 use crate::postgres::{Tls, TlsMode};
+use crate::slots::{GIVEN_UP, Lender, Purpose, Shares, Slot, Slots};
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that are kept when nobody uses them, and for how long.
@@ -31,7 +33,7 @@ const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long somebody waits for a connection that others use.
-const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
+const SLOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a server that has no connection left is asked again, and how often.
 const FULL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,7 +62,7 @@ pub(super) struct Database {
     settings: Settings,
     tls: Option<(TlsConnector, bool)>,
     idle: Mutex<Idle>,
-    allowed: Allowed,
+    slots: Slots,
     tables: Mutex<HashMap<(String, String), Arc<Table>>>,
 }
 
@@ -76,27 +78,25 @@ struct Parked {
     thread: u64,
     server: Arc<Identity>,
     since: Instant,
+    slot: Slot,
 }
 
-/// How many connections may be open for what. A connection is only made when none is idle, so that there are never more than all of these.
-struct Allowed {
-    readers: Arc<Semaphore>,
-    /// Questions to the catalogue, which are answered while all readers read.
-    catalog: Arc<Semaphore>,
-    /// What ends the work of others. Those wait for nothing else.
-    cancels: Arc<Semaphore>,
-}
-
-impl Allowed {
-    /// An eighth for each but readers.
-    fn new(connections: usize) -> Allowed {
-        let some = (connections / 8).max(1);
-        Allowed {
-            readers: Arc::new(Semaphore::new(connections.saturating_sub(2 * some).max(1))),
-            catalog: Arc::new(Semaphore::new(some)),
-            cancels: Arc::new(Semaphore::new(some)),
-        }
+impl Parked {
+    /// Closes it, and gives its slot back when the server has noticed.
+    async fn close(self) {
+        let _ = timeout(CANCEL_TIMEOUT, self.client.quit()).await;
+        self.slot.leave();
     }
+}
+
+/// Deals connections out: an eighth for each purpose but reading. What ends the work of others waits for nothing else.
+fn shares(connections: usize) -> Shares {
+    let some = (connections / 8).max(1);
+    Shares::new([
+        (Purpose::Read, connections.saturating_sub(2 * some).max(1)),
+        (Purpose::Ask, some),
+        (Purpose::Stop, some),
+    ])
 }
 
 /// What a server says of itself.
@@ -109,8 +109,8 @@ pub(super) struct Connection {
     server: Arc<Identity>,
     /// By which number the server knows it.
     thread: u64,
-    /// The right to use one.
-    permit: Option<OwnedSemaphorePermit>,
+    /// The right to have it open. It is the last to go.
+    slot: Slot,
 }
 
 /// Why there is no connection.
@@ -118,10 +118,11 @@ struct Refused {
     /// Whether the server has none left for the user, or for anybody.
     is_full: bool,
     error: Error,
+    slot: Slot,
 }
 
 impl Database {
-    pub(super) fn new(settings: Settings) -> Result<Database> {
+    pub(super) fn new(settings: Settings, lender: &Arc<dyn Lender>) -> Result<Database> {
         let tls = match settings.tls {
             TlsMode::Disable => None,
             // Nobody listens in on a socket of this machine.
@@ -134,7 +135,7 @@ impl Database {
             }
         };
         Ok(Database {
-            allowed: Allowed::new(settings.max_connections),
+            slots: Slots::new(&settings.depot, lender, shares(settings.max_connections)),
             settings,
             tls,
             idle: Mutex::default(),
@@ -152,77 +153,97 @@ impl Database {
 
     /// Makes sure that the server can be reached.
     pub(super) async fn reach(self: &Arc<Self>) -> Result<()> {
-        let connection = self.allowed(&self.allowed.catalog).await?;
+        let connection = self.connection_for(Purpose::Ask).await?;
         self.keep(connection);
         Ok(())
     }
 
     /// A connection to read rows with: one that was kept, or a new one.
     pub(super) async fn connection(&self) -> Result<Connection> {
-        self.allowed(&self.allowed.readers).await
+        self.connection_for(Purpose::Read).await
     }
 
-    async fn allowed(&self, of: &Arc<Semaphore>) -> Result<Connection> {
-        match timeout(PERMIT_TIMEOUT, Arc::clone(of).acquire_owned()).await {
-            Ok(Ok(permit)) => self.with_permit(permit).await,
-            Ok(Err(_)) => Err(self.failure(ErrorKind::Internal, "its connections are closed")),
+    /// Waits until no connection of this process is its own any more.
+    pub(super) async fn given_up(&self) {
+        self.slots.given_up().await;
+    }
+
+    async fn connection_for(&self, purpose: Purpose) -> Result<Connection> {
+        let found = self.slots.kept_or_slot(purpose, |purpose| self.take_idle(purpose));
+        match timeout(SLOT_TIMEOUT, found).await {
+            Ok(found) => self.renewed_or_new(found).await,
             Err(_) => {
                 let message = format!(
                     "all connections that the depot may use were in use for {} seconds; try again later, or raise `maxConnections`",
-                    PERMIT_TIMEOUT.as_secs()
+                    SLOT_TIMEOUT.as_secs()
                 );
                 Err(self.failure(ErrorKind::Busy, message))
             }
         }
     }
 
-    async fn with_permit(&self, permit: OwnedSemaphorePermit) -> Result<Connection> {
+    async fn renewed_or_new(&self, found: Either<Parked, Slot>) -> Result<Connection> {
+        let mut slot = match found {
+            Either::Left(parked) => match self.renewed(parked).await {
+                Ok(connection) => return Ok(connection),
+                Err(slot) => slot,
+            },
+            Either::Right(slot) => slot,
+        };
         let begun = Instant::now();
         loop {
-            match self.kept_or_new().await {
-                Ok(connection) => {
-                    return Ok(Connection {
-                        permit: Some(permit),
-                        ..connection
-                    });
+            match self.connect(slot).await {
+                Ok(connection) if connection.slot.is_over() => {
+                    return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP));
                 }
+                Ok(connection) => return Ok(connection),
                 // The user or the server has fewer than the depot may use: another reader gives one back soon.
                 Err(refused) if refused.is_full && begun.elapsed() < FULL_TIMEOUT => {
+                    slot = refused.slot;
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
-                Err(refused) => return Err(refused.error),
+                Err(refused) => {
+                    refused.slot.leave();
+                    return Err(refused.error);
+                }
             }
         }
     }
 
-    async fn kept_or_new(&self) -> Result<Connection, Refused> {
-        loop {
-            let Some(parked) = self.idle().connections.pop() else {
-                return self.connect().await;
-            };
-            let Parked {
-                mut client,
-                thread,
+    /// A kept connection as a new one; its slot, if it was closed meanwhile.
+    async fn renewed(&self, parked: Parked) -> Result<Connection, Slot> {
+        let Parked {
+            mut client,
+            thread,
+            server,
+            slot,
+            ..
+        } = parked;
+        // What a function of somebody's view has set for the session is gone after this.
+        let renewing = async {
+            client.reset().await?;
+            begin_session(&mut client).await
+        };
+        match timeout(self.settings.connect_timeout, renewing).await {
+            Ok(Ok(())) => Ok(Connection {
+                client,
                 server,
-                ..
-            } = parked;
-            // What a function of somebody's view has set for the session is gone after this.
-            let renewing = async {
-                client.reset().await?;
-                begin_session(&mut client).await
-            };
-            if let Ok(Ok(())) = timeout(self.settings.connect_timeout, renewing).await {
-                return Ok(Connection {
-                    thread,
-                    client,
-                    server,
-                    permit: None,
-                });
-            }
+                thread,
+                slot,
+            }),
+            Ok(Err(_)) | Err(_) => Err(slot),
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Refused> {
+    /// A connection that was kept for a purpose.
+    fn take_idle(&self, purpose: Purpose) -> Option<Parked> {
+        let mut idle = self.idle();
+        let is_for = |parked: &Parked| parked.slot.purpose() == purpose;
+        let last = idle.connections.iter().rposition(is_for)?;
+        Some(idle.connections.remove(last))
+    }
+
+    async fn connect(&self, slot: Slot) -> Result<Connection, Refused> {
         let limit = self.settings.connect_timeout;
         let target = Target {
             host: &self.settings.host,
@@ -246,16 +267,18 @@ impl Database {
                 client,
                 thread,
                 server: Arc::new(Identity(identity)),
-                permit: None,
+                slot,
             }),
             Ok(Err(refusal)) => Err(Refused {
                 is_full: refusal.code().is_some_and(failure::is_full),
+                slot,
                 error: failure::of_connecting(&self.settings, &refusal).about(self.settings.address()),
             }),
             Err(_) => {
                 let message = format!("the server did not answer within {} seconds", limit.as_secs());
                 Err(Refused {
                     is_full: false,
+                    slot,
                     error: self
                         .failure(ErrorKind::Unreachable, message)
                         .about(self.settings.address()),
@@ -271,30 +294,30 @@ impl Database {
             client,
             thread,
             server,
-            permit,
+            slot,
         } = connection;
-        let mut idle = self.idle();
-        if idle.connections.len() >= MOST_IDLE {
-            drop(idle);
-            runtime.spawn(async move {
-                let _ = timeout(CANCEL_TIMEOUT, client.quit()).await;
-                // Another one may be opened when this one is closed.
-                drop(permit);
-            });
-            return;
-        }
-        idle.connections.push(Parked {
+        let purpose = slot.purpose();
+        let is_due = slot.is_due();
+        let parked = Parked {
             client,
             thread,
             server,
             since: Instant::now(),
-        });
+            slot,
+        };
+        let mut idle = self.idle();
+        if is_due || idle.connections.len() >= MOST_IDLE {
+            // Another one may be opened when this one is closed.
+            runtime.spawn(parked.close());
+            return;
+        }
+        idle.connections.push(parked);
         if !idle.is_watched {
             idle.is_watched = true;
-            runtime.spawn(close_old_connections(Arc::downgrade(self)));
+            runtime.spawn(close_old_connections(Arc::downgrade(self), self.slots.changes()));
         }
         drop(idle);
-        drop(permit);
+        self.slots.has_kept(purpose);
     }
 
     /// Has the server end what it does for a connection, and closes it. Returns at once.
@@ -303,8 +326,7 @@ impl Database {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 let killing = async {
-                    let permit = Arc::clone(&database.allowed.cancels).acquire_owned().await.ok()?;
-                    let mut killer = database.with_permit(permit).await.ok()?;
+                    let mut killer = database.connection_for(Purpose::Stop).await.ok()?;
                     // Several servers may answer to one address, and have other connections by this number.
                     if killer.server != connection.server {
                         return None;
@@ -320,7 +342,9 @@ impl Database {
                 };
                 // If the server cannot be told, it finds the connection closed.
                 let _ = timeout(CANCEL_TIMEOUT, killing).await;
-                drop(connection);
+                let Connection { client, slot, .. } = connection;
+                drop(client);
+                slot.leave();
             });
         }
     }
@@ -329,8 +353,14 @@ impl Database {
     pub(super) async fn query(self: &Arc<Self>, object: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         let mut again = true;
         loop {
-            let mut connection = self.allowed(&self.allowed.catalog).await?;
-            let answer = timeout(CATALOG_TIMEOUT, connection.client.query(sql)).await;
+            let mut connection = self.connection_for(Purpose::Ask).await?;
+            let answer = tokio::select! {
+                answer = timeout(CATALOG_TIMEOUT, connection.client.query(sql)) => Some(answer),
+                () = self.given_up() => None,
+            };
+            let Some(answer) = answer else {
+                return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP).about(object));
+            };
             match answer {
                 Ok(Ok(rows)) => {
                     self.keep(connection);
@@ -397,22 +427,22 @@ async fn begin_session(client: &mut Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Closes kept connections that are old, until there is none left.
-async fn close_old_connections(database: Weak<Database>) {
+/// Closes kept connections that are old or wanted elsewhere, until there is none left.
+async fn close_old_connections(database: Weak<Database>, mut changes: watch::Receiver<u64>) {
     loop {
-        tokio::time::sleep(IDLE_TIME / 4).await;
+        // Whoever lends slots is there as long as the database.
+        let _ = timeout(IDLE_TIME / 4, changes.changed()).await;
         let Some(database) = database.upgrade() else { return };
-        let old: Vec<Parked> = {
+        let over: Vec<Parked> = {
             let mut idle = database.idle();
             let all = std::mem::take(&mut idle.connections);
-            let (old, young) = all.into_iter().partition(|parked| parked.since.elapsed() >= IDLE_TIME);
+            let is_over = |parked: &Parked| parked.since.elapsed() >= IDLE_TIME || parked.slot.is_due();
+            let (over, young) = all.into_iter().partition(is_over);
             idle.connections = young;
             idle.is_watched = !idle.connections.is_empty();
-            old
+            over
         };
-        for parked in old {
-            let _ = timeout(CANCEL_TIMEOUT, parked.client.quit()).await;
-        }
+        join_all(over.into_iter().map(Parked::close)).await;
         if !database.idle().is_watched {
             return;
         }
@@ -434,11 +464,9 @@ mod tests {
     #[test]
     fn all_together_are_no_more_than_allowed() {
         for connections in 3..200 {
-            let allowed = Allowed::new(connections);
-            let all = [&allowed.readers, &allowed.catalog, &allowed.cancels];
-            let sum: usize = all.iter().map(|some| some.available_permits()).sum();
-            assert_eq!(sum, connections);
-            assert!(allowed.readers.available_permits() > 0);
+            let shares = shares(connections);
+            assert_eq!(shares.all(), connections);
+            assert!(shares.most(Purpose::Read) > 0);
         }
     }
 }

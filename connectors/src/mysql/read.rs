@@ -23,6 +23,7 @@ use super::failure;
 use super::kind::Kind;
 use super::sql;
 use super::wire::{Client, Failure, Statement};
+use crate::slots::GIVEN_UP;
 use crate::{Error, ErrorKind, Result, Scan};
 
 /// Batches that wait for their reader.
@@ -38,7 +39,12 @@ pub(super) fn read(database: &Arc<Database>, scan: &Scan, batch_rows: usize) -> 
     let mut batches = RecordBatchReceiverStreamBuilder::new(SchemaRef::clone(&scan.schema), BATCHES_AHEAD);
     let output = batches.tx();
     batches.spawn(async move {
-        match reader.run(&output).await {
+        let ended = tokio::select! {
+            ended = reader.run(&output) => ended,
+            // Others may have its connection's place soon.
+            () = reader.database.given_up() => Err(reader.error(ErrorKind::Unreachable, GIVEN_UP)),
+        };
+        match ended {
             Err(error) if !output.is_closed() => Err(error.into()),
             _ => Ok(()),
         }

@@ -50,7 +50,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         required: false,
         default: Some("16"),
         secret: false,
-        description: "How many connections each process opens at most, from 3 to 1000.",
+        description: "How many connections are open at most, in the whole cluster, from 3 to 1000.",
     },
     Parameter {
         name: "params",

@@ -1,10 +1,8 @@
-//! How many connections to one server may be open, and for what.
+//! How the connections that a depot may have are shared out.
 //!
-//! In: the depot's `maxConnections`. Out: semaphores. What may wait for another gets connections of its own, so that no statement waits for itself.
+//! In: the depot's `maxConnections`. Out: how many are for what. What may wait for another gets connections of its own, so that no statement waits for itself.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
+use crate::slots::{Purpose, Shares};
 
 /// How many connections one scan reads with at most.
 const MOST_READERS: usize = 8;
@@ -12,38 +10,28 @@ const MOST_READERS: usize = 8;
 /// With fewer connections none is kept for snapshots.
 const FEWEST_FOR_SNAPSHOTS: usize = 7;
 
-/// How many connections may be open for what. A connection is only made when none is idle, so that there are never more than all of these.
-pub(super) struct Allowed {
-    /// Readers of rows.
-    pub(super) readers: Arc<Semaphore>,
-    /// Transactions that write. What they write may come from readers that wait until it is taken from them.
-    pub(super) writers: Arc<Semaphore>,
-    /// Transactions that keep a snapshot for readers. They are a few and apart, so that they never wait for readers that wait for them.
-    pub(super) snapshots: Arc<Semaphore>,
-    /// Questions to the catalogue, which are answered while all readers read.
-    pub(super) catalog: Arc<Semaphore>,
-    /// How many connections one scan may read with: some are left for others, however long it takes.
-    pub(super) readers_of_one_scan: usize,
-}
-
-impl Allowed {
-    /// Deals connections out: an eighth for each but readers. With fewer than [`FEWEST_FOR_SNAPSHOTS`] each table has one reader at a time.
-    pub(super) fn new(connections: usize) -> Allowed {
-        let snapshots = if connections < FEWEST_FOR_SNAPSHOTS {
-            0
-        } else {
-            (connections / 8).max(1)
-        };
-        let (catalog, writers) = ((connections / 8).max(1), (connections / 8).max(1));
-        let readers = connections.saturating_sub(snapshots + catalog + writers).max(1);
-        Allowed {
-            readers: Arc::new(Semaphore::new(readers)),
-            writers: Arc::new(Semaphore::new(writers)),
-            snapshots: Arc::new(Semaphore::new(snapshots)),
-            catalog: Arc::new(Semaphore::new(catalog)),
-            readers_of_one_scan: (readers / 2).min(MOST_READERS),
+/// Deals connections out: an eighth for each purpose but reading. With fewer than [`FEWEST_FOR_SNAPSHOTS`] each table has one reader at a time, with two
+/// the catalogue is asked by who reads, and one is for all.
+pub(super) fn shares(connections: usize) -> Shares {
+    match connections {
+        0 | 1 => Shares::new([(Purpose::Read, 1)]).with(&[Purpose::Ask, Purpose::Write], Purpose::Read),
+        2 => Shares::new([(Purpose::Read, 1), (Purpose::Write, 1)]).with(&[Purpose::Ask], Purpose::Read),
+        _ => {
+            let some = (connections / 8).max(1);
+            let snapshots = if connections < FEWEST_FOR_SNAPSHOTS { 0 } else { some };
+            Shares::new([
+                (Purpose::Read, connections.saturating_sub(2 * some + snapshots).max(1)),
+                (Purpose::Ask, some),
+                (Purpose::Write, some),
+                (Purpose::Keep, snapshots),
+            ])
         }
     }
+}
+
+/// How many connections one scan may read with: some are left for others, however long it takes.
+pub(super) fn readers_of_one_scan(readers: usize) -> usize {
+    (readers / 2).min(MOST_READERS)
 }
 
 #[cfg(test)]
@@ -52,15 +40,14 @@ mod tests {
 
     #[test]
     fn all_together_are_no_more_than_allowed() {
-        for connections in 3..200 {
-            let allowed = Allowed::new(connections);
-            let all = [&allowed.readers, &allowed.writers, &allowed.snapshots, &allowed.catalog];
-            assert_eq!(
-                all.iter().map(|some| some.available_permits()).sum::<usize>(),
-                connections
-            );
-            assert!(allowed.readers.available_permits() > 0 && allowed.writers.available_permits() > 0);
-            assert!(allowed.readers_of_one_scan * 2 <= allowed.readers.available_permits());
+        for connections in 1..200 {
+            let shares = shares(connections);
+            assert_eq!(shares.all(), connections);
+            for purpose in [Purpose::Read, Purpose::Ask, Purpose::Write] {
+                assert!(shares.most(purpose) > 0, "{connections} {purpose:?}");
+            }
+            let readers = shares.most(Purpose::Read);
+            assert!(readers_of_one_scan(readers) * 2 <= readers);
         }
     }
 }

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use datafusion::common::runtime::SpawnedTask;
 use futures::future::{Either, select};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row};
 
-use super::allowed::Allowed;
+use super::allowed::{readers_of_one_scan, shares};
 use super::cancel::Place;
 use super::catalog::{self, Table};
 use super::failure::{is_lost, refuses_user};
@@ -28,6 +28,7 @@ use super::session::{Again, PROBE, Session};
 use super::settings::{Settings, TlsMode};
 use super::statistics::Known;
 use super::tls::Tls;
+use crate::slots::{GIVEN_UP, Lender, Purpose, Slot, Slots};
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that are kept when nobody uses them, and for how long.
@@ -40,6 +41,9 @@ const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a server may take to end a transaction that is done.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long it may take to tell a server that a connection is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a server may take to be told to stop.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,7 +54,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// How long somebody waits for a connection that others use.
-const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
+const SLOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a server that has no connection left is asked again, and how often.
 const FULL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,7 +70,7 @@ pub(super) struct Database {
     tls: Tls,
     session: Session,
     idle: Mutex<Idle>,
-    allowed: Allowed,
+    slots: Slots,
     tables: Mutex<std::collections::HashMap<(String, String), Arc<Table>>>,
     figures: Known,
 }
@@ -85,8 +89,8 @@ pub(super) struct Connection {
     place: Place,
     /// Whether it was used before, so that the server may have closed it since.
     pub(super) is_used: bool,
-    /// The right to use one.
-    permit: Option<OwnedSemaphorePermit>,
+    /// The right to have it open. It is the last to go.
+    slot: Slot,
 }
 
 /// Why there is no connection.
@@ -94,6 +98,7 @@ struct Refused {
     /// Whether the server has none left for the user, or for anybody.
     is_full: bool,
     error: Error,
+    slot: Slot,
 }
 
 /// Why there is no connection to any address.
@@ -121,6 +126,13 @@ impl Driver {
         .await
     }
 
+    /// Does what is left to do when the client is gone.
+    async fn finish(&mut self) {
+        if let Some(running) = self.0.take() {
+            running.await;
+        }
+    }
+
     /// Moves what can be moved now.
     fn advance(&mut self, context: &mut Context<'_>) {
         let ended = self
@@ -141,6 +153,7 @@ struct Parked {
     since: Instant,
     task: SpawnedTask<Option<Driver>>,
     wanted: oneshot::Sender<()>,
+    slot: Slot,
 }
 
 impl Parked {
@@ -150,6 +163,7 @@ impl Parked {
             client,
             mut driver,
             place,
+            slot,
             ..
         } = connection;
         let ending = Arc::clone(&client);
@@ -169,31 +183,59 @@ impl Parked {
             since: Instant::now(),
             task,
             wanted,
+            slot,
         }
     }
 
-    /// The connection, unless it was closed meanwhile.
-    async fn wake(self) -> Option<Connection> {
+    /// The connection; its slot, if it was closed meanwhile.
+    async fn wake(self) -> Result<Connection, Slot> {
         // If nobody waits for the signal, the connection is closed, which the task says.
         let _ = self.wanted.send(());
-        let driver = self.task.join().await.ok()??;
-        Some(Connection {
-            client: self.client,
-            driver,
-            place: self.place,
-            is_used: true,
-            permit: None,
-        })
+        match self.task.join().await {
+            Ok(Some(driver)) => Ok(Connection {
+                client: self.client,
+                driver,
+                place: self.place,
+                is_used: true,
+                slot: self.slot,
+            }),
+            Ok(None) | Err(_) => Err(self.slot),
+        }
+    }
+
+    /// Closes it.
+    async fn close(self) {
+        match self.wake().await {
+            Ok(connection) => connection.close().await,
+            Err(slot) => slot.leave(),
+        }
+    }
+}
+
+impl Connection {
+    /// Closes it, and gives its slot back when the server has noticed.
+    async fn close(self) {
+        let Connection {
+            client,
+            mut driver,
+            slot,
+            ..
+        } = self;
+        drop(client);
+        // Tells the server, if it still listens.
+        let _ = timeout(CLOSE_TIMEOUT, driver.finish()).await;
+        drop(driver);
+        slot.leave();
     }
 }
 
 impl Database {
-    pub(super) fn new(settings: Settings) -> Result<Database> {
+    pub(super) fn new(settings: Settings, lender: &Arc<dyn Lender>) -> Result<Database> {
         let tls = Tls::new(settings.tls, settings.root_certificates.as_deref())
             .map_err(|message| Error::new(&settings.depot, ErrorKind::Settings, message))?;
         Ok(Database {
             config: config(&settings),
-            allowed: Allowed::new(settings.max_connections),
+            slots: Slots::new(&settings.depot, lender, shares(settings.max_connections)),
             session: Session::new(settings.query_limit),
             settings,
             tls,
@@ -219,85 +261,92 @@ impl Database {
 
     /// Makes sure that the server can be reached.
     pub(super) async fn reach(self: &Arc<Self>) -> Result<()> {
-        let connection = self.connect().await.map_err(|refused| refused.error)?;
+        let connection = self.connection_for(Purpose::Ask).await?;
         self.keep(connection);
         Ok(())
     }
 
     /// How many connections one scan may read with: some are left for others, however long it takes.
     pub(super) fn readers(&self) -> usize {
-        self.allowed.readers_of_one_scan
+        readers_of_one_scan(self.slots.most(Purpose::Read))
     }
 
     /// A connection to read rows with: one that was kept, or a new one.
     pub(super) async fn connection(&self) -> Result<Connection> {
-        self.allowed(&self.allowed.readers).await
+        self.connection_for(Purpose::Read).await
     }
 
     /// A connection to write rows with.
     pub(super) async fn writing_connection(&self) -> Result<Connection> {
-        self.allowed(&self.allowed.writers).await
+        self.connection_for(Purpose::Write).await
     }
 
     /// A connection to keep a snapshot with; `None` when all that are for this are in use, or the server has none left.
     pub(super) async fn spare_connection(&self) -> Option<Connection> {
-        let permit = Arc::clone(&self.allowed.snapshots).try_acquire_owned().ok()?;
-        let connection = self.kept_or_new().await.ok()?;
-        Some(Connection {
-            permit: Some(permit),
-            ..connection
-        })
+        let found = self
+            .slots
+            .kept_or_slot_now(Purpose::Keep, |purpose| self.take_idle(purpose))?;
+        self.woken_or_new(found).await.ok()
     }
 
-    async fn allowed(&self, by: &Arc<Semaphore>) -> Result<Connection> {
-        match timeout(PERMIT_TIMEOUT, Arc::clone(by).acquire_owned()).await {
-            Ok(Ok(permit)) => self.with_permit(permit).await,
-            Ok(Err(_)) | Err(_) => {
+    /// Waits until no connection of this process is its own any more.
+    pub(super) async fn given_up(&self) {
+        self.slots.given_up().await;
+    }
+
+    async fn connection_for(&self, purpose: Purpose) -> Result<Connection> {
+        let found = self.slots.kept_or_slot(purpose, |purpose| self.take_idle(purpose));
+        match timeout(SLOT_TIMEOUT, found).await {
+            Ok(found) => self.woken_or_new(found).await,
+            Err(_) => {
                 let message = format!(
                     "all connections that `maxConnections: {}` allows were in use for {} seconds; try again later or raise it",
                     self.settings.max_connections,
-                    PERMIT_TIMEOUT.as_secs()
+                    SLOT_TIMEOUT.as_secs()
                 );
                 Err(self.failure(ErrorKind::Busy, message))
             }
         }
     }
 
-    async fn with_permit(&self, permit: OwnedSemaphorePermit) -> Result<Connection> {
+    async fn woken_or_new(&self, found: Either<Parked, Slot>) -> Result<Connection> {
+        let mut slot = match found {
+            Either::Left(parked) => match parked.wake().await {
+                Ok(connection) => return Ok(connection),
+                Err(slot) => slot,
+            },
+            Either::Right(slot) => slot,
+        };
         let begun = Instant::now();
         loop {
-            match self.kept_or_new().await {
-                Ok(connection) => {
-                    return Ok(Connection {
-                        permit: Some(permit),
-                        ..connection
-                    });
+            match self.connect(slot).await {
+                Ok(connection) if connection.slot.is_over() => {
+                    return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP));
                 }
+                Ok(connection) => return Ok(connection),
                 // The role or the server has fewer than the depot may use: another reader gives one back soon.
                 Err(refused) if refused.is_full && begun.elapsed() < FULL_TIMEOUT => {
+                    slot = refused.slot;
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
-                Err(refused) => return Err(refused.error),
+                Err(refused) => {
+                    refused.slot.leave();
+                    return Err(refused.error);
+                }
             }
         }
     }
 
-    async fn kept_or_new(&self) -> Result<Connection, Refused> {
-        while let Some(parked) = self.take_idle() {
-            if let Some(connection) = parked.wake().await {
-                return Ok(connection);
-            }
-        }
-        self.connect().await
-    }
-
-    fn take_idle(&self) -> Option<Parked> {
+    /// A connection that was kept for a purpose.
+    fn take_idle(&self, purpose: Purpose) -> Option<Parked> {
         let mut idle = self.idle();
         idle.connections.retain(|parked| !parked.client.is_closed());
-        idle.connections.pop()
+        let is_for = |parked: &Parked| parked.slot.purpose() == purpose;
+        let last = idle.connections.iter().rposition(is_for)?;
+        Some(idle.connections.remove(last))
     }
 
-    async fn connect(&self) -> Result<Connection, Refused> {
+    async fn connect(&self, slot: Slot) -> Result<Connection, Refused> {
         let limit = self.settings.connect_timeout;
         match timeout(limit, self.connect_somewhere()).await {
             Ok(Ok((client, driver, place))) => Ok(Connection {
@@ -305,12 +354,13 @@ impl Database {
                 driver,
                 place,
                 is_used: false,
-                permit: None,
+                slot,
             }),
             Ok(Err(Unconnected::Nowhere(failure))) => {
                 let message = format!("the server cannot be reached: {failure}");
                 Err(Refused {
                     is_full: false,
+                    slot,
                     error: self
                         .failure(ErrorKind::Unreachable, message)
                         .about(self.settings.address()),
@@ -318,12 +368,14 @@ impl Database {
             }
             Ok(Err(Unconnected::By(failure))) => Err(Refused {
                 is_full: failure.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
+                slot,
                 error: self.connect_error(&failure).about(self.settings.address()),
             }),
             Err(_) => {
                 let message = format!("the server did not answer within {} seconds", limit.as_secs());
                 Err(Refused {
                     is_full: false,
+                    slot,
                     error: self
                         .failure(ErrorKind::Unreachable, message)
                         .about(self.settings.address()),
@@ -385,15 +437,22 @@ impl Database {
     pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
         // Where nothing runs, nobody waits with it.
         let Ok(runtime) = Handle::try_current() else { return };
+        if connection.client.is_closed() {
+            return connection.slot.leave();
+        }
+        let purpose = connection.slot.purpose();
         let mut idle = self.idle();
-        if idle.connections.len() >= MOST_IDLE || connection.client.is_closed() {
+        if idle.connections.len() >= MOST_IDLE || connection.slot.is_due() {
+            runtime.spawn(connection.close());
             return;
         }
         idle.connections.push(Parked::new(connection));
         if !idle.is_watched {
             idle.is_watched = true;
-            runtime.spawn(close_old_connections(Arc::downgrade(self)));
+            runtime.spawn(close_old_connections(Arc::downgrade(self), self.slots.changes()));
         }
+        drop(idle);
+        self.slots.has_kept(purpose);
     }
 
     /// Has the server stop what it does for a connection, and closes it. Returns at once.
@@ -407,7 +466,7 @@ impl Database {
             runtime.spawn(async move {
                 // If the server cannot be told, it finds the connection closed.
                 let _ = timeout(CANCEL_TIMEOUT, connection.place.cancel(&token, &host, tls)).await;
-                drop(connection);
+                connection.close().await;
             });
         }
     }
@@ -426,16 +485,24 @@ impl Database {
                 mut driver,
                 place,
                 is_used,
-                permit,
-            } = self.allowed(&self.allowed.catalog).await?;
-            match timeout(CATALOG_TIMEOUT, driver.drive(client.query_typed(sql, values))).await {
+                slot,
+            } = self.connection_for(Purpose::Ask).await?;
+            let answer = tokio::select! {
+                answer = timeout(CATALOG_TIMEOUT, driver.drive(client.query_typed(sql, values))) => Some(answer),
+                () = self.given_up() => None,
+            };
+            let Some(answer) = answer else {
+                drop((client, driver));
+                return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP).about(object));
+            };
+            match answer {
                 Ok(Ok(rows)) => {
                     self.keep(Connection {
                         client,
                         driver,
                         place,
                         is_used,
-                        permit,
+                        slot,
                     });
                     return Ok(rows);
                 }
@@ -443,12 +510,15 @@ impl Database {
                 Ok(Err(failure)) => {
                     let error = self.error(&failure).about(object);
                     // Nobody waits with a connection for this one.
-                    drop((client, driver, permit));
+                    drop((client, driver));
+                    slot.leave();
                     if !again.tries(&failure).await {
                         return Err(error);
                     }
                 }
                 Err(_) => {
+                    drop((client, driver));
+                    slot.leave();
                     let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
                     return Err(self.failure(ErrorKind::Unreachable, message).about(object));
                 }
@@ -503,16 +573,27 @@ impl Database {
     }
 }
 
-/// Closes kept connections that are old, until there is none left.
-async fn close_old_connections(database: Weak<Database>) {
+/// Closes kept connections that are old or wanted elsewhere, until there is none left.
+async fn close_old_connections(database: Weak<Database>, mut changes: watch::Receiver<u64>) {
     loop {
-        tokio::time::sleep(IDLE_TIME / 4).await;
+        // Whoever lends slots is there as long as the database.
+        let _ = timeout(IDLE_TIME / 4, changes.changed()).await;
         let Some(database) = database.upgrade() else { return };
-        let mut idle = database.idle();
-        idle.connections
-            .retain(|parked| parked.since.elapsed() < IDLE_TIME && !parked.client.is_closed());
-        if idle.connections.is_empty() {
-            idle.is_watched = false;
+        let over: Vec<Parked> = {
+            let mut idle = database.idle();
+            let is_over = |parked: &Parked| {
+                parked.since.elapsed() >= IDLE_TIME || parked.client.is_closed() || parked.slot.is_due()
+            };
+            let (over, young) = std::mem::take(&mut idle.connections).into_iter().partition(is_over);
+            idle.connections = young;
+            idle.is_watched = !idle.connections.is_empty();
+            if !idle.is_watched && over.is_empty() {
+                return;
+            }
+            over
+        };
+        futures::future::join_all(over.into_iter().map(Parked::close)).await;
+        if !database.idle().is_watched {
             return;
         }
     }

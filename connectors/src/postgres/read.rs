@@ -30,6 +30,7 @@ use super::kind::Kind;
 use super::session::{Again, Mode};
 use super::snapshot::{Named, has_row};
 use super::sql;
+use crate::slots::GIVEN_UP;
 use crate::{Error, ErrorKind, ROW_ID, RemoteQuery, Result, Scan, Split};
 
 /// Batches that wait for their reader.
@@ -51,7 +52,12 @@ pub(super) fn read(
     let mut batches = RecordBatchReceiverStreamBuilder::new(SchemaRef::clone(&scan.schema), BATCHES_AHEAD);
     let output = batches.tx();
     batches.spawn(async move {
-        match reader.run(&output).await {
+        let ended = tokio::select! {
+            ended = reader.run(&output) => ended,
+            // Others may have its connection's place soon.
+            () = reader.database.given_up() => Err(reader.given_up()),
+        };
+        match ended {
             Err(error) if !output.is_closed() => Err(error.into()),
             _ => Ok(()),
         }
@@ -160,6 +166,10 @@ impl Reader {
                 _ => return Err(stopped.error),
             }
         }
+    }
+
+    fn given_up(&self) -> Error {
+        self.error(ErrorKind::Unreachable, GIVEN_UP)
     }
 
     async fn attempt(&self, output: &Sender<StreamResult<RecordBatch>>, has_sent: &mut bool) -> Result<(), Stopped> {

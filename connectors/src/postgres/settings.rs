@@ -48,8 +48,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         required: false,
         default: Some("32"),
         secret: false,
-        description: "How many connections each process opens at most, from 3 to 1000. From 7 on a large table is read by several at the same \
-                      time, all of which see the same state of it.",
+        description: "How many connections are open at most, in the whole cluster, from 1 to 1000. From 7 on a large table is read by several at \
+                      the same time, all of which see the same state of it. A statement that writes what it reads from the same depot needs 2.",
     },
     Parameter {
         name: "params",
@@ -176,12 +176,12 @@ impl Settings {
             }
         }
         if let Some(most) = depot.settings.integer("maxConnections") {
-            match usize::try_from(most).ok().filter(|most| (3..=1000).contains(most)) {
+            match usize::try_from(most).ok().filter(|most| (1..=1000).contains(most)) {
                 Some(most) => settings.max_connections = most,
                 None => problem(
                     "maxConnections",
                     format!("`maxConnections` is {most}"),
-                    "expected a number from 3 to 1000",
+                    "expected a number from 1 to 1000",
                 ),
             }
         }

@@ -134,6 +134,10 @@ impl Writer for PostgresSource {
             let message = "its rows have no identity: views, materialised views and foreign tables are not changed";
             return Err(error(ErrorKind::Unsupported, message));
         }
+        if self.writing.settings().max_connections == 1 {
+            let message = "`maxConnections` is 1, and to find the rows that change another connection is needed; set it to 2 or more";
+            return Err(error(ErrorKind::Unsupported, message));
+        }
         let mut transaction = Transaction::begin(&self.writing, &about).await?;
         transaction
             .run(&format!("LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"))

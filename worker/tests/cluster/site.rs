@@ -19,7 +19,7 @@ use minerva_cluster::{
     Channels, ClusterPort, Error, Members, Membership, QueryGrants, Readings, Resources, Tls, TlsFiles, Token, Wire,
     coordinator_session, metrics_within, runtime,
 };
-use minerva_connectors::Depots;
+use minerva_connectors::{Depots, Ledger};
 use minerva_policy::{Grants, KeyRing};
 use minerva_resources::{Address, ResourceSet, load};
 use minerva_worker::{Config, bind, in_process};
@@ -36,6 +36,7 @@ struct Board {
     members: Members,
     channels: Channels,
     readings: Readings,
+    wire: Wire,
     resources: RwLock<Arc<Resources>>,
 }
 
@@ -50,6 +51,10 @@ impl Membership for Board {
 
     fn readings(&self) -> &Readings {
         &self.readings
+    }
+
+    fn ledger(&self) -> &Arc<Ledger> {
+        self.wire.depots().ledger()
     }
 
     fn resources(&self) -> Arc<Resources> {
@@ -126,6 +131,7 @@ impl Site {
             members: members.clone(),
             channels: channels.clone(),
             readings: wire.readings().clone(),
+            wire: wire.clone(),
             resources,
         });
         let (stop, stopped) = oneshot::channel();

@@ -31,7 +31,7 @@ use self::bucket::Lister;
 use self::settings::{Remote, certificates};
 use super::Files;
 use super::layout::owner_of;
-use crate::{Connector, Error, ErrorKind, Result, Source, Stores};
+use crate::{Around, Connector, Error, ErrorKind, Result, Source};
 
 pub(super) use self::bucket::Bucket;
 pub(super) use self::failure::{in_error, in_text};
@@ -119,9 +119,9 @@ impl Connector for StoreConnector {
         store(depot, self.describe).map(Some)
     }
 
-    async fn open(&self, depot: &Arc<Depot>, stores: &Stores) -> Result<Arc<dyn Source>> {
+    async fn open(&self, depot: &Arc<Depot>, around: &Around) -> Result<Arc<dyn Source>> {
         let Described { remote, lister, .. } = described(depot, self.describe)?;
-        let store = stores.of(depot)?;
+        let store = around.stores.of(depot)?;
         let bucket = Bucket::new(store, remote.root.clone(), remote.format, lister, remote.listing);
         Files::remote(depot, self.depot_type, bucket, remote.text, remote.root).await
     }

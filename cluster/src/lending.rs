@@ -1,0 +1,302 @@
+//! Rights to have connections open, asked of the coordinator.
+//!
+//! In: what the depots of a worker want to open. Out: a [`Lender`] for them. The coordinator's ledger knows who has what: each heartbeat tells it once more,
+//! so that an answer that got lost costs nothing for long. Whoever has heard nothing from its coordinator for a while gives all up, before the coordinator
+//! takes it back: what was lent to a worker that is silent is lent to others only when the worker surely has closed its connections.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::common::runtime::SpawnedTask;
+use minerva_connectors::{Ledger, Lender, SlotHolder, SlotKind, Waiting};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::messages::{Borrow, Borrowed, GiveBack, Waiters, Wanted};
+use crate::{CoordinatorClient, Members};
+
+/// After how long a silence of its coordinator a worker gives up what was lent to it. Its connections are closed some seconds later at most.
+pub(crate) const GIVEN_UP_AFTER: Duration = Duration::from_secs(6);
+/// After how long a silence of a worker what was lent to it is lent to others.
+const TAKEN_BACK_AFTER: Duration = Duration::from_secs(20);
+/// How old must be what a worker does not know of to be taken back: its answer is under way no more.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
+/// How long the coordinator lets a worker wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How often somebody looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long to wait after a call that failed.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How many calls one worker makes at the same time, so that the line stays free for others.
+const MOST_CALLS: usize = 64;
+
+/// A worker's lender.
+#[derive(Debug)]
+pub struct Borrower {
+    node_id: String,
+    client: CoordinatorClient,
+    state: Mutex<State>,
+    term: AtomicU64,
+    changed: watch::Sender<u64>,
+    calls: Semaphore,
+    myself: Weak<Borrower>,
+}
+
+#[derive(Debug)]
+struct State {
+    held: BTreeSet<u64>,
+    waiting: Waiting,
+    /// When the last heartbeat that was answered was sent.
+    heard: Instant,
+}
+
+impl Borrower {
+    /// The lender of a worker of this name.
+    pub fn new(node_id: &str, client: CoordinatorClient) -> Arc<Self> {
+        Arc::new_cyclic(|myself| Self {
+            node_id: node_id.to_owned(),
+            client,
+            state: Mutex::new(State {
+                held: BTreeSet::new(),
+                waiting: Waiting::new(),
+                heard: Instant::now(),
+            }),
+            term: AtomicU64::new(0),
+            changed: watch::Sender::new(0),
+            calls: Semaphore::new(MOST_CALLS),
+            myself: myself.clone(),
+        })
+    }
+
+    /// What the worker has, to be told with a heartbeat.
+    pub fn held(&self) -> BTreeSet<u64> {
+        self.state().held.clone()
+    }
+
+    /// A heartbeat was answered that was sent then.
+    pub fn heard(&self, sent: Instant) {
+        self.state().heard = sent;
+    }
+
+    /// Gives all up: nobody knows any more whose it is.
+    pub fn give_up(&self) {
+        let mut state = self.state();
+        if !state.held.is_empty() {
+            tracing::warn!(node = %self.node_id, connections = state.held.len(), "gives up its connections to depots: the coordinator is away, or new");
+        }
+        state.held.clear();
+        self.term.fetch_add(1, Ordering::SeqCst);
+        drop(state);
+        self.tell();
+    }
+
+    /// Looks for how long the coordinator was silent, and asks who waits, until it is dropped.
+    pub fn run(self: &Arc<Self>) -> SpawnedTask<()> {
+        let borrower = Arc::clone(self);
+        SpawnedTask::spawn(async move {
+            tokio::join!(borrower.look_at_silence(), borrower.ask_who_waits());
+        })
+    }
+
+    async fn look_at_silence(&self) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            let heard = self.state().heard;
+            if heard.elapsed() > GIVEN_UP_AFTER && !self.state().held.is_empty() {
+                self.give_up();
+            }
+        }
+    }
+
+    async fn ask_who_waits(&self) {
+        loop {
+            let known = self.state().waiting.clone();
+            let question = Wanted {
+                known: known.into_iter().collect(),
+            };
+            match self.client.wanted(&question).await {
+                Ok(Waiters { waiting }) => {
+                    self.state().waiting = waiting.into_iter().collect();
+                    self.tell();
+                }
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Asks until there is an answer, or nobody waits for it.
+    async fn borrow(&self, kind: &SlotKind, pool: u64, most: usize, told: oneshot::Sender<(u64, u64)>) {
+        let question = Borrow {
+            holder: self.holder(pool),
+            kind: kind.clone(),
+            most,
+        };
+        while !told.is_closed() {
+            let term = self.term();
+            let answer = match self.calls.acquire().await {
+                Ok(_calling) => self.client.borrow(&question).await,
+                Err(_) => return,
+            };
+            let number = match answer {
+                Ok(Borrowed { number: Some(number) }) => number,
+                Ok(Borrowed { number: None }) => continue,
+                Err(_) => {
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let is_current = {
+                let mut state = self.state();
+                let is_current = self.term() == term;
+                if is_current {
+                    state.held.insert(number);
+                }
+                is_current
+            };
+            if !is_current || told.send((number, term)).is_err() {
+                self.take_back(kind, number);
+            }
+            return;
+        }
+    }
+
+    fn holder(&self, pool: u64) -> SlotHolder {
+        SlotHolder {
+            node_id: self.node_id.clone(),
+            pool,
+        }
+    }
+
+    fn tell(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Lender for Borrower {
+    async fn lend(&self, kind: &SlotKind, pool: u64, most: usize) -> u64 {
+        loop {
+            let (told, answer) = oneshot::channel();
+            if let Some(myself) = self.myself.upgrade() {
+                let kind = kind.clone();
+                // In a task of its own: if nobody waits any more when the answer comes, what was lent is given back.
+                tokio::spawn(async move { myself.borrow(&kind, pool, most, told).await });
+            }
+            match answer.await {
+                Ok((number, term)) if term == self.term() => return number,
+                // What was lent was given up meanwhile.
+                Ok(_) | Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    fn lend_now(&self, _kind: &SlotKind, _pool: u64, _most: usize) -> Option<u64> {
+        // Nobody is asked without waiting.
+        None
+    }
+
+    fn take_back(&self, kind: &SlotKind, number: u64) {
+        // What was lent before it was given up is not known here any more, and not given back twice.
+        self.state().held.remove(&number);
+        let (Some(myself), Ok(runtime)) = (self.myself.upgrade(), tokio::runtime::Handle::try_current()) else {
+            // The next heartbeat says it.
+            return;
+        };
+        let question = GiveBack {
+            kind: kind.clone(),
+            number,
+        };
+        runtime.spawn(async move {
+            // If it is not heard, the next heartbeats say it.
+            if let Err(error) = myself.client.give_back(&question).await {
+                tracing::debug!(%error, "cannot give a connection's place back");
+            }
+        });
+    }
+
+    fn is_wanted(&self, kind: &SlotKind, pool: u64) -> bool {
+        let state = self.state();
+        let mut waiting = state.waiting.iter();
+        waiting.any(|(wanted, holder)| wanted == kind && (holder.pool != pool || holder.node_id != self.node_id))
+    }
+
+    fn term(&self) -> u64 {
+        self.term.load(Ordering::SeqCst)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+/// Answers a worker that wants to open a connection.
+pub(crate) async fn lend(ledger: &Ledger, members: &Members, question: &Borrow) -> Borrowed {
+    let Borrow { holder, kind, most } = question;
+    // What is lent to nobody would be taken back by nobody.
+    if members.silence(&holder.node_id).is_none() {
+        sleep(PAUSE).await;
+        return Borrowed { number: None };
+    }
+    let lent = timeout(PATIENCE, ledger.lend(kind, holder, *most)).await;
+    Borrowed { number: lent.ok() }
+}
+
+/// Takes back what a worker does not use any more.
+pub(crate) fn take_back(ledger: &Ledger, question: &GiveBack) {
+    ledger.take_back(&question.kind, question.number);
+}
+
+/// Takes back what a worker does not know of.
+pub(crate) fn compare(ledger: &Ledger, node_id: &str, held: &BTreeSet<u64>) {
+    ledger.keep_only(node_id, held, ANSWERED_WITHIN);
+}
+
+/// Tells a worker who waits, as soon as it is not what the worker knows.
+pub(crate) async fn waiters(ledger: &Ledger, question: Wanted) -> Waiters {
+    let known: Waiting = question.known.into_iter().collect();
+    let mut changes = ledger.changes();
+    let differing = async {
+        loop {
+            changes.mark_unchanged();
+            let waiting = ledger.waiting();
+            if waiting != known || changes.changed().await.is_err() {
+                return waiting;
+            }
+        }
+    };
+    let waiting = timeout(PATIENCE, differing).await;
+    Waiters {
+        waiting: waiting.unwrap_or(known).into_iter().collect(),
+    }
+}
+
+/// Takes back what lost workers have, for as long as it is polled.
+pub(crate) async fn look_after(ledger: &Ledger, members: &Members) {
+    // When those that are in no list any more were missed first.
+    let mut missed: BTreeMap<String, Instant> = BTreeMap::new();
+    loop {
+        sleep(LOOK_EVERY).await;
+        let nodes = ledger.nodes();
+        missed.retain(|node, _| nodes.contains(node));
+        for node in nodes.iter().filter(|node| !node.is_empty()) {
+            let silence = match members.silence(node) {
+                Some(silence) => {
+                    missed.remove(node);
+                    silence
+                }
+                None => missed.entry(node.clone()).or_insert_with(Instant::now).elapsed(),
+            };
+            if silence > TAKEN_BACK_AFTER {
+                tracing::warn!(%node, "takes back the connections to depots that a lost worker had");
+                ledger.free(|gone| gone == node);
+            }
+        }
+    }
+}

@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long to wait after a call that failed.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How many calls one worker makes at the same time, so that the line stays free for others.
-const MOST_CALLS: usize = 64;
+/// How many calls one worker makes for connections of one kind at the same time, so that the line stays free for others.
+const MOST_CALLS: usize = 8;
 
 /// A worker's lender.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Borrower {
     state: Mutex<State>,
     term: AtomicU64,
     changed: watch::Sender<u64>,
-    calls: Semaphore,
+    calls: Mutex<BTreeMap<SlotKind, Arc<Semaphore>>>,
     myself: Weak<Borrower>,
 }
 
@@ -66,7 +66,7 @@ impl Borrower {
             }),
             term: AtomicU64::new(0),
             changed: watch::Sender::new(0),
-            calls: Semaphore::new(MOST_CALLS),
+            calls: Mutex::default(),
             myself: myself.clone(),
         })
     }
@@ -135,8 +135,10 @@ impl Borrower {
             most,
         };
         while !told.is_closed() {
-            let term = self.term();
-            let answer = match self.calls.acquire().await {
+            let (term, calls) = (self.term(), self.calls(kind));
+            let answer = match calls.acquire().await {
+                // Who waited for the line may have gone meanwhile.
+                Ok(_calling) if told.is_closed() => return,
                 Ok(_calling) => self.client.borrow(&question).await,
                 Err(_) => return,
             };
@@ -161,6 +163,12 @@ impl Borrower {
             }
             return;
         }
+    }
+
+    fn calls(&self, kind: &SlotKind) -> Arc<Semaphore> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = calls.entry(kind.clone());
+        Arc::clone(calls.or_insert_with(|| Arc::new(Semaphore::new(MOST_CALLS))))
     }
 
     fn holder(&self, pool: u64) -> SlotHolder {

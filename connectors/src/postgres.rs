@@ -14,6 +14,7 @@ mod encode;
 mod failure;
 mod kind;
 mod listing;
+mod parked;
 mod read;
 mod session;
 mod settings;

@@ -26,6 +26,7 @@ use datafusion::physical_plan::{
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::narrow;
+use crate::remote::Escape;
 use crate::scan::joined;
 use crate::{Depots, Scan, Split, depots_of};
 
@@ -46,6 +47,8 @@ pub struct ScanExec {
     held: Option<Arc<dyn Held>>,
     /// What joins above will have learnt of their keys when this is read. It does not travel.
     dynamic: Vec<Arc<dyn PhysicalExpr>>,
+    /// What may be run instead of its statement. It does not travel.
+    escape: Option<Arc<Escape>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -70,6 +73,7 @@ impl ScanExec {
             takes_limits: true,
             held: None,
             dynamic: Vec::new(),
+            escape: None,
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -91,6 +95,16 @@ impl ScanExec {
     /// The same leaf, with what is known of its columns.
     pub(crate) fn with_column_statistics(self, columns: Vec<ColumnStatistics>) -> ScanExec {
         ScanExec { columns, ..self }
+    }
+
+    /// The same leaf, with what may be run instead of its statement.
+    pub(crate) fn with_escape(self, escape: Option<Arc<Escape>>) -> ScanExec {
+        ScanExec { escape, ..self }
+    }
+
+    /// What may be run instead of its statement.
+    pub(crate) fn escape(&self) -> Option<&Arc<Escape>> {
+        self.escape.as_ref()
     }
 
     /// What is read.

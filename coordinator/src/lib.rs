@@ -14,6 +14,7 @@ mod config;
 mod dialect;
 mod engine;
 mod error;
+mod escape;
 mod explain;
 pub mod gateway;
 mod optimizer;

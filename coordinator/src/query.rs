@@ -26,9 +26,9 @@ use datafusion::{
     },
 };
 use futures::{Stream, StreamExt, stream};
-use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
+use minerva_cluster::{QueryGrants, WorkerLost};
 use minerva_connectors::Decision;
-use minerva_policy::{Grant, Leaf};
+use minerva_policy::Grant;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -38,11 +38,11 @@ use crate::{
     columns, commands,
     engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
-    explain, optimizer, parameters, parse,
+    escape, explain, optimizer, parameters, parse,
     parse::Request,
     queries::Tracked,
     session::{Description, Session},
-    system, write,
+    write,
 };
 
 /// How many batches are made before somebody asks for them.
@@ -284,10 +284,8 @@ pub(crate) async fn verified(
     let (logical, stayed) = optimizer::push_down(logical, session)?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let depots = &session.engine().depots;
-    minerva_policy::verify(&physical, &names.grants, &|leaf| match system::is_own_leaf(leaf) {
-        true => Leaf::NoData,
-        false => leaf_of(leaf, depots),
-    })?;
+    escape::verify(&physical, &names.grants, depots)?;
+    let physical = escape::open(physical, &state, &names.grants, depots)?;
     Ok(Planned {
         state,
         names,

@@ -13,6 +13,7 @@ mod connections;
 mod demo;
 mod denied_columns;
 mod depots;
+mod escape;
 mod flight_sql;
 mod governance;
 mod governed_data;

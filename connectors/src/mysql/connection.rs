@@ -297,7 +297,6 @@ impl Database {
             slot,
         } = connection;
         let purpose = slot.purpose();
-        let is_due = slot.is_due();
         let parked = Parked {
             client,
             thread,
@@ -306,7 +305,7 @@ impl Database {
             slot,
         };
         let mut idle = self.idle();
-        if is_due || idle.connections.len() >= MOST_IDLE {
+        if parked.slot.is_due() || idle.connections.len() >= MOST_IDLE {
             // Another one may be opened when this one is closed.
             runtime.spawn(parked.close());
             return;
@@ -430,8 +429,6 @@ async fn begin_session(client: &mut Client) -> Result<(), Failure> {
 /// Closes kept connections that are old or wanted elsewhere, until there is none left.
 async fn close_old_connections(database: Weak<Database>, mut changes: watch::Receiver<u64>) {
     loop {
-        // Whoever lends slots is there as long as the database.
-        let _ = timeout(IDLE_TIME / 4, changes.changed()).await;
         let Some(database) = database.upgrade() else { return };
         let over: Vec<Parked> = {
             let mut idle = database.idle();
@@ -446,6 +443,9 @@ async fn close_old_connections(database: Weak<Database>, mut changes: watch::Rec
         if !database.idle().is_watched {
             return;
         }
+        drop(database);
+        // Whoever lends slots is there as long as the database.
+        let _ = timeout(IDLE_TIME / 4, changes.changed()).await;
     }
 }
 

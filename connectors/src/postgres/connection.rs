@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use datafusion::common::runtime::SpawnedTask;
-use futures::future::{Either, select};
+use futures::future::{Either, join_all};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
@@ -24,6 +23,7 @@ use super::allowed::{readers_of_one_scan, shares};
 use super::cancel::Place;
 use super::catalog::{self, Table};
 use super::failure::{is_lost, refuses_user};
+use super::parked::Parked;
 use super::session::{Again, PROBE, Session};
 use super::settings::{Settings, TlsMode};
 use super::statistics::Known;
@@ -37,9 +37,6 @@ const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// How long the catalogue may take to answer, which is milliseconds unless the server is gone.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a server may take to end a transaction that is done.
-const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it may take to tell a server that a connection is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -86,11 +83,11 @@ struct Idle {
 pub(super) struct Connection {
     pub(super) client: Arc<Client>,
     pub(super) driver: Driver,
-    place: Place,
+    pub(super) place: Place,
     /// Whether it was used before, so that the server may have closed it since.
     pub(super) is_used: bool,
     /// The right to have it open. It is the last to go.
-    slot: Slot,
+    pub(super) slot: Slot,
 }
 
 /// Why there is no connection.
@@ -110,7 +107,7 @@ enum Unconnected {
 
 /// Moves bytes between a socket and its client, whenever somebody waits for the client. It runs in the task of who waits:
 /// a task of its own would be woken for every eight kilobytes.
-pub(super) struct Driver(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub(super) struct Driver(pub(super) Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Driver {
     /// Does what the client has to do.
@@ -146,75 +143,9 @@ impl Driver {
     }
 }
 
-/// A connection that nobody uses. A task waits with it for the server to close it, or for its next user.
-struct Parked {
-    client: Arc<Client>,
-    place: Place,
-    since: Instant,
-    task: SpawnedTask<Option<Driver>>,
-    wanted: oneshot::Sender<()>,
-    slot: Slot,
-}
-
-impl Parked {
-    fn new(connection: Connection) -> Parked {
-        let (wanted, signal) = oneshot::channel();
-        let Connection {
-            client,
-            mut driver,
-            place,
-            slot,
-            ..
-        } = connection;
-        let ending = Arc::clone(&client);
-        let task = SpawnedTask::spawn(async move {
-            // Answered before anybody else asks: a pooler may give what follows without a pause to another session.
-            let ended = driver.drive(ending.batch_execute("ROLLBACK"));
-            timeout(END_TIMEOUT, ended).await.ok()?.ok()?;
-            drop(ending);
-            match select(driver.0?, signal).await {
-                Either::Left(_) => None,
-                Either::Right((_, running)) => Some(Driver(Some(running))),
-            }
-        });
-        Parked {
-            client,
-            place,
-            since: Instant::now(),
-            task,
-            wanted,
-            slot,
-        }
-    }
-
-    /// The connection; its slot, if it was closed meanwhile.
-    async fn wake(self) -> Result<Connection, Slot> {
-        // If nobody waits for the signal, the connection is closed, which the task says.
-        let _ = self.wanted.send(());
-        match self.task.join().await {
-            Ok(Some(driver)) => Ok(Connection {
-                client: self.client,
-                driver,
-                place: self.place,
-                is_used: true,
-                slot: self.slot,
-            }),
-            Ok(None) | Err(_) => Err(self.slot),
-        }
-    }
-
-    /// Closes it.
-    async fn close(self) {
-        match self.wake().await {
-            Ok(connection) => connection.close().await,
-            Err(slot) => slot.leave(),
-        }
-    }
-}
-
 impl Connection {
     /// Closes it, and gives its slot back when the server has noticed.
-    async fn close(self) {
+    pub(super) async fn close(self) {
         let Connection {
             client,
             mut driver,
@@ -576,8 +507,6 @@ impl Database {
 /// Closes kept connections that are old or wanted elsewhere, until there is none left.
 async fn close_old_connections(database: Weak<Database>, mut changes: watch::Receiver<u64>) {
     loop {
-        // Whoever lends slots is there as long as the database.
-        let _ = timeout(IDLE_TIME / 4, changes.changed()).await;
         let Some(database) = database.upgrade() else { return };
         let over: Vec<Parked> = {
             let mut idle = database.idle();
@@ -592,10 +521,13 @@ async fn close_old_connections(database: Weak<Database>, mut changes: watch::Rec
             }
             over
         };
-        futures::future::join_all(over.into_iter().map(Parked::close)).await;
+        join_all(over.into_iter().map(Parked::close)).await;
         if !database.idle().is_watched {
             return;
         }
+        drop(database);
+        // Whoever lends slots is there as long as the database.
+        let _ = timeout(IDLE_TIME / 4, changes.changed()).await;
     }
 }
 

@@ -22,6 +22,7 @@ use datafusion::logical_expr::{
 use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here};
 use super::decision::{Decision, why};
 use super::dialect::{Dialect, Form, Value, plain};
+use super::escape::{Escape, is_read};
 use super::joins::{join, pulled, union};
 use super::node::RemoteRead;
 use super::select::{From, Select};
@@ -42,6 +43,8 @@ pub struct PushDown<'a> {
     pub is_eager: &'a (dyn Fn(&str) -> bool + Sync),
     /// Whether joins tell their keys to what they read: where one process runs the whole plan.
     pub tells_keys: bool,
+    /// Whether sources are asked for rows of single tables only.
+    pub reads_only: bool,
 }
 
 impl std::fmt::Debug for PushDown<'_> {
@@ -87,7 +90,7 @@ impl PushDown<'_> {
     }
 
     /// Whether its source is to do what it can, whatever that costs.
-    fn does_all(&self, grown: &Grown) -> bool {
+    pub(super) fn does_all(&self, grown: &Grown) -> bool {
         grown.depot().is_some_and(self.is_eager)
     }
 
@@ -115,7 +118,10 @@ impl PushDown<'_> {
             .into_iter()
             .map(|input| self.visit(input))
             .collect::<Result<_>>()?;
-        let taken = grow(&plan, &inputs)?;
+        let taken = match self.reads_only && !is_read(&plan) {
+            true => Taken::Nothing,
+            false => grow(&plan, &inputs)?,
+        };
         let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
         let cost_here = cost_here(&plan, &inputs, &taken, self.tells_keys);
         let schema_in = inputs.first().map(|input| Arc::clone(input.plan.schema()));
@@ -134,7 +140,7 @@ impl PushDown<'_> {
             Taken::Whole(grown) => {
                 let (cost, rows) = (grown.cost(), grown.select.estimate.rows);
                 let there = match !grown.is_scan && self.is_worth(&grown, cost, cost_here) {
-                    true => realised(&grown, plan.schema())?,
+                    true => realised(&grown, plan.schema(), self.escape(&grown, &plan))?,
                     false => None,
                 };
                 if there.is_none() {
@@ -154,7 +160,7 @@ impl PushDown<'_> {
                 let rows = input.select.estimate.rows;
                 let cost = input.cost() + here(rows);
                 let there = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
-                    Some(schema) => realised(&input, &schema)?,
+                    Some(schema) => realised(&input, &schema, self.escape_of_part(&input, &plan, node.as_ref()))?,
                     None => None,
                 };
                 if there.is_none() {
@@ -309,7 +315,7 @@ impl Grown {
         }
     }
 
-    fn cost(&self) -> f64 {
+    pub(super) fn cost(&self) -> f64 {
         self.select
             .estimate
             .cost(self.select.outputs.len(), self.is_in_pieces())
@@ -544,7 +550,7 @@ fn limited(input: &Grown, rows: usize) -> Grown {
 }
 
 /// The leaf that reads what a statement finds, as columns of a node's schema; `None` when they are of other types.
-fn realised(grown: &Grown, schema: &DFSchemaRef) -> Result<Option<LogicalPlan>> {
+fn realised(grown: &Grown, schema: &DFSchemaRef, escape: Option<Arc<Escape>>) -> Result<Option<LogicalPlan>> {
     let outputs = &grown.select.outputs;
     let fields: Vec<(Option<TableReference>, Arc<Field>)> = schema
         .iter()
@@ -571,6 +577,7 @@ fn realised(grown: &Grown, schema: &DFSchemaRef) -> Result<Option<LogicalPlan>> 
             query: Arc::new(query.clone()),
             schema,
             rows: grown.select.estimate.rows as usize,
+            escape: escape.clone(),
         }
         .into_plan()
     };

@@ -9,6 +9,7 @@
 mod cost;
 mod decision;
 mod dialect;
+mod escape;
 mod grow;
 mod joins;
 mod narrowed;
@@ -18,6 +19,8 @@ mod translate;
 
 pub use decision::Decision;
 pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
+pub(crate) use escape::Escape;
+pub use escape::{PlanHere, with_escapes};
 pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;
 pub use node::RemotePlanner;

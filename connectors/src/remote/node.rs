@@ -16,6 +16,7 @@ use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalN
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
+use super::escape::Escape;
 use super::select::RemoteQuery;
 use crate::remote_table::{ReadyScan, Snapshots};
 use crate::{Scan, Split};
@@ -29,6 +30,8 @@ pub(super) struct RemoteRead {
     pub(super) splits: Vec<Split>,
     pub(super) snapshots: Option<Arc<dyn Snapshots>>,
     pub(super) rows: usize,
+    /// What may be run instead.
+    pub(super) escape: Option<Arc<Escape>>,
 }
 
 impl RemoteRead {
@@ -127,6 +130,7 @@ impl ExtensionPlanner for RemotePlanner {
             query: Some(Arc::clone(&read.query)),
         };
         let ready = ReadyScan::of(scan, &read.splits, read.snapshots.as_ref(), false).await?;
-        Ok(Some(Arc::new(ready.into_exec(session, Precision::Inexact(read.rows)))))
+        let leaf = ready.into_exec(session, Precision::Inexact(read.rows));
+        Ok(Some(Arc::new(leaf.with_escape(read.escape.clone()))))
     }
 }

@@ -92,6 +92,7 @@ impl Pushed {
                 table_of: &same,
                 is_eager: &|_| true,
                 tells_keys: true,
+                reads_only: false,
             };
             plan = pushing.push(plan).unwrap().0;
         }
@@ -370,6 +371,7 @@ async fn a_statement_reads_what_its_leaf_says() {
         table_of: &same,
         is_eager: &|_| true,
         tells_keys: true,
+        reads_only: false,
     };
     let plan = pushing.push(plan).unwrap().0;
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(RemotePlanner)]);

@@ -76,6 +76,7 @@ impl Pushed {
                 table_of: &same,
                 is_eager: &|_| true,
                 tells_keys: true,
+                reads_only: false,
             };
             plan = pushing.push(plan).unwrap().0;
         }

@@ -73,6 +73,7 @@ pub(crate) fn push_down(plan: LogicalPlan, session: &Session) -> Result<(Logical
         table_of: &minerva_policy::open_table,
         is_eager: &|depot| session.is_eager(depot),
         tells_keys: session.engine().members.active().len() < 2,
+        reads_only: false,
     };
     rule.push(plan)
 }

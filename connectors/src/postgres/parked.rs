@@ -1,0 +1,85 @@
+//! Connections that wait for their next user.
+//!
+//! In: a connection on which every statement is done. Out: the same connection, unless the server closed it meanwhile. A task waits with each.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::common::runtime::SpawnedTask;
+use futures::future::{Either, select};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_postgres::Client;
+
+use super::cancel::Place;
+use super::connection::{Connection, Driver};
+use crate::slots::Slot;
+
+/// How long a server may take to end a transaction that is done.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that nobody uses. A task waits with it for the server to close it, or for its next user.
+pub(super) struct Parked {
+    pub(super) client: Arc<Client>,
+    place: Place,
+    pub(super) since: Instant,
+    task: SpawnedTask<Option<Driver>>,
+    wanted: oneshot::Sender<()>,
+    pub(super) slot: Slot,
+}
+
+impl Parked {
+    pub(super) fn new(connection: Connection) -> Parked {
+        let (wanted, signal) = oneshot::channel();
+        let Connection {
+            client,
+            mut driver,
+            place,
+            slot,
+            ..
+        } = connection;
+        let ending = Arc::clone(&client);
+        let task = SpawnedTask::spawn(async move {
+            // Answered before anybody else asks: a pooler may give what follows without a pause to another session.
+            let ended = driver.drive(ending.batch_execute("ROLLBACK"));
+            timeout(END_TIMEOUT, ended).await.ok()?.ok()?;
+            drop(ending);
+            match select(driver.0?, signal).await {
+                Either::Left(_) => None,
+                Either::Right((_, running)) => Some(Driver(Some(running))),
+            }
+        });
+        Parked {
+            client,
+            place,
+            since: Instant::now(),
+            task,
+            wanted,
+            slot,
+        }
+    }
+
+    /// The connection; its slot, if it was closed meanwhile.
+    pub(super) async fn wake(self) -> Result<Connection, Slot> {
+        // If nobody waits for the signal, the connection is closed, which the task says.
+        let _ = self.wanted.send(());
+        match self.task.join().await {
+            Ok(Some(driver)) => Ok(Connection {
+                client: self.client,
+                driver,
+                place: self.place,
+                is_used: true,
+                slot: self.slot,
+            }),
+            Ok(None) | Err(_) => Err(self.slot),
+        }
+    }
+
+    /// Closes it.
+    pub(super) async fn close(self) {
+        match self.wake().await {
+            Ok(connection) => connection.close().await,
+            Err(slot) => slot.leave(),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! A way out of a statement that a source does not come to an end with.
+//!
+//! In: a leaf whose source computes more than a scan, how long that was expected to take, and the part of the plan that the statement stands for. Out: a node
+//! that reads the leaf, and when no row has come long after it should have, runs that part here as well. Whichever has something to say first is heard, and
+//! the other one is dropped, so that an answer is never made of both. The part is planned only when it is needed, by whoever planned the query, who also
+//! verifies what comes of it.
+//!
+//! Only plans of one process have ways out: what runs here is read with several tables' scans, which a stage on a worker was not dealt.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, Statistics, internal_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+    StatisticsArgs, execute_stream,
+};
+use futures::future::{Either, select};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+
+use super::grow::{Grown, PushDown};
+use crate::ScanExec;
+
+/// No statement is left earlier.
+const SOONEST: Duration = Duration::from_secs(2);
+/// How many times longer than expected a statement may take.
+const TIMES_EXPECTED: u32 = 8;
+
+/// The way out of one statement.
+#[derive(Debug)]
+pub(crate) struct Escape {
+    /// What the statement stands for.
+    pub(super) instead: LogicalPlan,
+    /// How long the source was expected to take.
+    pub(super) expected: Duration,
+}
+
+impl Escape {
+    /// The way out of a statement for a part of a plan; `None` where the source does no more than a scan does.
+    pub(super) fn from(instead: LogicalPlan, expected: f64) -> Option<Arc<Escape>> {
+        let does_more = instead.exists(|node| {
+            Ok(matches!(
+                node,
+                LogicalPlan::Join(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Window(_)
+            ))
+        });
+        does_more.is_ok_and(|does_more| does_more).then(|| {
+            let expected = Duration::try_from_secs_f64(expected / 1e6).unwrap_or(Duration::MAX);
+            Arc::new(Escape { instead, expected })
+        })
+    }
+
+    /// How long the statement may take.
+    fn patience(&self) -> Duration {
+        self.expected.saturating_mul(TIMES_EXPECTED).max(SOONEST)
+    }
+}
+
+impl PushDown<'_> {
+    /// The way out of a statement for a node, unless its source is to do it whatever that costs.
+    pub(super) fn escape(&self, grown: &Grown, instead: &LogicalPlan) -> Option<Arc<Escape>> {
+        let may = self.tells_keys && !grown.is_scan && !self.does_all(grown);
+        may.then(|| Escape::from(instead.clone(), grown.cost())).flatten()
+    }
+
+    /// The way out of a statement for what a node reads. Where only part of a node stays, what the statement does of it is done here, too.
+    pub(super) fn escape_of_part(
+        &self,
+        grown: &Grown,
+        plan: &LogicalPlan,
+        stays: Option<&LogicalPlan>,
+    ) -> Option<Arc<Escape>> {
+        let below = plan.inputs().into_iter().next();
+        self.escape(grown, stays.map(|_| plan).or(below)?)
+    }
+}
+
+/// Whether a node can be part of reading a table.
+pub(super) fn is_read(plan: &LogicalPlan) -> bool {
+    matches!(
+        plan,
+        LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) | LogicalPlan::Projection(_)
+    )
+}
+
+/// Plans a part of a query here, as the query was planned, and verifies it.
+#[async_trait]
+pub trait PlanHere: fmt::Debug + Send + Sync {
+    /// The verified plan of a part whose tables are read, and nothing else is asked of their sources.
+    async fn plan(&self, part: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>>;
+}
+
+/// The plan of one process in which what has a way out may take it.
+///
+/// # Errors
+/// When a plan cannot be put together again, which is a defect.
+pub fn with_escapes(plan: Arc<dyn ExecutionPlan>, planner: &Arc<dyn PlanHere>) -> Result<Arc<dyn ExecutionPlan>> {
+    let escaping = |node: Arc<dyn ExecutionPlan>| {
+        let Some(leaf) = node.downcast_ref::<ScanExec>() else {
+            return Ok(Transformed::no(node));
+        };
+        // Of a part of its rows, and of what several connections send, nothing else can be the whole.
+        let is_whole = leaf.fetch().is_none() && leaf.partitions().len() == 1;
+        let Some(escape) = leaf.escape().filter(|_| is_whole) else {
+            return Ok(Transformed::no(node));
+        };
+        let escape = EscapeExec {
+            escape: Arc::clone(escape),
+            planner: Arc::clone(planner),
+            properties: Arc::clone(node.properties()),
+            there: node,
+            here: Arc::default(),
+            ran: Arc::default(),
+        };
+        Ok(Transformed::yes(Arc::new(escape) as Arc<dyn ExecutionPlan>))
+    };
+    plan.transform_up(escaping).map(|plan| plan.data)
+}
+
+/// Reads a statement's rows, or has them computed here.
+#[derive(Debug, Clone)]
+struct EscapeExec {
+    escape: Arc<Escape>,
+    planner: Arc<dyn PlanHere>,
+    properties: Arc<PlanProperties>,
+    there: Arc<dyn ExecutionPlan>,
+    /// The plan of what the statement stands for, once it was needed.
+    here: Arc<OnceLock<Arc<dyn ExecutionPlan>>>,
+    ran: Arc<AtomicU8>,
+}
+
+/// What has answered, once something has.
+const THERE: u8 = 1;
+const HERE: u8 = 2;
+
+impl DisplayAs for EscapeExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self.ran.load(Ordering::Relaxed) {
+            THERE => "answered by the statement",
+            HERE => "answered here, since the statement took too long",
+            _ => "computed here when the statement takes too long",
+        };
+        match format {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => write!(f, "EscapeExec: {text}"),
+            DisplayFormatType::TreeRender => writeln!(f, "{text}"),
+        }
+    }
+}
+
+impl ExecutionPlan for EscapeExec {
+    fn name(&self) -> &'static str {
+        "EscapeExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        [&self.there].into_iter().chain(self.here.get()).collect()
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut children = children.into_iter();
+        let Some(there) = children.next() else {
+            return internal_err!("`EscapeExec` has an input");
+        };
+        let here = match children.next() {
+            Some(here) => Arc::new(OnceLock::from(here)),
+            None => Arc::clone(&self.here),
+        };
+        Ok(Arc::new(EscapeExec {
+            there,
+            here,
+            ..self.as_ref().clone()
+        }))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let there = self.there.execute(partition, Arc::clone(&context))?;
+        let schema = there.schema();
+        let node = self.clone();
+        let rows = async move { node.rows(there, context).await };
+        let rows = stream::once(rows).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        input_statistics: &[Arc<Statistics>],
+        _args: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        match input_statistics.first() {
+            Some(there) => Ok(Arc::clone(there)),
+            None => Ok(Arc::new(Statistics::new_unknown(&self.there.schema()))),
+        }
+    }
+}
+
+/// What came first, and what follows.
+type Begun = (Option<Result<RecordBatch>>, SendableRecordBatchStream);
+
+impl EscapeExec {
+    /// The rows of whichever begins first.
+    async fn rows(
+        self,
+        mut there: SendableRecordBatchStream,
+        context: Arc<TaskContext>,
+    ) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + use<>> {
+        let schema = there.schema();
+        let (ran, (first, rest)) = match tokio::time::timeout(self.escape.patience(), there.next()).await {
+            Ok(first) => (THERE, (first, there)),
+            Err(_) => self.race(there, context).await,
+        };
+        self.ran.store(ran, Ordering::Relaxed);
+        let rows = stream::iter(first).chain(rest);
+        Ok(rows.map(move |batch| batch.and_then(|batch| as_columns_of(&schema, batch))))
+    }
+
+    /// The first that has something to say: a failure of one is none of the other.
+    async fn race(&self, mut there: SendableRecordBatchStream, context: Arc<TaskContext>) -> (u8, Begun) {
+        tracing::debug!(patience = ?self.escape.patience(), "a source takes too long for a statement: what it stands for is run here, too");
+        let here = Box::pin(self.begin_here(context));
+        match select(there.next(), here).await {
+            Either::Left((Some(Err(failure)), here)) => match here.await {
+                Ok(begun) => (HERE, begun),
+                Err(_) => (THERE, (Some(Err(failure)), there)),
+            },
+            Either::Left((first, _here)) => (THERE, (first, there)),
+            Either::Right((Ok(begun), _)) => (HERE, begun),
+            Either::Right((Err(_), first)) => {
+                tracing::debug!("what a statement stands for cannot be run here");
+                let first = first.await;
+                (THERE, (first, there))
+            }
+        }
+    }
+
+    async fn begin_here(&self, context: Arc<TaskContext>) -> Result<Begun> {
+        let plan = self.planner.plan(self.escape.instead.clone()).await?;
+        let plan = Arc::clone(self.here.get_or_init(|| plan));
+        let mut rows = execute_stream(plan, context)?;
+        match rows.next().await.transpose()? {
+            Some(batch) => Ok((Some(Ok(batch)), rows)),
+            None => Ok((None, rows)),
+        }
+    }
+}
+
+/// The same rows in columns of the types that the statement's have.
+fn as_columns_of(schema: &SchemaRef, batch: RecordBatch) -> Result<RecordBatch> {
+    if batch.schema() == *schema {
+        return Ok(batch);
+    }
+    if batch.num_columns() != schema.fields().len() {
+        return internal_err!("what runs here has other columns than the statement");
+    }
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns: Vec<_> = columns
+        .map(|(column, field)| cast(column, field.data_type()))
+        .collect::<Result<_, _>>()?;
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows)?)
+}

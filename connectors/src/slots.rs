@@ -232,6 +232,13 @@ impl Ledger {
         state.iter().flat_map(of).collect()
     }
 
+    /// Whether anybody waits for a connection to a depot.
+    pub(crate) fn is_waited_for(&self, depot: &str) -> bool {
+        let state = self.state();
+        let mut waited_for = state.iter().filter(|(_, lent)| !lent.waiting.is_empty());
+        waited_for.any(|(kind, _)| kind.depot == depot)
+    }
+
     /// Changes when somebody begins to wait or has what they waited for.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

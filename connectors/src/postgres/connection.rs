@@ -217,7 +217,17 @@ impl Database {
         let found = self
             .slots
             .kept_or_slot_now(Purpose::Keep, |purpose| self.take_idle(purpose))?;
-        self.woken_or_new(found).await.ok()
+        let slot = match woken(found).await {
+            Ok(connection) => return Some(connection),
+            Err(slot) => slot,
+        };
+        match self.connect(slot).await {
+            Ok(connection) => Some(connection),
+            Err(refused) => {
+                refused.slot.leave();
+                None
+            }
+        }
     }
 
     /// Waits until no connection of this process is its own any more.
@@ -241,12 +251,9 @@ impl Database {
     }
 
     async fn woken_or_new(&self, found: Either<Parked, Slot>) -> Result<Connection> {
-        let mut slot = match found {
-            Either::Left(parked) => match parked.wake().await {
-                Ok(connection) => return Ok(connection),
-                Err(slot) => slot,
-            },
-            Either::Right(slot) => slot,
+        let mut slot = match woken(found).await {
+            Ok(connection) => return Ok(connection),
+            Err(slot) => slot,
         };
         let begun = Instant::now();
         loop {
@@ -501,6 +508,14 @@ impl Database {
     /// What sessions of this server are like.
     pub(super) fn session(&self) -> &Session {
         &self.session
+    }
+}
+
+/// The connection that was kept; without one, the slot for a new one.
+async fn woken(found: Either<Parked, Slot>) -> Result<Connection, Slot> {
+    match found {
+        Either::Left(parked) => parked.wake().await,
+        Either::Right(slot) => Err(slot),
     }
 }
 

@@ -28,9 +28,10 @@ use datafusion::physical_plan::{
 };
 use futures::future::{Either, select};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::time::timeout;
 
 use super::grow::{Grown, PushDown};
-use crate::ScanExec;
+use crate::{ScanExec, depots_of};
 
 /// No statement is left earlier.
 const SOONEST: Duration = Duration::from_secs(2);
@@ -119,7 +120,8 @@ pub fn with_escapes(plan: Arc<dyn ExecutionPlan>, planner: &Arc<dyn PlanHere>) -
             escape: Arc::clone(escape),
             planner: Arc::clone(planner),
             properties: Arc::clone(node.properties()),
-            there: node,
+            depot: leaf.scan().address.depot.clone(),
+            there: Arc::clone(&node),
             here: Arc::default(),
             ran: Arc::default(),
         };
@@ -135,6 +137,8 @@ struct EscapeExec {
     planner: Arc<dyn PlanHere>,
     properties: Arc<PlanProperties>,
     there: Arc<dyn ExecutionPlan>,
+    /// Whose statement it is.
+    depot: String,
     /// The plan of what the statement stands for, once it was needed.
     here: Arc<OnceLock<Arc<dyn ExecutionPlan>>>,
     ran: Arc<AtomicU8>,
@@ -234,9 +238,14 @@ impl EscapeExec {
         context: Arc<TaskContext>,
     ) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + use<>> {
         let schema = there.schema();
-        let (ran, (first, rest)) = match tokio::time::timeout(self.escape.patience(), there.next()).await {
-            Ok(first) => (THERE, (first, there)),
-            Err(_) => self.race(there, context).await,
+        let depots = depots_of(&context)?;
+        let (ran, (first, rest)) = loop {
+            match timeout(self.escape.patience(), there.next()).await {
+                Ok(first) => break (THERE, (first, there)),
+                // It may not have been sent yet, and what runs here would wait as well.
+                Err(_) if depots.ledger().is_waited_for(&self.depot) => {}
+                Err(_) => break self.race(there, context).await,
+            }
         };
         self.ran.store(ran, Ordering::Relaxed);
         let rows = stream::iter(first).chain(rest);

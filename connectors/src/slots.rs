@@ -488,6 +488,17 @@ impl Slots {
         Some(Either::Right(self.slot(kind, number, term)))
     }
 
+    /// Has a slot become one for another purpose, if one can be had at once.
+    pub(crate) fn exchange(&self, slot: &mut Slot, purpose: Purpose) -> bool {
+        let (purpose, most) = self.shares.of(purpose);
+        let (kind, term) = (self.kind(purpose), self.lender.term());
+        let number = self.lender.lend_now(&kind, self.pool, most);
+        if let Some(number) = number {
+            *slot = self.slot(kind, number, term);
+        }
+        number.is_some()
+    }
+
     /// Says that a connection was kept.
     pub(crate) fn has_kept(&self, purpose: Purpose) {
         self.notice(purpose).notify_one();
@@ -632,6 +643,9 @@ mod tests {
         let Some(Either::Left(slot)) = here.now_or_never() else {
             unreachable!("it is kept");
         };
+        // Both are one, and it is had.
+        let mut slot = slot;
+        assert!(!slots.exchange(&mut slot, Purpose::Ask));
         let others = Slots::new("crm", &lender, shares);
         let mut elsewhere = Box::pin(others.kept_or_slot(Purpose::Read, |_| None::<Slot>));
         assert!(elsewhere.as_mut().now_or_never().is_none());

@@ -1,7 +1,7 @@
 //! How many connections to a depot the whole cluster has: a coordinator and two worker processes over a private PostgreSQL that counts them all the time.
 
 use std::{
-    process::Child,
+    process::{Child, Command},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -118,9 +118,18 @@ fn a_killed_worker_keeps_no_connections_from_the_others() {
     let counter = counting(&postgres);
     let (mut minerva, expected) = cluster(&postgres, 4);
     load(&minerva, &expected, 1);
-    minerva.workers[0].kill();
     let begun = Instant::now();
-    load(&minerva, &expected, 3);
+    let killed = minerva.workers[0].id().to_string();
+    thread::scope(|scope| {
+        let loading = scope.spawn(|| load(&minerva, &expected, 4));
+        // In the middle of what it does.
+        while postgres
+            .ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'minerva' AND state = 'active'")
+            == ["0"]
+        {}
+        assert!(Command::new("kill").args(["-9", &killed]).status().unwrap().success());
+        loading.join().unwrap();
+    });
     minerva.workers[1].kill();
     load(&minerva, &expected, 1);
     assert!(begun.elapsed() < Duration::from_secs(300), "{:?}", begun.elapsed());

@@ -280,8 +280,14 @@ impl Database {
         let mut idle = self.idle();
         idle.connections.retain(|parked| !parked.client.is_closed());
         let is_for = |parked: &Parked| parked.slot.purpose() == purpose;
-        let last = idle.connections.iter().rposition(is_for)?;
-        Some(idle.connections.remove(last))
+        let last = idle.connections.iter().rposition(is_for);
+        // One that was for something else will do, if there is another right for what it is for now.
+        let last = last.or_else(|| {
+            let last = idle.connections.len().checked_sub(1)?;
+            let parked = idle.connections.get_mut(last)?;
+            self.slots.exchange(&mut parked.slot, purpose).then_some(last)
+        });
+        Some(idle.connections.remove(last?))
     }
 
     async fn connect(&self, slot: Slot) -> Result<Connection, Refused> {

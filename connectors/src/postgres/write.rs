@@ -18,6 +18,7 @@ use minerva_resources::Address;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
+use super::allowed::asks_apart;
 use super::connection::Database;
 use super::failure::is_lost;
 use super::read::Running;
@@ -93,7 +94,10 @@ impl Writer for PostgresSource {
         rows: SendableRecordBatchStream,
     ) -> datafusion::error::Result<u64> {
         let about = format!("{collection}.{dataset}");
-        if self.database.table(collection, dataset).await?.is_none() {
+        // Of so few connections the one to ask with may be reading these rows, which wait to be written.
+        let is_known = !asks_apart(self.database.settings().max_connections)
+            && self.database.known_table(collection, dataset).is_some();
+        if !is_known && self.database.table(collection, dataset).await?.is_none() {
             let message = "there is no table of this name";
             return Err(self.writing.failure(ErrorKind::NotFound, message).about(about).into());
         }

@@ -4,6 +4,7 @@
 //! stream of batches, with columns, comparisons and limit applied by PostgreSQL where that gives the same rows.
 
 mod allowed;
+mod asking;
 mod cancel;
 mod catalog;
 mod column;

@@ -3,6 +3,7 @@
 //! In: settings. Out: connections, each used by one reader at a time and kept for the next one for a while. A kept connection
 //! that turns out to be dead is replaced before anything was read. Whoever leaves early has the server's work cancelled.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -16,15 +17,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, Row};
+use tokio_postgres::{Client, Config, Statement};
 
 use super::allowed::{readers_of_one_scan, shares};
 use super::cancel::Place;
 use super::catalog::{self, Table};
-use super::failure::{is_lost, refuses_user};
+use super::failure::refuses_user;
 use super::parked::Parked;
-use super::session::{Again, PROBE, Session};
+use super::session::{PROBE, Session};
 use super::settings::{Settings, TlsMode};
 use super::statistics::Known;
 use super::tls::Tls;
@@ -34,9 +34,6 @@ use crate::{Error, ErrorKind, Result};
 /// Connections that are kept when nobody uses them, and for how long.
 const MOST_IDLE: usize = 8;
 const IDLE_TIME: Duration = Duration::from_secs(60);
-
-/// How long the catalogue may take to answer, which is milliseconds unless the server is gone.
-const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long it may take to tell a server that a connection is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -60,6 +57,9 @@ const FULL_PAUSE: Duration = Duration::from_millis(100);
 /// Tables that are remembered.
 const MOST_TABLES: usize = 4096;
 
+/// How old what is remembered of a table's values may be: that there are newer figures is not seen in its state.
+const MOST_AGE: Duration = Duration::from_secs(300);
+
 /// A database, the connections to it that nobody uses just now, and what its tables looked like last.
 pub(super) struct Database {
     settings: Settings,
@@ -68,8 +68,16 @@ pub(super) struct Database {
     session: Session,
     idle: Mutex<Idle>,
     slots: Slots,
-    tables: Mutex<std::collections::HashMap<(String, String), Arc<Table>>>,
+    tables: Mutex<HashMap<(String, String), Seen>>,
     figures: Known,
+}
+
+/// A table as it was last seen.
+struct Seen {
+    table: Arc<Table>,
+    /// What the catalogue said of its state just before, if that says it all.
+    state: Option<String>,
+    at: Instant,
 }
 
 #[derive(Default)]
@@ -84,6 +92,8 @@ pub(super) struct Connection {
     pub(super) client: Arc<Client>,
     pub(super) driver: Driver,
     pub(super) place: Place,
+    /// The question that is asked most often, if it was asked here.
+    pub(super) asked: Option<Statement>,
     /// Whether it was used before, so that the server may have closed it since.
     pub(super) is_used: bool,
     /// The right to have it open. It is the last to go.
@@ -235,7 +245,7 @@ impl Database {
         self.slots.given_up().await;
     }
 
-    async fn connection_for(&self, purpose: Purpose) -> Result<Connection> {
+    pub(super) async fn connection_for(&self, purpose: Purpose) -> Result<Connection> {
         let found = self.slots.kept_or_slot(purpose, |purpose| self.take_idle(purpose));
         match timeout(SLOT_TIMEOUT, found).await {
             Ok(found) => self.woken_or_new(found).await,
@@ -297,6 +307,7 @@ impl Database {
                 client: Arc::new(client),
                 driver,
                 place,
+                asked: None,
                 is_used: false,
                 slot,
             }),
@@ -379,6 +390,10 @@ impl Database {
 
     /// Gives a connection back, on which every statement is done. A transaction that is open is ended.
     pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
+        self.park(connection, true);
+    }
+
+    pub(super) fn park(self: &Arc<Self>, connection: Connection, in_transaction: bool) {
         // Where nothing runs, nobody waits with it.
         let Ok(runtime) = Handle::try_current() else { return };
         if connection.client.is_closed() {
@@ -390,7 +405,7 @@ impl Database {
             runtime.spawn(connection.close());
             return;
         }
-        idle.connections.push(Parked::new(connection));
+        idle.connections.push(Parked::new(connection, in_transaction));
         if !idle.is_watched {
             idle.is_watched = true;
             runtime.spawn(close_old_connections(Arc::downgrade(self), self.slots.changes()));
@@ -415,72 +430,31 @@ impl Database {
         }
     }
 
-    /// Asks the catalogue. Each question is a transaction of its own, which depends on nothing that a session is set to.
-    pub(super) async fn query(
-        self: &Arc<Self>,
-        object: &str,
-        sql: &str,
-        values: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<Row>> {
-        let mut again = Again::default();
-        loop {
-            let Connection {
-                client,
-                mut driver,
-                place,
-                is_used,
-                slot,
-            } = self.connection_for(Purpose::Ask).await?;
-            let answer = tokio::select! {
-                answer = timeout(CATALOG_TIMEOUT, driver.drive(client.query_typed(sql, values))) => Some(answer),
-                () = self.given_up() => None,
-            };
-            let Some(answer) = answer else {
-                drop((client, driver));
-                return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP).about(object));
-            };
-            match answer {
-                Ok(Ok(rows)) => {
-                    self.keep(Connection {
-                        client,
-                        driver,
-                        place,
-                        is_used,
-                        slot,
-                    });
-                    return Ok(rows);
-                }
-                Ok(Err(failure)) if is_used && is_lost(&failure) => {}
-                Ok(Err(failure)) => {
-                    let error = self.error(&failure).about(object);
-                    // Nobody waits with a connection for this one.
-                    drop((client, driver));
-                    slot.leave();
-                    if !again.tries(&failure).await {
-                        return Err(error);
-                    }
-                }
-                Err(_) => {
-                    drop((client, driver));
-                    slot.leave();
-                    let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
-                    return Err(self.failure(ErrorKind::Unreachable, message).about(object));
-                }
-            }
-        }
-    }
-
-    /// A table as the catalogue has it now.
+    /// A table as the catalogue has it now. It is asked for everything only when something may have changed.
     pub(super) async fn table(self: &Arc<Self>, schema: &str, name: &str) -> Result<Option<Arc<Table>>> {
-        let found = catalog::table(self, schema, name).await?.map(Arc::new);
         let key = (schema.to_owned(), name.to_owned());
+        // Asked first, so that it is never newer than what is kept with it.
+        let state = catalog::state(self, schema, name).await?;
+        let known = self.tables().get(&key).and_then(|seen| {
+            let is_as_seen = state.is_some() && seen.state == state && seen.at.elapsed() < MOST_AGE;
+            is_as_seen.then(|| Arc::clone(&seen.table))
+        });
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = catalog::table(self, schema, name).await?.map(Arc::new);
         let mut tables = self.tables();
         match &found {
             Some(table) => {
                 if tables.len() >= MOST_TABLES {
                     tables.clear();
                 }
-                tables.insert(key, Arc::clone(table));
+                let seen = Seen {
+                    table: Arc::clone(table),
+                    state,
+                    at: Instant::now(),
+                };
+                tables.insert(key, seen);
             }
             None => {
                 tables.remove(&key);
@@ -492,14 +466,14 @@ impl Database {
     /// A table as it was last seen here.
     pub(super) fn known_table(&self, schema: &str, name: &str) -> Option<Arc<Table>> {
         let key = (schema.to_owned(), name.to_owned());
-        self.tables().get(&key).cloned()
+        self.tables().get(&key).map(|seen| Arc::clone(&seen.table))
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tables(&self) -> MutexGuard<'_, std::collections::HashMap<(String, String), Arc<Table>>> {
+    fn tables(&self) -> MutexGuard<'_, HashMap<(String, String), Seen>> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -9,7 +9,7 @@ use datafusion::common::runtime::SpawnedTask;
 use futures::future::{Either, select};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 
 use super::cancel::Place;
 use super::connection::{Connection, Driver};
@@ -22,6 +22,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Parked {
     pub(super) client: Arc<Client>,
     place: Place,
+    asked: Option<Statement>,
     pub(super) since: Instant,
     task: SpawnedTask<Option<Driver>>,
     wanted: oneshot::Sender<()>,
@@ -29,21 +30,23 @@ pub(super) struct Parked {
 }
 
 impl Parked {
-    pub(super) fn new(connection: Connection) -> Parked {
+    pub(super) fn new(connection: Connection, in_transaction: bool) -> Parked {
         let (wanted, signal) = oneshot::channel();
         let Connection {
             client,
             mut driver,
             place,
+            asked,
             slot,
             ..
         } = connection;
-        let ending = Arc::clone(&client);
+        let ending = in_transaction.then(|| Arc::clone(&client));
         let task = SpawnedTask::spawn(async move {
-            // Answered before anybody else asks: a pooler may give what follows without a pause to another session.
-            let ended = driver.drive(ending.batch_execute("ROLLBACK"));
-            timeout(END_TIMEOUT, ended).await.ok()?.ok()?;
-            drop(ending);
+            if let Some(ending) = ending {
+                // Answered before anybody else asks: a pooler may give what follows without a pause to another session.
+                let ended = driver.drive(ending.batch_execute("ROLLBACK"));
+                timeout(END_TIMEOUT, ended).await.ok()?.ok()?;
+            }
             match select(driver.0?, signal).await {
                 Either::Left(_) => None,
                 Either::Right((_, running)) => Some(Driver(Some(running))),
@@ -52,6 +55,7 @@ impl Parked {
         Parked {
             client,
             place,
+            asked,
             since: Instant::now(),
             task,
             wanted,
@@ -68,6 +72,7 @@ impl Parked {
                 client: self.client,
                 driver,
                 place: self.place,
+                asked: self.asked,
                 is_used: true,
                 slot: self.slot,
             }),

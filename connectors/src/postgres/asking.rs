@@ -1,0 +1,131 @@
+//! Questions to the catalogue.
+//!
+//! In: a statement and its values. Out: rows. Each is a transaction of its own, and has a connection that readers of rows do not take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::connection::{Connection, Database};
+use super::failure::is_lost;
+use super::session::Again;
+use crate::slots::{GIVEN_UP, Purpose};
+use crate::{ErrorKind, Result};
+
+/// How long the catalogue may take to answer, which is milliseconds unless the server is gone.
+const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A question to the catalogue.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) sql: &'a str,
+    /// Whether it is asked so often that connections keep it. Only one is.
+    pub(super) is_kept: bool,
+}
+
+/// Somebody who waits for an answer. When nobody does any more, the server is told to stop.
+struct Asking<'a> {
+    database: &'a Database,
+    connection: Option<Connection>,
+}
+
+impl Asking<'_> {
+    async fn ask(
+        &mut self,
+        question: Question<'_>,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let Some(Connection {
+            client, driver, asked, ..
+        }) = &mut self.connection
+        else {
+            return Ok(Vec::new());
+        };
+        if !question.is_kept {
+            return driver.drive(client.query_typed(question.sql, values)).await;
+        }
+        let asked = match asked {
+            Some(asked) => asked,
+            None => {
+                let types: Vec<Type> = values.iter().map(|(_, of)| of.clone()).collect();
+                asked.insert(driver.drive(client.prepare_typed(question.sql, &types)).await?)
+            }
+        };
+        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|(value, _)| *value).collect();
+        driver.drive(client.query(asked, &values)).await
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.database.cancel(connection);
+        }
+    }
+}
+
+impl Database {
+    /// Asks the catalogue. Each question is a transaction of its own, which depends on nothing that a session is set to.
+    pub(super) async fn query(
+        self: &Arc<Self>,
+        object: &str,
+        sql: &str,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>> {
+        let question = Question { sql, is_kept: false };
+        self.ask(object, question, values).await
+    }
+
+    /// The same, with a question that may be kept.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        object: &str,
+        question: Question<'_>,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>> {
+        let mut again = Again::default();
+        // What one session keeps, another does not know.
+        let is_kept = question.is_kept && !self.session().is_shared();
+        let question = Question { is_kept, ..question };
+        loop {
+            let connection = self.connection_for(Purpose::Ask).await?;
+            let is_used = connection.is_used;
+            let mut asking = Asking {
+                database: self,
+                connection: Some(connection),
+            };
+            let answer = tokio::select! {
+                answer = timeout(CATALOG_TIMEOUT, asking.ask(question, values)) => Some(answer),
+                () = self.given_up() => None,
+            };
+            let Some(answer) = answer else {
+                return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP).about(object));
+            };
+            match answer {
+                Ok(Ok(rows)) => {
+                    if let Some(connection) = asking.connection.take() {
+                        self.park(connection, false);
+                    }
+                    return Ok(rows);
+                }
+                Ok(Err(failure)) => {
+                    // It was answered, and nobody waits with a connection for the next one.
+                    if let Some(connection) = asking.connection.take() {
+                        connection.close().await;
+                    }
+                    let was_closed = is_used && is_lost(&failure);
+                    if !was_closed && !again.tries(&failure).await {
+                        return Err(self.error(&failure).about(object));
+                    }
+                }
+                Err(_) => {
+                    let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
+                    return Err(self.failure(ErrorKind::Unreachable, message).about(object));
+                }
+            }
+        }
+    }
+}

@@ -174,6 +174,14 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// An aggregate function by the name that DataFusion has for it. Without an argument it counts rows.
     fn aggregate(&self, call: &Aggregation<'_>) -> Option<Value>;
 
+    /// Another function over a window by the name that DataFusion has for it.
+    fn window(&self, call: &Windowed<'_>) -> Option<Value>;
+
+    /// What values of a type are sent as, where that is another type that has them all.
+    fn sent(&self, data_type: &DataType) -> DataType {
+        data_type.clone()
+    }
+
     /// What to group by, so that equal values are those that are equal here.
     fn group_key(&self, value: &Value) -> Option<Value>;
 
@@ -224,7 +232,40 @@ pub(crate) struct Aggregation<'a> {
     pub(crate) argument: Option<&'a Value>,
     pub(crate) distinct: bool,
     pub(crate) filter: Option<&'a Value>,
+    /// The window that it is over, with OVER and a blank before it, or nothing.
+    pub(crate) over: &'a str,
     pub(crate) to: &'a DataType,
+}
+
+/// A call of a function that is one only over a window.
+#[derive(Debug)]
+pub(crate) struct Windowed<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) arguments: &'a [Value],
+    /// The window, with OVER and a blank before it.
+    pub(crate) over: &'a str,
+    pub(crate) to: &'a DataType,
+}
+
+impl Windowed<'_> {
+    /// The text of the call as most databases write it, which name their functions alike, and what kind of value it is. Rows that have numbers are
+    /// counted without a sign here.
+    pub(crate) fn text(&self) -> Option<(String, Option<&Value>)> {
+        let (name, over) = (self.name, self.over);
+        let found = match (name, self.arguments) {
+            ("row_number" | "rank" | "dense_rank", []) if *self.to == DataType::UInt64 => {
+                Some((format!("{name}(){over}"), None))
+            }
+            ("first_value" | "last_value", [value]) => Some((format!("{name}({}){over}", value.sql), Some(value))),
+            ("lag" | "lead", [value]) => Some((format!("{name}({}, 1){over}", value.sql), Some(value))),
+            ("lag" | "lead", [value, rows]) => {
+                let rows = rows.constant_number().filter(|rows| (1..=i64::from(i32::MAX)).contains(rows))?;
+                Some((format!("{name}({}, {rows}){over}", value.sql), Some(value)))
+            }
+            _ => None,
+        };
+        found.filter(|(_, value)| value.is_none_or(|value| value.is_tested() && value.data_type == plain(self.to)))
+    }
 }
 
 /// The name that the three types of text have in common.

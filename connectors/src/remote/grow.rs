@@ -19,13 +19,14 @@ use datafusion::logical_expr::{
     Aggregate, Expr, FetchType, Filter, LogicalPlan, Projection, SkipType, Sort, TableScan, cast,
 };
 
-use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here};
+use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here, windowed_here};
 use super::decision::{Decision, why};
 use super::dialect::{Dialect, Form, Value, plain};
 use super::joins::{join, pulled, union};
 use super::node::RemoteRead;
 use super::select::{From, Select};
 use super::translate::Scope;
+use super::windows::windows;
 use crate::remote_table::Snapshots;
 use crate::statistics::{computed, share};
 use crate::{RemoteTable, ScanFilter, Split};
@@ -348,6 +349,7 @@ fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken, tells_keys: 
         (LogicalPlan::Aggregate(_), _, Taken::Whole(grown)) => {
             before + grouped_here(rows_in, grown.select.estimate.rows)
         }
+        (LogicalPlan::Window(_), ..) => before + windowed_here(rows_in),
         _ => before + here(rows_in),
     }
 }
@@ -368,6 +370,7 @@ fn take(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
         (LogicalPlan::Filter(node), Some([input])) => filter(node, input)?,
         (LogicalPlan::Projection(node), Some([input])) => whole(projection(node, input)),
         (LogicalPlan::Aggregate(node), Some([input])) => whole(aggregate(node, input)),
+        (LogicalPlan::Window(node), Some([input])) => whole(windows(node, input)),
         (LogicalPlan::Join(node), Some([left, right])) => whole(join(node, left, right)),
         (LogicalPlan::Union(_), Some(parts @ [_, _, ..])) => whole(union(parts)),
         (LogicalPlan::Sort(node), Some([input])) => match top(node, input) {
@@ -574,16 +577,17 @@ fn realised(grown: &Grown, schema: &DFSchemaRef) -> Result<Option<LogicalPlan>> 
         }
         .into_plan()
     };
+    let sent_as = |output: &Value| grown.dialect.sent(&output.data_type);
     let same = outputs
         .iter()
         .zip(&fields)
-        .all(|(output, (_, field))| output.data_type == *field.data_type());
+        .all(|(output, (_, field))| sent_as(output) == *field.data_type());
     if same {
         return Ok(Some(read(Arc::clone(schema))));
     }
-    // All texts come as one type; the plan may want another.
+    // All texts come as one type, and numbers without a sign perhaps as others; the plan may want another.
     let sent = fields.iter().zip(outputs).map(|((qualifier, field), output)| {
-        let field = Field::clone(field).with_data_type(output.data_type.clone());
+        let field = Field::clone(field).with_data_type(sent_as(output));
         (qualifier.clone(), Arc::new(field))
     });
     let sent = DFSchema::new_with_metadata(sent.collect(), schema.metadata().clone())?;

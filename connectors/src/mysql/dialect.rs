@@ -456,6 +456,16 @@ impl Dialect for MariadbDialect {
         is_found.then(|| self.compare(Operator::Eq, left, right)).flatten()
     }
 
+    fn null_safe_key(&self, left: &Value, right: &Value) -> Option<Value> {
+        self.join_key(left, right)?;
+        self.same(left, right)
+    }
+
+    fn null_safe(&self, _left: &Value, _right: &Value) -> Option<[(Value, Value); 2]> {
+        // No index finds what is computed.
+        None
+    }
+
     fn meets(&self, meeting: &Meeting<'_>) -> Option<String> {
         met_by_list(meeting, &|value| value.is_exact().then(|| value.sql.clone()))
     }

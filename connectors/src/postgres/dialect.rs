@@ -447,6 +447,11 @@ impl Dialect for PostgresDialect {
         Some(Value::new(format!("pg_catalog.{sql}"), plain(call.to), form))
     }
 
+    fn full_join(&self) -> Option<&'static str> {
+        // Put into the other SELECT, a constant column would leave no key that it can sort or hash by, which is an error.
+        Some(" OFFSET 0")
+    }
+
     fn sent(&self, data_type: &DataType) -> DataType {
         match data_type {
             // It has no numbers without a sign, and counts rows in what it has.

@@ -115,10 +115,8 @@ pub(super) fn why(plan: &LogicalPlan, inputs: &[Option<&Grown>]) -> Option<Decis
                 [Some(_), Some(_)] if node.null_aware => said("since `NOT IN` is not sent to a depot".to_owned()),
                 [Some(_), Some(_)] if node.on.is_empty() => said("since no columns of its sides are equal".to_owned()),
                 [Some(_), Some(_)]
-                    if matches!(
-                        node.join_type,
-                        JoinType::Full | JoinType::LeftMark | JoinType::RightMark
-                    ) =>
+                    if matches!(node.join_type, JoinType::LeftMark | JoinType::RightMark)
+                        || node.join_type == JoinType::Full && first.dialect.full_join().is_none() =>
                 {
                     said(format!("since a {} join is not sent to a depot", node.join_type))
                 }

@@ -203,6 +203,35 @@ pub(crate) trait Dialect: Debug + Send + Sync {
         self.compare(Operator::Eq, left, right)
     }
 
+    /// The same where values that are both NULL are equal as well.
+    fn null_safe_key(&self, left: &Value, right: &Value) -> Option<Value> {
+        let keys = self.null_safe(left, right)?;
+        let keys: Option<Vec<Value>> = keys.iter().map(|(left, right)| self.join_key(left, right)).collect();
+        let keys: Vec<String> = keys?.into_iter().map(|key| key.sql).collect();
+        Some(Value::condition(format!("({})", keys.join(" AND "))))
+    }
+
+    /// Pairs of values that are equal, and never NULL, where these two are equal or both NULL.
+    fn null_safe(&self, left: &Value, right: &Value) -> Option<[(Value, Value); 2]> {
+        let is_null = |value: &Value| Value::condition(format!("({} IS NULL)", value.sql));
+        let known = |value: &Value| {
+            let other = self.literal(&any_value(&value.data_type)?)?;
+            let form = match value.form {
+                Form::Text { .. } => Form::Text { own: false },
+                form => form,
+            };
+            let sql = format!("COALESCE({}, {})", value.sql, other.sql);
+            Some(Value::new(sql, value.data_type.clone(), form))
+        };
+        self.compare(Operator::Eq, left, right)?;
+        Some([(is_null(left), is_null(right)), (known(left)?, known(right)?)])
+    }
+
+    /// What ends each side of a FULL JOIN, where there is one that takes every condition that [`Dialect::join_key`] and others make.
+    fn full_join(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether another SELECT has a row that meets one.
     fn meets(&self, meeting: &Meeting<'_>) -> Option<String> {
         let word = if meeting.is_negated { "NOT EXISTS" } else { "EXISTS" };
@@ -265,6 +294,16 @@ impl Windowed<'_> {
             _ => None,
         };
         found.filter(|(_, value)| value.is_none_or(|value| value.is_tested() && value.data_type == plain(self.to)))
+    }
+}
+
+/// Some value of a type.
+fn any_value(data_type: &DataType) -> Option<ScalarValue> {
+    match data_type {
+        DataType::Boolean => Some(false.into()),
+        DataType::Binary => Some(ScalarValue::Binary(Some(Vec::new()))),
+        DataType::Utf8View => Some("".into()),
+        other => ScalarValue::new_zero(other).ok(),
     }
 }
 

@@ -60,10 +60,11 @@ pub(super) enum From {
     Derived(Box<Select>, &'static str),
     /// The rows of several others, one after another.
     Union(Vec<Select>),
-    /// Two others. `word` is the kind of join.
+    /// Two others. `word` is the kind of join, and `fence` ends each of them.
     Join {
         left: Box<Select>,
         word: &'static str,
+        fence: &'static str,
         right: Box<Select>,
         on: String,
     },
@@ -248,8 +249,15 @@ impl From {
                 let parts: Vec<String> = parts.iter().map(Select::text).collect();
                 format!("({}) AS {DERIVED}", parts.join(" UNION ALL "))
             }
-            From::Join { left, word, right, on } => {
-                format!("{} {word} {} ON {on}", left.named(LEFT), right.named(RIGHT))
+            From::Join {
+                left,
+                word,
+                fence,
+                right,
+                on,
+            } => {
+                let (left, right) = (left.text(), right.text());
+                format!("({left}{fence}) AS {LEFT} {word} ({right}{fence}) AS {RIGHT} ON {on}")
             }
         }
     }

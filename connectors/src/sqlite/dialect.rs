@@ -190,6 +190,19 @@ fn compared(value: &Value) -> Option<String> {
     }
 }
 
+/// Two values as they are compared with one another.
+fn compared_with(left: &Value, right: &Value) -> Option<(String, String)> {
+    if left.data_type != right.data_type {
+        return None;
+    }
+    let has_constant = left.literal.is_some() != right.literal.is_some();
+    match left.data_type {
+        // Any constant but zero, which is all that can be written.
+        DataType::Float64 if has_constant => Some((left.sql.clone(), right.sql.clone())),
+        _ => Some((compared(left)?, compared(right)?)),
+    }
+}
+
 /// A whole number that is a constant, and no less than another.
 fn at_least(value: &Value, least: i64) -> Option<i64> {
     value.constant_number().filter(|number| *number >= least)
@@ -235,16 +248,13 @@ impl Dialect for SqliteDialect {
 
     fn compare(&self, op: Operator, left: &Value, right: &Value) -> Option<Value> {
         let symbol = Comparison::from_operator(op)?.sql();
-        if left.data_type != right.data_type {
-            return None;
-        }
-        let has_constant = left.literal.is_some() != right.literal.is_some();
-        let (left, right) = match left.data_type {
-            // Any constant but zero, which is all that can be written.
-            DataType::Float64 if has_constant => (left.sql.clone(), right.sql.clone()),
-            _ => (compared(left)?, compared(right)?),
-        };
+        let (left, right) = compared_with(left, right)?;
         Some(Value::condition(format!("({left} {symbol} {right})")))
+    }
+
+    fn same(&self, left: &Value, right: &Value) -> Option<Value> {
+        let (left, right) = compared_with(left, right)?;
+        Some(Value::condition(format!("({left} IS {right})")))
     }
 
     fn one_of(&self, value: &Value, list: &[Value]) -> Option<Value> {
@@ -393,6 +403,14 @@ impl Dialect for SqliteDialect {
         let (sql, value) = call.text()?;
         let form = value.map_or(Form::Exact, |value| value.form);
         Some(Value::new(sql, plain(call.to), form))
+    }
+
+    fn null_safe_key(&self, left: &Value, right: &Value) -> Option<Value> {
+        self.same(left, right)
+    }
+
+    fn full_join(&self) -> Option<&'static str> {
+        Some("")
     }
 
     fn sent(&self, data_type: &DataType) -> DataType {

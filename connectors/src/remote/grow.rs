@@ -15,13 +15,12 @@ use datafusion::catalog::{TableProvider, default_table_source::source_as_provide
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, TableReference};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{
-    Aggregate, Expr, FetchType, Filter, LogicalPlan, Projection, SkipType, Sort, TableScan, cast,
-};
+use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection, TableScan, cast};
 
 use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here, windowed_here};
 use super::decision::{Decision, why};
 use super::dialect::{Dialect, Form, Value, plain};
+use super::first::{First, limit, top};
 use super::joins::{join, pulled, union};
 use super::node::RemoteRead;
 use super::select::{From, Select};
@@ -68,6 +67,8 @@ struct Visited {
     cost: f64,
     rows: f64,
     grown: Option<Grown>,
+    /// The statement below it that has a limit, which an OFFSET above may change.
+    first: Option<First>,
     /// What stayed here below it and at it, and might not have.
     stayed: Vec<Decision>,
 }
@@ -97,13 +98,14 @@ impl PushDown<'_> {
         let (plan, mut stayed) = self.visit_subqueries(plan)?;
         if let LogicalPlan::TableScan(scan) = &plan {
             let grown = self.scan(scan);
-            let rows = grown.as_ref().map_or(UNKNOWN_ROWS, |grown| grown.select.estimate.rows);
-            let cost = grown.as_ref().map_or(0.0, Grown::cost);
+            let first = grown.clone().and_then(|grown| First::of_scan(scan, grown));
+            let known = first.as_ref().map(|first| &first.grown).or(grown.as_ref());
             return Ok(Visited {
+                cost: known.map_or(0.0, Grown::cost),
+                rows: known.map_or(UNKNOWN_ROWS, |grown| grown.select.estimate.rows),
+                grown: grown.filter(|_| scan.fetch.is_none()),
+                first,
                 plan,
-                cost,
-                rows,
-                grown,
                 stayed,
             });
         }
@@ -117,6 +119,7 @@ impl PushDown<'_> {
             .map(|input| self.visit(input))
             .collect::<Result<_>>()?;
         let taken = grow(&plan, &inputs)?;
+        let mut first = inputs.first().and_then(|input| input.first.clone());
         let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
         let cost_here = cost_here(&plan, &inputs, &taken, self.tells_keys);
         let schema_in = inputs.first().map(|input| Arc::clone(input.plan.schema()));
@@ -127,12 +130,27 @@ impl PushDown<'_> {
         };
         // A statement is written where it is worth it only.
         let (there, cost, rows, grown) = match taken {
+            Taken::Skipped(skipped) => {
+                first = None;
+                let rows = skipped.grown.select.estimate.rows;
+                let cost = skipped.grown.cost() + here(rows);
+                let there = match self.is_worth(&skipped.grown, cost, cost_here) {
+                    true => skipped.plan()?,
+                    false => None,
+                };
+                if there.is_none() {
+                    stayed.extend(below);
+                }
+                (there, cost, rows, None)
+            }
             Taken::Nothing => {
+                first = first.and_then(|first| first.below(&plan));
                 let grown: Vec<Option<&Grown>> = inputs.iter().map(|input| input.grown.as_ref()).collect();
                 stayed.extend(below.into_iter().chain(why(&plan, &grown)));
                 (None, cost_here, rows_in, None)
             }
             Taken::Whole(grown) => {
+                first = None;
                 let (cost, rows) = (grown.cost(), grown.select.estimate.rows);
                 let there = match !grown.is_scan && self.is_worth(&grown, cost, cost_here) {
                     true => realised(&grown, plan.schema())?,
@@ -152,6 +170,10 @@ impl PushDown<'_> {
             }
             // The node stays, over an input that does part of its work.
             Taken::Part { input, node } => {
+                first = match &plan {
+                    LogicalPlan::Sort(node) => Some(First::of_sort(node, input.clone())),
+                    _ => None,
+                };
                 let rows = input.select.estimate.rows;
                 let cost = input.cost() + here(rows);
                 let there = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
@@ -175,6 +197,7 @@ impl PushDown<'_> {
                 cost,
                 rows,
                 grown,
+                first,
                 stayed,
             },
             None => Visited {
@@ -182,6 +205,7 @@ impl PushDown<'_> {
                 cost: cost_here,
                 rows: if grown.is_some() { rows } else { rows_in },
                 grown,
+                first,
                 stayed,
             },
         })
@@ -207,9 +231,6 @@ impl PushDown<'_> {
 
     /// The statement that reads what a scan reads.
     fn scan(&self, scan: &TableScan) -> Option<Grown> {
-        if scan.fetch.is_some() {
-            return None;
-        }
         let provider = source_as_provider(&scan.source).ok()?;
         let raw = (self.table_of)(provider.as_ref())?;
         let table = raw.downcast_ref::<RemoteTable>()?;
@@ -293,6 +314,7 @@ impl Visited {
             cost: 0.0,
             rows: UNKNOWN_ROWS,
             grown: None,
+            first: None,
             stayed: Vec::new(),
         }
     }
@@ -310,7 +332,7 @@ impl Grown {
         }
     }
 
-    fn cost(&self) -> f64 {
+    pub(super) fn cost(&self) -> f64 {
         self.select
             .estimate
             .cost(self.select.outputs.len(), self.is_in_pieces())
@@ -335,6 +357,8 @@ enum Taken {
         input: Grown,
         node: Option<LogicalPlan>,
     },
+    /// The node goes: what is below it skips rows itself.
+    Skipped(First),
 }
 
 /// What a node costs when it is done here.
@@ -357,7 +381,11 @@ fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken, tells_keys: 
 fn grow(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
     let taken = take(plan, inputs)?;
     Ok(match &taken {
-        Taken::Whole(grown) | Taken::Part { input: grown, .. } if !grown.select.is_fit() => Taken::Nothing,
+        Taken::Whole(grown) | Taken::Part { input: grown, .. } | Taken::Skipped(First { grown, .. })
+            if !grown.select.is_fit() =>
+        {
+            Taken::Nothing
+        }
         _ => taken,
     })
 }
@@ -377,13 +405,18 @@ fn take(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
             Some(input) => Taken::Part { input, node: None },
             None => Taken::Nothing,
         },
-        (LogicalPlan::Limit(node), Some([input])) => match (node.get_skip_type()?, node.get_fetch_type()?) {
-            (SkipType::Literal(skip), FetchType::Literal(Some(fetch))) if !input.is_scan => Taken::Part {
-                input: limited(input, skip.saturating_add(fetch)),
-                node: None,
+        (LogicalPlan::Limit(node), Some([input])) => match limit(node, input)? {
+            Some((input, node)) => Taken::Part {
+                input,
+                node: Some(node),
             },
-            _ => Taken::Nothing,
+            None => Taken::Nothing,
         },
+        (LogicalPlan::Limit(node), None) => {
+            let first = inputs.first().and_then(|input| input.first.as_ref());
+            let skipped = first.map(|first| first.skipped(node)).transpose()?;
+            skipped.flatten().map_or(Taken::Nothing, Taken::Skipped)
+        }
         _ => Taken::Nothing,
     })
 }
@@ -522,32 +555,8 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
     Some(Grown::whole(select, input.dialect))
 }
 
-/// The first rows in an order.
-fn top(node: &Sort, input: &Grown) -> Option<Grown> {
-    let fetch = node.fetch?;
-    let mut grown = limited(input, fetch);
-    let scope = scope(&grown, node.input.schema());
-    let key = |by: &datafusion::logical_expr::SortExpr| {
-        let value = scope.value(&by.expr)?;
-        if value.literal.is_some() {
-            return None;
-        }
-        grown.dialect.sort_key(&value, by.asc, by.nulls_first)
-    };
-    let order: Option<Vec<String>> = node.expr.iter().map(key).collect();
-    grown.select.order = order?;
-    Some(grown)
-}
-
-fn limited(input: &Grown, rows: usize) -> Grown {
-    let mut select = input.select.clone();
-    select.limit = Some(rows);
-    select.estimate = select.estimate.limited(rows);
-    Grown::whole(select, input.dialect)
-}
-
 /// The leaf that reads what a statement finds, as columns of a node's schema; `None` when they are of other types.
-fn realised(grown: &Grown, schema: &DFSchemaRef) -> Result<Option<LogicalPlan>> {
+pub(super) fn realised(grown: &Grown, schema: &DFSchemaRef) -> Result<Option<LogicalPlan>> {
     let outputs = &grown.select.outputs;
     let fields: Vec<(Option<TableReference>, Arc<Field>)> = schema
         .iter()

@@ -9,6 +9,7 @@
 mod cost;
 mod decision;
 mod dialect;
+mod first;
 mod grow;
 mod joins;
 mod narrowed;

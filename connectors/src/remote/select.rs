@@ -88,6 +88,8 @@ pub(super) struct Select {
     pub(super) order: Vec<String>,
     /// What has a limit does not grow any more.
     pub(super) limit: Option<usize>,
+    /// How many rows it leaves out before those.
+    pub(super) skip: usize,
     pub(super) estimate: Estimate,
     /// How many SELECTs are inside one another, and how long those inside are.
     pub(super) depth: usize,
@@ -115,6 +117,7 @@ impl Select {
             outputs,
             order: Vec::new(),
             limit: None,
+            skip: 0,
             estimate,
         }
     }
@@ -193,6 +196,9 @@ impl Select {
         }
         if let Some(limit) = self.limit {
             push_limit(&mut rest, limit);
+        }
+        if self.skip > 0 {
+            push(&mut rest, format_args!(" OFFSET {}", self.skip.min(i64::MAX as usize)));
         }
         RemoteQuery {
             addresses: self.addresses.clone(),

@@ -24,7 +24,7 @@ const ROW_MET_THERE: f64 = 0.2;
 const ROW_GROUPED_THERE: f64 = 0.14;
 const GROUP_MADE_THERE: f64 = 2.5;
 /// Sorting a row for a window and computing over it, inside the source and here.
-const ROW_WINDOWED_THERE: f64 = 0.8;
+const ROW_WINDOWED_THERE: f64 = 0.55;
 const ROW_WINDOWED_HERE: f64 = 0.3;
 /// Doing anything with a row here.
 const ROW_HERE: f64 = 0.04;

@@ -30,6 +30,9 @@ use crate::remote_table::Snapshots;
 use crate::statistics::{computed, share};
 use crate::{RemoteTable, ScanFilter, Split};
 
+/// Costs that are no further apart are not told apart: the source does what it can then, since it may be asked for more rows than were expected.
+const UNTOLD: f64 = 50.0;
+
 /// Finds a table inside a table.
 pub type TableOf<'a> = &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync);
 
@@ -85,7 +88,7 @@ impl PushDown<'_> {
 
     /// Whether a source should do what it can.
     fn is_worth(&self, grown: &Grown, cost_there: f64, cost_here: f64) -> bool {
-        cost_there < cost_here || self.does_all(grown)
+        cost_there < cost_here + UNTOLD || self.does_all(grown)
     }
 
     /// Whether its source is to do what it can, whatever that costs.
@@ -160,7 +163,8 @@ impl PushDown<'_> {
                     let depot = grown.depot().unwrap_or_default();
                     let is_named = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_));
                     let is_said_below = is_named && below.iter().any(Decision::is_for_cost);
-                    let is_said = !grown.is_scan && !is_said_below && cost >= cost_here && !self.does_all(&grown);
+                    let is_said =
+                        !grown.is_scan && !is_said_below && cost >= cost_here + UNTOLD && !self.does_all(&grown);
                     // The last one says it for those below.
                     let own = is_said.then(|| Decision::cheaper(&plan, depot, cost, cost_here));
                     let others = below.into_iter().filter(|below| !is_said || !below.is_for_cost());

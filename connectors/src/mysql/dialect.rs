@@ -411,7 +411,8 @@ impl Dialect for MariadbDialect {
     }
 
     fn window(&self, call: &Windowed<'_>) -> Option<Value> {
-        let (sql, value) = call.text()?;
+        let needs_order = matches!(call.name, "rank" | "dense_rank" | "lag" | "lead");
+        let (sql, value) = call.text().filter(|_| call.is_ordered || !needs_order)?;
         Some(match value {
             Some(value) => Value::new(sql, plain(call.to), value.form),
             // It counts rows in numbers with a sign.

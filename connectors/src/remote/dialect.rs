@@ -273,6 +273,8 @@ pub(crate) struct Windowed<'a> {
     pub(crate) arguments: &'a [Value],
     /// The window, with OVER and a blank before it.
     pub(crate) over: &'a str,
+    /// Whether the window has an order.
+    pub(crate) is_ordered: bool,
     pub(crate) to: &'a DataType,
 }
 
@@ -288,7 +290,9 @@ impl Windowed<'_> {
             ("first_value" | "last_value", [value]) => Some((format!("{name}({}){over}", value.sql), Some(value))),
             ("lag" | "lead", [value]) => Some((format!("{name}({}, 1){over}", value.sql), Some(value))),
             ("lag" | "lead", [value, rows]) => {
-                let rows = rows.constant_number().filter(|rows| (1..=i64::from(i32::MAX)).contains(rows))?;
+                let rows = rows
+                    .constant_number()
+                    .filter(|rows| (1..=i64::from(i32::MAX)).contains(rows))?;
                 Some((format!("{name}({}, {rows}){over}", value.sql), Some(value)))
             }
             _ => None,

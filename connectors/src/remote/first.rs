@@ -62,7 +62,8 @@ impl First {
 
     /// The statement that skips the rows that a limit would, if they are what it has first.
     pub(super) fn skipped(&self, node: &Limit) -> Result<Option<First>> {
-        let (SkipType::Literal(skip), FetchType::Literal(Some(fetch))) = (node.get_skip_type()?, node.get_fetch_type()?)
+        let (SkipType::Literal(skip), FetchType::Literal(Some(fetch))) =
+            (node.get_skip_type()?, node.get_fetch_type()?)
         else {
             return Ok(None);
         };

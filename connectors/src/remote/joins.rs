@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use datafusion::common::{JoinType, NullEquality};
-use datafusion::logical_expr::{ExprSchemable, Join};
 use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{ExprSchemable, Join};
 use minerva_resources::Address;
 
 use super::cost::{Estimate, joined_here};

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
-use datafusion::logical_expr::{Expr, Window, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
+use datafusion::logical_expr::{
+    Expr, Window, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+};
 
 use super::dialect::{Aggregation, Value, Windowed};
 use super::grow::Grown;
@@ -55,7 +57,7 @@ impl Scope<'_> {
         let WindowFunction { fun, params } = function(expr)?;
         // What makes no difference to these is not said.
         let is_framed = !matches!(fun.name(), "row_number" | "rank" | "dense_rank" | "lag" | "lead");
-        let over = self.over(params, is_framed)?;
+        let (over, is_ordered) = self.over(params, is_framed)?;
         if params.distinct || params.null_treatment.is_some() {
             return None;
         }
@@ -70,6 +72,7 @@ impl Scope<'_> {
                     name: function.name(),
                     arguments: &arguments.filter(|_| params.filter.is_none())?,
                     over: &over,
+                    is_ordered,
                     to,
                 };
                 self.dialect.window(&call)
@@ -104,8 +107,8 @@ impl Scope<'_> {
         })
     }
 
-    /// The window, with a blank before it.
-    fn over(&self, params: &WindowFunctionParams, is_framed: bool) -> Option<String> {
+    /// The window, with a blank before it, and whether it has an order.
+    fn over(&self, params: &WindowFunctionParams, is_framed: bool) -> Option<(String, bool)> {
         // One constant is as good as none.
         let is_constant = |value: &Value| value.literal.is_some();
         let mut parts = Vec::new();
@@ -136,7 +139,7 @@ impl Scope<'_> {
         if is_framed {
             parts.extend(frame(&params.window_frame)?);
         }
-        Some(format!(" OVER ({})", parts.join(" ")))
+        Some((format!(" OVER ({})", parts.join(" ")), !order.is_empty()))
     }
 }
 

@@ -416,3 +416,18 @@ async fn leaving_early_stops_what_is_computed() {
     drop(stream);
     place.until(&format!("SELECT ({running}) = 0")).await;
 }
+
+/// The server would lose all rows of a join that it makes by hashing where another index filters them.
+#[tokio::test]
+async fn joins_keep_their_rows_where_two_indexes_find_them() {
+    let tables = "CREATE TABLE lots (k bigint, price int, KEY (k), KEY (price)); INSERT INTO lots SELECT seq % 9, IF(seq % 5 = 0, NULL, seq) FROM seq_1_to_45;
+        CREATE TABLE many (k bigint, price int, KEY (k), KEY (price)); INSERT INTO many SELECT seq % 9, IF(seq % 5 = 0, NULL, seq) FROM seq_1_to_300;
+        CREATE TABLE few (id bigint NOT NULL, KEY (id)); INSERT INTO few SELECT seq FROM seq_1_to_15;";
+    let pushed = pushed("rowids", tables).await;
+    for sql in [
+        "SELECT count(*) FROM lots JOIN few ON lots.k = few.id WHERE lots.price IS NOT NULL",
+        "SELECT count(*), min(k) FROM many JOIN few ON many.k = few.id WHERE many.price > 200",
+    ] {
+        pushed.whole(sql, &["JOIN"]).await;
+    }
+}

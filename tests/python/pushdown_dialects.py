@@ -295,7 +295,7 @@ class Dialect:
 
     #: Of how many statements it must compute something, at least.
     pushed = 0.2
-    #: The parts of statements that it is never asked for.
+    #: The parts of statements that it is never asked for, or not in each run.
     without = ()
     #: Which column of MACROS.
     position = None
@@ -441,7 +441,7 @@ class MariaDB(Dialect):
 
     name, depot, schema, position = "mariadb", "pushmy", "pushdown", 3
     lacks = re.compile(r"\bFULL\b")
-    without = ("full join",)
+    without = ("full join", "subquery")
     #: In the order of a derived table; a key that is an expression.
     refusals = ("(reference to group function)", "in 'HAVING'")
     types = {

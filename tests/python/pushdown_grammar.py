@@ -464,6 +464,10 @@ class Grammar:
         if self.chance(0.04):
             text, _ = self.query(1)
             return Statement(f"SELECT count(*) AS c0 FROM ({text} LIMIT {self.pick([0, 1, 7, 50])}{self.pick(['', ' OFFSET 3'])}) {self.alias()}")
+        if self.chance(0.04):
+            kinds = [INT, self.pick([INT, TEXT, NUM, DAY])]
+            order = self.order([(f"c{index}", kind) for index, kind in enumerate(kinds)])
+            return Statement(f"{self.plain(kinds)} ORDER BY {order} LIMIT {self.pick([1, 5, 20])} OFFSET {self.pick([1, 3, 20])}", True)
         beginning = ""
         if self.chance(0.1):
             text, outputs = self.query(1)

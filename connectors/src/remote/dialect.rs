@@ -177,6 +177,11 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// Another function over a window by the name that DataFusion has for it.
     fn window(&self, call: &Windowed<'_>) -> Option<Value>;
 
+    /// Whether one SELECT may have windows of several orders.
+    fn has_windows_of_many_orders(&self) -> bool {
+        true
+    }
+
     /// What values of a type are sent as, where that is another type that has them all.
     fn sent(&self, data_type: &DataType) -> DataType {
         data_type.clone()

@@ -22,6 +22,14 @@ use crate::statistics::ColumnStatistics;
 
 /// The rows of a statement, each with what functions find over its window.
 pub(super) fn windows(node: &Window, input: &Grown) -> Option<Grown> {
+    let orders = node.window_expr.iter().filter_map(function);
+    let orders: Vec<_> = orders
+        .map(|function| (&function.params.partition_by, &function.params.order_by))
+        .collect();
+    let has_many = orders.iter().any(|order| Some(order) != orders.first());
+    if has_many && !input.dialect.has_windows_of_many_orders() {
+        return None;
+    }
     let mut select = input.select.clone().ungrouped();
     let scope = Scope {
         dialect: input.dialect,

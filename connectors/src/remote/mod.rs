@@ -9,15 +9,17 @@
 mod cost;
 mod decision;
 mod dialect;
+mod first;
 mod grow;
 mod joins;
 mod narrowed;
 mod node;
 mod select;
 mod translate;
+mod windows;
 
 pub use decision::Decision;
-pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
+pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, Windowed, met_by_list, plain};
 pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;
 pub use node::RemotePlanner;

@@ -23,6 +23,9 @@ const ROW_MET_THERE: f64 = 0.2;
 /// Grouping a row inside the source, and making a group.
 const ROW_GROUPED_THERE: f64 = 0.14;
 const GROUP_MADE_THERE: f64 = 2.5;
+/// Sorting a row for a window and computing over it, inside the source and here.
+const ROW_WINDOWED_THERE: f64 = 0.55;
+const ROW_WINDOWED_HERE: f64 = 0.3;
 /// Doing anything with a row here.
 const ROW_HERE: f64 = 0.04;
 /// Joining a row here, and making a group.
@@ -84,6 +87,15 @@ impl Estimate {
             rows,
             unfiltered: rows,
             work: self.work + self.rows * ROW_GROUPED_THERE + rows * GROUP_MADE_THERE,
+        }
+    }
+
+    /// Each row with what is found beside it.
+    pub(super) fn windowed(self) -> Estimate {
+        Estimate {
+            unfiltered: self.rows,
+            work: self.work + self.rows * ROW_WINDOWED_THERE,
+            ..self
         }
     }
 
@@ -196,6 +208,11 @@ pub(super) fn here(rows: f64) -> f64 {
 /// What a join costs here.
 pub(super) fn joined_here(rows: f64) -> f64 {
     rows * ROW_JOINED_HERE
+}
+
+/// What functions over windows cost here.
+pub(super) fn windowed_here(rows: f64) -> f64 {
+    rows * ROW_WINDOWED_HERE
 }
 
 /// What it costs here to make groups of rows.

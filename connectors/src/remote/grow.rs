@@ -15,21 +15,24 @@ use datafusion::catalog::{TableProvider, default_table_source::source_as_provide
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, TableReference};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{
-    Aggregate, Expr, FetchType, Filter, LogicalPlan, Projection, SkipType, Sort, TableScan, cast,
-};
+use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection, TableScan, cast};
 
-use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here};
+use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here, windowed_here};
 use super::decision::{Decision, why};
 use super::dialect::{Dialect, Form, Value, plain};
 use super::escape::{Escape, is_read};
+use super::first::{First, limit, top};
 use super::joins::{join, pulled, union};
 use super::node::RemoteRead;
 use super::select::{From, Select};
-use super::translate::Scope;
+use super::translate::{Scope, scope};
+use super::windows::windows;
 use crate::remote_table::Snapshots;
 use crate::statistics::{computed, share};
 use crate::{RemoteTable, ScanFilter, Split};
+
+/// Costs that are no further apart are not told apart: the source does what it can then, since it may be asked for more rows than were expected.
+const UNTOLD: f64 = 50.0;
 
 /// Finds a table inside a table.
 pub type TableOf<'a> = &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync);
@@ -70,6 +73,8 @@ struct Visited {
     cost: f64,
     rows: f64,
     grown: Option<Grown>,
+    /// The statement below it that has a limit, which an OFFSET above may change.
+    first: Option<First>,
     /// What stayed here below it and at it, and might not have.
     stayed: Vec<Decision>,
 }
@@ -86,7 +91,7 @@ impl PushDown<'_> {
 
     /// Whether a source should do what it can.
     fn is_worth(&self, grown: &Grown, cost_there: f64, cost_here: f64) -> bool {
-        cost_there < cost_here || self.does_all(grown)
+        cost_there < cost_here + UNTOLD || self.does_all(grown)
     }
 
     /// Whether its source is to do what it can, whatever that costs.
@@ -99,13 +104,14 @@ impl PushDown<'_> {
         let (plan, mut stayed) = self.visit_subqueries(plan)?;
         if let LogicalPlan::TableScan(scan) = &plan {
             let grown = self.scan(scan);
-            let rows = grown.as_ref().map_or(UNKNOWN_ROWS, |grown| grown.select.estimate.rows);
-            let cost = grown.as_ref().map_or(0.0, Grown::cost);
+            let first = grown.clone().and_then(|grown| First::of_scan(scan, grown));
+            let known = first.as_ref().map(|first| &first.grown).or(grown.as_ref());
             return Ok(Visited {
+                cost: known.map_or(0.0, Grown::cost),
+                rows: known.map_or(UNKNOWN_ROWS, |grown| grown.select.estimate.rows),
+                grown: grown.filter(|_| scan.fetch.is_none()),
+                first,
                 plan,
-                cost,
-                rows,
-                grown,
                 stayed,
             });
         }
@@ -122,6 +128,7 @@ impl PushDown<'_> {
             true => Taken::Nothing,
             false => grow(&plan, &inputs)?,
         };
+        let mut first = inputs.first().and_then(|input| input.first.clone());
         let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
         let cost_here = cost_here(&plan, &inputs, &taken, self.tells_keys);
         let schema_in = inputs.first().map(|input| Arc::clone(input.plan.schema()));
@@ -132,12 +139,27 @@ impl PushDown<'_> {
         };
         // A statement is written where it is worth it only.
         let (there, cost, rows, grown) = match taken {
+            Taken::Skipped(skipped) => {
+                first = None;
+                let rows = skipped.grown.select.estimate.rows;
+                let cost = skipped.grown.cost() + here(rows);
+                let there = match self.is_worth(&skipped.grown, cost, cost_here) {
+                    true => skipped.plan()?,
+                    false => None,
+                };
+                if there.is_none() {
+                    stayed.extend(below);
+                }
+                (there, cost, rows, None)
+            }
             Taken::Nothing => {
+                first = first.and_then(|first| first.below(&plan));
                 let grown: Vec<Option<&Grown>> = inputs.iter().map(|input| input.grown.as_ref()).collect();
                 stayed.extend(below.into_iter().chain(why(&plan, &grown)));
                 (None, cost_here, rows_in, None)
             }
             Taken::Whole(grown) => {
+                first = None;
                 let (cost, rows) = (grown.cost(), grown.select.estimate.rows);
                 let there = match !grown.is_scan && self.is_worth(&grown, cost, cost_here) {
                     true => realised(&grown, plan.schema(), self.escape(&grown, &plan))?,
@@ -147,7 +169,8 @@ impl PushDown<'_> {
                     let depot = grown.depot().unwrap_or_default();
                     let is_named = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_));
                     let is_said_below = is_named && below.iter().any(Decision::is_for_cost);
-                    let is_said = !grown.is_scan && !is_said_below && cost >= cost_here && !self.does_all(&grown);
+                    let is_said =
+                        !grown.is_scan && !is_said_below && cost >= cost_here + UNTOLD && !self.does_all(&grown);
                     // The last one says it for those below.
                     let own = is_said.then(|| Decision::cheaper(&plan, depot, cost, cost_here));
                     let others = below.into_iter().filter(|below| !is_said || !below.is_for_cost());
@@ -157,6 +180,10 @@ impl PushDown<'_> {
             }
             // The node stays, over an input that does part of its work.
             Taken::Part { input, node } => {
+                first = match &plan {
+                    LogicalPlan::Sort(node) => Some(First::of_sort(node, input.clone())),
+                    _ => None,
+                };
                 let rows = input.select.estimate.rows;
                 let cost = input.cost() + here(rows);
                 let there = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
@@ -180,6 +207,7 @@ impl PushDown<'_> {
                 cost,
                 rows,
                 grown,
+                first,
                 stayed,
             },
             None => Visited {
@@ -187,6 +215,7 @@ impl PushDown<'_> {
                 cost: cost_here,
                 rows: if grown.is_some() { rows } else { rows_in },
                 grown,
+                first,
                 stayed,
             },
         })
@@ -212,9 +241,6 @@ impl PushDown<'_> {
 
     /// The statement that reads what a scan reads.
     fn scan(&self, scan: &TableScan) -> Option<Grown> {
-        if scan.fetch.is_some() {
-            return None;
-        }
         let provider = source_as_provider(&scan.source).ok()?;
         let raw = (self.table_of)(provider.as_ref())?;
         let table = raw.downcast_ref::<RemoteTable>()?;
@@ -298,6 +324,7 @@ impl Visited {
             cost: 0.0,
             rows: UNKNOWN_ROWS,
             grown: None,
+            first: None,
             stayed: Vec::new(),
         }
     }
@@ -340,6 +367,8 @@ enum Taken {
         input: Grown,
         node: Option<LogicalPlan>,
     },
+    /// The node goes: what is below it skips rows itself.
+    Skipped(First),
 }
 
 /// What a node costs when it is done here.
@@ -354,6 +383,7 @@ fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken, tells_keys: 
         (LogicalPlan::Aggregate(_), _, Taken::Whole(grown)) => {
             before + grouped_here(rows_in, grown.select.estimate.rows)
         }
+        (LogicalPlan::Window(_), ..) => before + windowed_here(rows_in),
         _ => before + here(rows_in),
     }
 }
@@ -361,7 +391,11 @@ fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken, tells_keys: 
 fn grow(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
     let taken = take(plan, inputs)?;
     Ok(match &taken {
-        Taken::Whole(grown) | Taken::Part { input: grown, .. } if !grown.select.is_fit() => Taken::Nothing,
+        Taken::Whole(grown) | Taken::Part { input: grown, .. } | Taken::Skipped(First { grown, .. })
+            if !grown.select.is_fit() =>
+        {
+            Taken::Nothing
+        }
         _ => taken,
     })
 }
@@ -374,30 +408,27 @@ fn take(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
         (LogicalPlan::Filter(node), Some([input])) => filter(node, input)?,
         (LogicalPlan::Projection(node), Some([input])) => whole(projection(node, input)),
         (LogicalPlan::Aggregate(node), Some([input])) => whole(aggregate(node, input)),
+        (LogicalPlan::Window(node), Some([input])) => whole(windows(node, input)),
         (LogicalPlan::Join(node), Some([left, right])) => whole(join(node, left, right)),
         (LogicalPlan::Union(_), Some(parts @ [_, _, ..])) => whole(union(parts)),
         (LogicalPlan::Sort(node), Some([input])) => match top(node, input) {
             Some(input) => Taken::Part { input, node: None },
             None => Taken::Nothing,
         },
-        (LogicalPlan::Limit(node), Some([input])) => match (node.get_skip_type()?, node.get_fetch_type()?) {
-            (SkipType::Literal(skip), FetchType::Literal(Some(fetch))) if !input.is_scan => Taken::Part {
-                input: limited(input, skip.saturating_add(fetch)),
-                node: None,
+        (LogicalPlan::Limit(node), Some([input])) => match limit(node, input)? {
+            Some((input, node)) => Taken::Part {
+                input,
+                node: Some(node),
             },
-            _ => Taken::Nothing,
+            None => Taken::Nothing,
         },
+        (LogicalPlan::Limit(node), None) => {
+            let first = inputs.first().and_then(|input| input.first.as_ref());
+            let skipped = first.map(|first| first.skipped(node)).transpose()?;
+            skipped.flatten().map_or(Taken::Nothing, Taken::Skipped)
+        }
         _ => Taken::Nothing,
     })
-}
-
-fn scope<'a>(input: &'a Grown, schema: &'a DFSchema) -> Scope<'a> {
-    Scope {
-        dialect: input.dialect,
-        schema,
-        columns: &input.select.outputs,
-        unless: None,
-    }
 }
 
 fn filter(node: &Filter, input: &Grown) -> Result<Taken> {
@@ -525,32 +556,12 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
     Some(Grown::whole(select, input.dialect))
 }
 
-/// The first rows in an order.
-fn top(node: &Sort, input: &Grown) -> Option<Grown> {
-    let fetch = node.fetch?;
-    let mut grown = limited(input, fetch);
-    let scope = scope(&grown, node.input.schema());
-    let key = |by: &datafusion::logical_expr::SortExpr| {
-        let value = scope.value(&by.expr)?;
-        if value.literal.is_some() {
-            return None;
-        }
-        grown.dialect.sort_key(&value, by.asc, by.nulls_first)
-    };
-    let order: Option<Vec<String>> = node.expr.iter().map(key).collect();
-    grown.select.order = order?;
-    Some(grown)
-}
-
-fn limited(input: &Grown, rows: usize) -> Grown {
-    let mut select = input.select.clone();
-    select.limit = Some(rows);
-    select.estimate = select.estimate.limited(rows);
-    Grown::whole(select, input.dialect)
-}
-
 /// The leaf that reads what a statement finds, as columns of a node's schema; `None` when they are of other types.
-fn realised(grown: &Grown, schema: &DFSchemaRef, escape: Option<Arc<Escape>>) -> Result<Option<LogicalPlan>> {
+pub(super) fn realised(
+    grown: &Grown,
+    schema: &DFSchemaRef,
+    escape: Option<Arc<Escape>>,
+) -> Result<Option<LogicalPlan>> {
     let outputs = &grown.select.outputs;
     let fields: Vec<(Option<TableReference>, Arc<Field>)> = schema
         .iter()
@@ -581,16 +592,17 @@ fn realised(grown: &Grown, schema: &DFSchemaRef, escape: Option<Arc<Escape>>) ->
         }
         .into_plan()
     };
+    let sent_as = |output: &Value| grown.dialect.sent(&output.data_type);
     let same = outputs
         .iter()
         .zip(&fields)
-        .all(|(output, (_, field))| output.data_type == *field.data_type());
+        .all(|(output, (_, field))| sent_as(output) == *field.data_type());
     if same {
         return Ok(Some(read(Arc::clone(schema))));
     }
-    // All texts come as one type; the plan may want another.
+    // All texts come as one type, and numbers without a sign perhaps as others; the plan may want another.
     let sent = fields.iter().zip(outputs).map(|((qualifier, field), output)| {
-        let field = Field::clone(field).with_data_type(output.data_type.clone());
+        let field = Field::clone(field).with_data_type(sent_as(output));
         (qualifier.clone(), Arc::new(field))
     });
     let sent = DFSchema::new_with_metadata(sent.collect(), schema.metadata().clone())?;

@@ -10,15 +10,17 @@ mod cost;
 mod decision;
 mod dialect;
 mod escape;
+mod first;
 mod grow;
 mod joins;
 mod narrowed;
 mod node;
 mod select;
 mod translate;
+mod windows;
 
 pub use decision::Decision;
-pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
+pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, Windowed, met_by_list, plain};
 pub(crate) use escape::Escape;
 pub use escape::{PlanHere, with_escapes};
 pub use grow::{PushDown, TableOf};

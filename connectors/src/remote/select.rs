@@ -60,10 +60,11 @@ pub(super) enum From {
     Derived(Box<Select>, &'static str),
     /// The rows of several others, one after another.
     Union(Vec<Select>),
-    /// Two others. `word` is the kind of join.
+    /// Two others. `word` is the kind of join, and `fence` ends each of them.
     Join {
         left: Box<Select>,
         word: &'static str,
+        fence: &'static str,
         right: Box<Select>,
         on: String,
     },
@@ -87,6 +88,8 @@ pub(super) struct Select {
     pub(super) order: Vec<String>,
     /// What has a limit does not grow any more.
     pub(super) limit: Option<usize>,
+    /// How many rows it leaves out before those.
+    pub(super) skip: usize,
     pub(super) estimate: Estimate,
     /// How many SELECTs are inside one another, and how long those inside are.
     pub(super) depth: usize,
@@ -114,6 +117,7 @@ impl Select {
             outputs,
             order: Vec::new(),
             limit: None,
+            skip: 0,
             estimate,
         }
     }
@@ -193,6 +197,9 @@ impl Select {
         if let Some(limit) = self.limit {
             push_limit(&mut rest, limit);
         }
+        if self.skip > 0 {
+            push(&mut rest, format_args!(" OFFSET {}", self.skip.min(i64::MAX as usize)));
+        }
         RemoteQuery {
             addresses: self.addresses.clone(),
             select: format!("SELECT {} FROM {}", self.columns(), self.from.text()),
@@ -248,8 +255,15 @@ impl From {
                 let parts: Vec<String> = parts.iter().map(Select::text).collect();
                 format!("({}) AS {DERIVED}", parts.join(" UNION ALL "))
             }
-            From::Join { left, word, right, on } => {
-                format!("{} {word} {} ON {on}", left.named(LEFT), right.named(RIGHT))
+            From::Join {
+                left,
+                word,
+                fence,
+                right,
+                on,
+            } => {
+                let (left, right) = (left.text(), right.text());
+                format!("({left}{fence}) AS {LEFT} {word} ({right}{fence}) AS {RIGHT} ON {on}")
             }
         }
     }

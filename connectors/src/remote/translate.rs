@@ -12,6 +12,7 @@ use datafusion::logical_expr::expr::{AggregateFunction, Between, Case, InList, L
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 
 use super::dialect::{Aggregation, Dialect, Form, Value, plain};
+use super::grow::Grown;
 use crate::statistics::ColumnStatistics;
 
 /// Deeper expressions are computed here.
@@ -31,6 +32,16 @@ pub(super) struct Scope<'a> {
     pub(super) columns: &'a [Value],
     /// Where a value may be one that is right for most rows, the conditions for the others.
     pub(super) unless: Option<&'a Unless>,
+}
+
+/// What expressions over a statement mean.
+pub(super) fn scope<'a>(input: &'a Grown, schema: &'a DFSchema) -> Scope<'a> {
+    Scope {
+        dialect: input.dialect,
+        schema,
+        columns: &input.select.outputs,
+        unless: None,
+    }
 }
 
 impl Scope<'_> {
@@ -267,6 +278,7 @@ impl Scope<'_> {
             argument: argument.as_ref(),
             distinct: params.distinct,
             filter: filter.as_ref(),
+            over: "",
             to,
         })
     }

@@ -2,7 +2,7 @@
 
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::catalog::TableProvider;
-use minerva_connectors::estimated;
+use minerva_connectors::{ScanExec, estimated};
 
 use crate::server::{PASSWORD, Place, context, shared};
 
@@ -15,7 +15,7 @@ async fn told(place: &Place) -> String {
             let schema = table.schema();
             let context = context(&place.depots);
             let plan = estimated(table).scan(&context.state(), None, &[], None).await.unwrap();
-            let expected = plan.partition_statistics(None).unwrap().num_rows;
+            let expected = plan.downcast_ref::<ScanExec>().unwrap().rows();
             let rows = match place.rows("things").await {
                 Ok(rows) => pretty_format_batches(&rows).unwrap().to_string(),
                 Err(error) => error.to_string(),

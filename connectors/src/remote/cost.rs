@@ -23,6 +23,9 @@ const ROW_MET_THERE: f64 = 0.2;
 /// Grouping a row inside the source, and making a group.
 const ROW_GROUPED_THERE: f64 = 0.14;
 const GROUP_MADE_THERE: f64 = 2.5;
+/// Keeping a row inside the source to read it again, without its values, and keeping a value.
+const ROW_KEPT: f64 = 0.15;
+const VALUE_KEPT: f64 = 0.01;
 /// Doing anything with a row here.
 const ROW_HERE: f64 = 0.04;
 /// Joining a row here, and making a group.
@@ -73,6 +76,15 @@ impl Estimate {
     pub(super) fn limited(self, rows: usize) -> Estimate {
         Estimate {
             rows: self.rows.min(rows as f64),
+            ..self
+        }
+    }
+
+    /// The source keeps all rows before it goes on with them.
+    pub(super) fn fenced(self, columns: usize) -> Estimate {
+        Estimate {
+            work: self.work + self.rows * (ROW_KEPT + VALUE_KEPT * columns as f64),
+            unfiltered: self.rows,
             ..self
         }
     }

@@ -195,6 +195,11 @@ pub(crate) trait Dialect: Debug + Send + Sync {
         self.compare(Operator::Eq, left, right)
     }
 
+    /// A SELECT under a name, before a statement that reads it, in which nothing of the statement is ever evaluated. `None` where a source promises none.
+    fn fence(&self, _name: &str, _select: &str) -> Option<String> {
+        None
+    }
+
     /// Whether another SELECT has a row that meets one.
     fn meets(&self, meeting: &Meeting<'_>) -> Option<String> {
         let word = if meeting.is_negated { "NOT EXISTS" } else { "EXISTS" };

@@ -9,6 +9,7 @@
 mod cost;
 mod decision;
 mod dialect;
+mod fence;
 mod grow;
 mod joins;
 mod narrowed;
@@ -18,6 +19,7 @@ mod translate;
 
 pub use decision::Decision;
 pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
+pub use fence::{Fence, Fences, Opened};
 pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;
 pub use node::RemotePlanner;

@@ -150,7 +150,7 @@ pub fn leaf_of(node: &dyn ExecutionPlan, depots: &Depots) -> Leaf {
 /// Whose barrier a fence of a statement says it was, and the text that it has.
 fn seal_of(fence: Fence) -> FenceSeal {
     FenceSeal {
-        digest: fence_digest(&fence.sql),
+        digest: fence_digest(&fence.sql()),
         seal: Seal {
             address: fence.address,
             fingerprint: fence.fingerprint,

@@ -69,7 +69,11 @@ struct FenceMessage {
     #[prost(string, tag = "4")]
     fingerprint: String,
     #[prost(string, tag = "5")]
-    sql: String,
+    before: String,
+    #[prost(string, repeated, tag = "6")]
+    conditions: Vec<String>,
+    #[prost(string, tag = "7")]
+    after: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -325,7 +329,9 @@ fn encode_fence(fence: &Fence) -> FenceMessage {
         collection: fence.address.collection.clone(),
         dataset: fence.address.dataset.clone(),
         fingerprint: fence.fingerprint.clone(),
-        sql: fence.sql.clone(),
+        before: fence.before.clone(),
+        conditions: fence.conditions.clone(),
+        after: fence.after.clone(),
     }
 }
 
@@ -346,10 +352,13 @@ fn decode_query(message: QueryMessage, depot: &str) -> RemoteQuery {
                 number: usize::try_from(fence.number).unwrap_or(usize::MAX),
                 address: Address::new(depot, &fence.collection, &fence.dataset),
                 fingerprint: fence.fingerprint,
-                sql: fence.sql,
+                before: fence.before,
+                conditions: fence.conditions,
+                after: fence.after,
             })
             .collect(),
         compared: Vec::new(),
+        inside: Vec::new(),
         around: None,
     }
 }
@@ -408,9 +417,12 @@ mod tests {
                     number: 3,
                     address: Address::new("d", "c", "governed"),
                     fingerprint: "ab12".to_owned(),
-                    sql: "f3 AS MATERIALIZED (SELECT 1)".to_owned(),
+                    before: "f3 AS MATERIALIZED (SELECT 1".to_owned(),
+                    conditions: vec!["true".to_owned()],
+                    after: ")".to_owned(),
                 }],
                 compared: Vec::new(),
+                inside: Vec::new(),
                 around: None,
             })),
         };

@@ -35,6 +35,7 @@ use crate::protect::RAW_PREFIX;
 pub struct OpenedBarrier {
     seal: Arc<Seal>,
     columns: Vec<String>,
+    shown: Vec<bool>,
     filters: Vec<String>,
     inside: LogicalPlan,
 }
@@ -55,6 +56,7 @@ impl OpenedBarrier {
         Some(Self {
             seal: Arc::clone(barrier.seal()),
             columns,
+            shown: barrier.columns().iter().map(|column| !column.masked).collect(),
             filters: barrier.filters(),
             inside: plain_plan(barrier.input())?,
         })
@@ -63,6 +65,11 @@ impl OpenedBarrier {
     /// Whose barrier it was.
     pub fn seal(&self) -> &Arc<Seal> {
         &self.seal
+    }
+
+    /// For each column, whether its raw values are shown: of others nothing that a user's join knows goes inside.
+    pub fn shown(&self) -> Vec<bool> {
+        self.shown.clone()
     }
 
     /// What lay below it: one scan with row filters, conditions that were let through, and masks.

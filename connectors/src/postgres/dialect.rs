@@ -22,7 +22,7 @@ use crate::{Comparison, ScanFilter};
 
 /// PostgreSQL, from version 12 on.
 #[derive(Debug)]
-pub(super) struct PostgresDialect;
+pub(crate) struct PostgresDialect;
 
 /// A table of PostgreSQL in statements of [`PostgresDialect`].
 #[derive(Debug)]
@@ -450,8 +450,8 @@ impl Dialect for PostgresDialect {
     }
 
     /// Conditions are not pushed into it and its columns are not computed elsewhere, because it is said to be MATERIALIZED.
-    fn fence(&self, name: &str, select: &str) -> Option<String> {
-        Some(format!("{name} AS MATERIALIZED ({select})"))
+    fn fence(&self, name: &str) -> Option<(String, String)> {
+        Some((format!("{name} AS MATERIALIZED ("), ")".to_owned()))
     }
 
     fn group_key(&self, value: &Value) -> Option<Value> {

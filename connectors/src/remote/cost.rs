@@ -1,7 +1,8 @@
 //! What it is worth to have something done by a source: microseconds, roughly.
 //!
 //! What sending costs is from reads of `lineitem` with 3 and with 16 columns (`benches/postgres.py`); what reading, joining and grouping rows costs there, from statements
-//! of PostgreSQL over TPC-H at scale 1 on two busy cores. The rest are guesses in proportion to these. They decide between sending rows and having them joined or computed where they are.
+//! of PostgreSQL over TPC-H at scale 1 on two busy cores. What keeping rows behind a fence costs is from
+//! statements with and without one. The rest are guesses in proportion to these. They decide between sending rows and having them joined or computed where they are.
 
 use super::dialect::Value;
 use crate::MOST_KEYS;
@@ -24,8 +25,12 @@ const ROW_MET_THERE: f64 = 0.2;
 const ROW_GROUPED_THERE: f64 = 0.14;
 const GROUP_MADE_THERE: f64 = 2.5;
 /// Keeping a row inside the source to read it again, without its values, and keeping a value.
-const ROW_KEPT: f64 = 0.15;
-const VALUE_KEPT: f64 = 0.01;
+const ROW_KEPT: f64 = 0.1;
+const VALUE_KEPT: f64 = 0.02;
+/// Counting or adding up a row inside the source where all rows are one group.
+const ROW_COUNTED_THERE: f64 = 0.05;
+/// What share of its rows the groups of a table are of which nothing may be known.
+const GROUPS_GUESSED: f64 = 0.01;
 /// Doing anything with a row here.
 const ROW_HERE: f64 = 0.04;
 /// Joining a row here, and making a group.
@@ -46,6 +51,8 @@ pub(super) struct Estimate {
     pub(super) unfiltered: f64,
     /// What the source does for them.
     pub(super) work: f64,
+    /// Whether they are of a governed table: they are guessed, and nothing may be known that is better.
+    pub(super) is_guessed: bool,
 }
 
 impl Estimate {
@@ -55,6 +62,7 @@ impl Estimate {
             rows,
             unfiltered: rows,
             work: rows * ROW_READ,
+            is_guessed: false,
         }
     }
 
@@ -85,6 +93,7 @@ impl Estimate {
         Estimate {
             work: self.work + self.rows * (ROW_KEPT + VALUE_KEPT * columns as f64),
             unfiltered: self.rows,
+            is_guessed: true,
             ..self
         }
     }
@@ -92,15 +101,24 @@ impl Estimate {
     /// One row for each group.
     pub(super) fn grouped(self, keys: &[Value]) -> Estimate {
         let rows = self.groups(keys);
+        let row = match keys.is_empty() {
+            true => ROW_COUNTED_THERE,
+            false => ROW_GROUPED_THERE,
+        };
         Estimate {
             rows,
             unfiltered: rows,
-            work: self.work + self.rows * ROW_GROUPED_THERE + rows * GROUP_MADE_THERE,
+            work: self.work + self.rows * row + rows * GROUP_MADE_THERE,
+            ..self
         }
     }
 
     /// How many groups its rows are.
     pub(super) fn groups(self, keys: &[Value]) -> f64 {
+        if self.is_guessed && keys.iter().any(|key| key.distinct().is_none()) {
+            let known: f64 = keys.iter().filter_map(Value::distinct).product();
+            return (known * self.unfiltered * GROUPS_GUESSED).min(self.rows).max(1.0);
+        }
         let of = |key: &Value| {
             key.distinct()
                 .unwrap_or_else(|| (self.unfiltered * 0.1).max(self.unfiltered.min(100.0)))
@@ -116,6 +134,7 @@ impl Estimate {
             rows: sum(|one| one.rows),
             unfiltered: sum(|one| one.unfiltered),
             work: sum(|one| one.work),
+            is_guessed: all.iter().any(|one| one.is_guessed),
         }
     }
 
@@ -126,6 +145,7 @@ impl Estimate {
             rows,
             unfiltered: rows.max(self.unfiltered).max(other.unfiltered),
             work: self.meeting(other, keys, ROW_JOINED_THERE) + rows * ROW_JOINED_THERE,
+            is_guessed: self.is_guessed || other.is_guessed,
         }
     }
 
@@ -135,6 +155,7 @@ impl Estimate {
             rows: self.rows_met(other, keys),
             unfiltered: self.unfiltered,
             work: self.meeting(other, keys, ROW_MET_THERE),
+            is_guessed: self.is_guessed || other.is_guessed,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::ScanFilter;
 use crate::statistics::ColumnStatistics;
 
 /// What may be done with a value in its source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Form {
     /// It is compared, grouped and sorted there as it is here.
     Exact,
@@ -195,8 +195,9 @@ pub(crate) trait Dialect: Debug + Send + Sync {
         self.compare(Operator::Eq, left, right)
     }
 
-    /// A SELECT under a name, before a statement that reads it, in which nothing of the statement is ever evaluated. `None` where a source promises none.
-    fn fence(&self, _name: &str, _select: &str) -> Option<String> {
+    /// What stands before and after a SELECT that has a name before a statement which reads it, and in which nothing of the statement is ever evaluated. `None`
+    /// where a source does not promise that.
+    fn fence(&self, _name: &str) -> Option<(String, String)> {
         None
     }
 

@@ -7,13 +7,14 @@
 //! This crate knows no policy: what is a barrier, and what must stand over a leaf that has taken one in, is told by who governs ([`Fences`]). Nothing is left out
 //! and nothing is added inside, and nothing is computed there that the source does not compute as it is computed here.
 
+use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
 use minerva_resources::Address;
 
 use super::cost::UNKNOWN_ROWS;
-use super::dialect::Value;
+use super::dialect::{Form, Value};
 use super::grow::{Grown, PushDown, Taken, Visited, grow};
 use super::select::{From, Select};
 use crate::{RemoteTable, Split};
@@ -27,8 +28,40 @@ pub struct Fence {
     pub address: Address,
     /// Which masks and filters it holds.
     pub fingerprint: String,
+    /// Its beginning, to the end of its FROM clause.
+    pub before: String,
+    /// The conditions of its WHERE.
+    pub conditions: Vec<String>,
+    /// Its end.
+    pub after: String,
+}
+
+impl Fence {
     /// It, as it stands before the statement.
-    pub sql: String,
+    pub fn sql(&self) -> String {
+        let mut sql = self.before.clone();
+        for (at, condition) in self.conditions.iter().enumerate() {
+            sql.push_str(if at == 0 { " WHERE " } else { " AND " });
+            sql.push_str(condition);
+        }
+        sql.push_str(&self.after);
+        sql
+    }
+}
+
+/// A column inside a fence whose raw values are shown.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Shown {
+    pub(super) sql: String,
+    pub(super) data_type: DataType,
+    pub(super) form: Form,
+}
+
+impl Shown {
+    /// It as a value inside of the fence.
+    pub(super) fn value(&self) -> Value {
+        Value::new(self.sql.clone(), self.data_type.clone(), self.form)
+    }
 }
 
 /// A barrier that a statement may take in.
@@ -40,6 +73,8 @@ pub struct Opened {
     pub address: Address,
     /// Which masks and filters govern it.
     pub fingerprint: String,
+    /// For each column, whether its raw values are shown, so that what joins tell of it while they run may be said below the barrier.
+    pub shown: Vec<bool>,
     /// What lies below the barrier. All of it is in the fence, or the barrier stays.
     pub inside: LogicalPlan,
 }
@@ -66,12 +101,25 @@ fn name_of(number: usize) -> String {
 pub(super) struct Fenced {
     pub(super) inside: Box<Select>,
     fence: Fence,
+    shown: Vec<bool>,
 }
 
 impl Fenced {
     /// What the statement calls it.
     pub(super) fn name(&self) -> String {
         name_of(self.fence.number)
+    }
+
+    /// The column inside that a value outside is, if it is one whose raw values are shown.
+    pub(super) fn shown(&self, outside: &Value) -> Option<Shown> {
+        let place = outside.sql.strip_prefix(&self.name())?.strip_prefix(".c")?;
+        let place = place.parse::<usize>().ok()?;
+        let inside = self.inside.outputs.get(place)?;
+        (self.shown.get(place) == Some(&true)).then(|| Shown {
+            sql: inside.sql.clone(),
+            data_type: inside.data_type.clone(),
+            form: inside.form,
+        })
     }
 
     /// It, as it travels with the statement.
@@ -102,27 +150,38 @@ impl PushDown<'_> {
         let (select, dialect) = (inside.select, inside.dialect);
         let columns = select.outputs.len();
         let name = name_of(opened.number);
+        let query = select.query();
+        if opened.shown.len() != columns || !query.divisible || !query.rest.is_empty() {
+            return None;
+        }
+        let (before, after) = dialect.fence(&name)?;
         let fence = Fence {
             number: opened.number,
-            sql: dialect.fence(&name, &select.text())?,
+            before: before + &query.select,
+            conditions: query.conditions,
+            after,
             address: opened.address,
             fingerprint: opened.fingerprint,
         };
-        // No more is known of a column than its type: neither the values behind the fence, hidden ones among them, nor how they are found.
-        let outside =
-            |(at, value): (usize, &Value)| Value::new(format!("{name}.c{at}"), value.data_type.clone(), value.form);
-        let outputs = select.outputs.iter().enumerate().map(outside).collect();
+        // No more is known of a column than its type: nothing of the values behind the fence, hidden ones among them. Where the barrier stays, rows are found by
+        // an index as before; outside of a fence nothing is.
+        let outside = |(at, value): (usize, &Value)| Value {
+            found_by_index: value.found_by_index && opened.shown.get(at) == Some(&true),
+            ..Value::new(format!("{name}.c{at}"), value.data_type.clone(), value.form)
+        };
+        let outputs: Vec<Value> = select.outputs.iter().enumerate().map(outside).collect();
         let (estimate, there) = (select.estimate, select.estimate.fenced(columns));
         let from = From::Fence(Fenced {
             inside: Box::new(select),
             fence,
+            shown: opened.shown,
         });
         let grown = Grown {
             is_scan: true,
             ..Grown::whole(Select::over(from, Vec::new(), outputs, there), dialect)
         };
-        // Large tables are read in pieces. How large this one is, with its hidden rows, must not matter.
-        Some((grown, estimate.cost(columns, true)))
+        // A table of so many rows is read by one connection. How large this one is, with its hidden rows, must not matter.
+        Some((grown, estimate.cost(columns, false)))
     }
 
     /// The SELECT of all that lies below a barrier.

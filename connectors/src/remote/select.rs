@@ -9,7 +9,7 @@ use minerva_resources::Address;
 
 use super::cost::Estimate;
 use super::dialect::{Form, Value};
-use super::fence::{Fence, Fenced, fences_of};
+use super::fence::{Fence, Fenced, Shown, fences_of};
 
 /// The statement that a source runs for part of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,6 +30,8 @@ pub struct RemoteQuery {
     pub limited: bool,
     /// Whether each of its columns means the same there as here when it is compared. It does not travel.
     pub compared: Vec<bool>,
+    /// For each of its columns, the one inside its only fence that it is, where conditions on that may be said inside. It does not travel.
+    pub(crate) inside: Vec<Option<Shown>>,
     /// What stands before and after all that, when a condition was found later.
     pub around: Option<(String, String)>,
 }
@@ -41,7 +43,7 @@ impl RemoteQuery {
         match self.fences.is_empty() {
             true => outside,
             false => {
-                let fences: Vec<&str> = self.fences.iter().map(|fence| fence.sql.as_str()).collect();
+                let fences: Vec<String> = self.fences.iter().map(Fence::sql).collect();
                 format!("WITH {} {outside}", fences.join(", "))
             }
         }
@@ -238,6 +240,12 @@ impl Select {
                 .iter()
                 .map(|value| !matches!(value.form, Form::Opaque { .. }))
                 .collect(),
+            inside: match &self.from {
+                From::Fence(fenced) if self.groups.is_none() && self.limit.is_none() => {
+                    self.outputs.iter().map(|value| fenced.shown(value)).collect()
+                }
+                _ => Vec::new(),
+            },
             around: None,
         }
     }

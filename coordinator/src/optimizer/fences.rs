@@ -24,6 +24,7 @@ impl Fences for Barriers {
             number: all.len(),
             address: barrier.seal().address.clone(),
             fingerprint: barrier.seal().fingerprint.clone(),
+            shown: barrier.shown(),
             inside: barrier.inside().clone(),
         };
         all.push(barrier);
@@ -39,7 +40,7 @@ impl Fences for Barriers {
             });
             let barrier = barrier
                 .ok_or_else(|| internal_datafusion_err!("a statement has a fence that was made of no barrier"))?;
-            Ok(barrier.clone().rendered(format!("f{}", fence.number), &fence.sql))
+            Ok(barrier.clone().rendered(format!("f{}", fence.number), &fence.sql()))
         });
         let rendered: Result<Vec<RenderedFence>> = rendered.collect();
         PolicyFence::over(leaf, rendered?, outside)

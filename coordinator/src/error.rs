@@ -212,7 +212,8 @@ impl From<DataFusionError> for QueryError {
     fn from(error: DataFusionError) -> Self {
         // What failed below a barrier says nothing but which dataset could not be read.
         if let Some(governed) = GovernedError::of(&error) {
-            // What stands in a fence compares and replaces; only what a user computes outside of it can leave the range of a number. The text has no value.
+            // What stands in a fence compares and replaces: what leaves the range of a number there is what a user computes outside of it, or a view of the
+            // depot by itself. The text has no value of either.
             let depot = minerva_connectors::Error::find(governed.cause()).filter(|_| governed.is_of_statement());
             if let Some(depot) = depot.filter(|depot| depot.kind == ErrorKind::OutOfRange) {
                 return QueryError::new(from_connector(depot.kind), depot.to_string());

@@ -415,7 +415,7 @@ impl GovernedError {
         &self.cause
     }
 
-    /// Whether a statement failed that holds the table behind a fence. What is inside cannot fail to be computed; what a user computes outside of it can.
+    /// Whether a statement failed that holds the table behind a fence. What a policy has inside cannot fail to be computed; what a user computes outside of it can.
     pub fn is_of_statement(&self) -> bool {
         self.is_of_statement
     }

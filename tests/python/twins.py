@@ -571,7 +571,7 @@ def switch_off(client, depots):
 
 
 #: So many statements must be computed by PostgreSQL with governed tables behind fences.
-FEWEST_FENCES = 20
+FEWEST_FENCES = 10
 
 PLANS = [
     "EXPLAIN", "EXPLAIN (TYPE LOGICAL)", "EXPLAIN (FORMAT JSON)", "EXPLAIN (FORMAT GRAPHVIZ)", "EXPLAIN (TYPE LOGICAL, FORMAT JSON)", "EXPLAIN ANALYZE",

@@ -19,6 +19,8 @@ const ROW_READ: f64 = 0.05;
 const ROW_FOUND: f64 = 4.0;
 /// Joining a row inside the source.
 const ROW_JOINED_THERE: f64 = 0.1;
+/// How much more that is where the source knows nothing of the rows, as behind a fence: it may sort them all.
+const JOINED_UNKNOWN: f64 = 2.0;
 /// Looking in the source whether a row meets any.
 const ROW_MET_THERE: f64 = 0.2;
 /// Grouping a row inside the source, and making a group.
@@ -141,10 +143,14 @@ impl Estimate {
     /// Rows of two sides that meet on keys.
     pub(super) fn joined(self, other: Estimate, keys: &[(Value, Value)]) -> Estimate {
         let rows = (self.rows * other.rows / self.most_keys(other, keys)).max(1.0);
+        let row = match self.is_guessed || other.is_guessed {
+            true => ROW_JOINED_THERE * JOINED_UNKNOWN,
+            false => ROW_JOINED_THERE,
+        };
         Estimate {
             rows,
             unfiltered: rows.max(self.unfiltered).max(other.unfiltered),
-            work: self.meeting(other, keys, ROW_JOINED_THERE) + rows * ROW_JOINED_THERE,
+            work: self.meeting(other, keys, row) + rows * ROW_JOINED_THERE,
             is_guessed: self.is_guessed || other.is_guessed,
         }
     }

@@ -2,10 +2,10 @@
 
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::Expr;
-use datafusion::prelude::SessionContext;
 
 use super::*;
 use crate::fence::plain_mask;
+use crate::testing::context;
 
 /// What the expression of a mask makes of a column; `None` when it has none.
 async fn plain(operator: &str, column: &ArrayRef) -> Option<Vec<String>> {
@@ -20,7 +20,7 @@ async fn plain(operator: &str, column: &ArrayRef) -> Option<Vec<String>> {
         literal @ Expr::Literal(..) => literal,
         call => plain_mask(&call, &schema)?,
     };
-    let frame = SessionContext::new().read_batch(batch).unwrap();
+    let frame = context(&rules).read_batch(batch).unwrap();
     let masked = frame.select([plain.alias("c")]).unwrap().collect().await.unwrap();
     let masked = masked[0].column(0);
     assert_eq!(masked.data_type(), column.data_type(), "{operator}");

@@ -63,7 +63,7 @@ pub use health::{DepotHealth, DepotState};
 pub use leaf::{LeafSource, leaf_addresses};
 pub use narrow::MOST_KEYS;
 pub use postgres::CopyDecoder;
-pub use remote::{Decision, PushDown, RemotePlanner, RemoteQuery, TableOf};
+pub use remote::{Decision, Fence, Fences, Opened, PushDown, RemotePlanner, RemoteQuery, TableOf};
 pub use remote_table::{RemoteTable, estimated};
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};

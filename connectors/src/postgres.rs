@@ -12,6 +12,8 @@ mod decode;
 mod dialect;
 mod encode;
 mod failure;
+#[cfg(test)]
+mod fences;
 mod kind;
 mod listing;
 mod read;
@@ -40,6 +42,8 @@ use crate::remote::narrowed;
 use crate::{Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Stores, Writer};
 
 pub use self::decode::CopyDecoder;
+#[cfg(test)]
+pub(crate) use self::dialect::PostgresDialect;
 pub(crate) use self::settings::{TlsMode, expected_modes as expected_tls_modes};
 pub(crate) use self::tls::Tls;
 

@@ -12,6 +12,7 @@ mod cli;
 mod demo;
 mod denied_columns;
 mod depots;
+mod fences;
 mod flight_sql;
 mod governance;
 mod governed_data;

@@ -14,7 +14,7 @@ use crate::ScanFilter;
 use crate::statistics::ColumnStatistics;
 
 /// What may be done with a value in its source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Form {
     /// It is compared, grouped and sorted there as it is here.
     Exact,
@@ -234,6 +234,12 @@ pub(crate) trait Dialect: Debug + Send + Sync {
 
     /// What ends each side of a FULL JOIN, where there is one that takes every condition that [`Dialect::join_key`] and others make.
     fn full_join(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What stands before and after a SELECT that has a name before a statement which reads it, and in which nothing of the statement is ever evaluated. `None`
+    /// where a source does not promise that.
+    fn fence(&self, _name: &str) -> Option<(String, String)> {
         None
     }
 

@@ -9,6 +9,7 @@
 mod cost;
 mod decision;
 mod dialect;
+mod fence;
 mod first;
 mod grow;
 mod joins;
@@ -20,6 +21,7 @@ mod windows;
 
 pub use decision::Decision;
 pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, Windowed, met_by_list, plain};
+pub use fence::{Fence, Fences, Opened};
 pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;
 pub use node::RemotePlanner;

@@ -90,6 +90,7 @@ impl Pushed {
             };
             let pushing = PushDown {
                 table_of: &same,
+                fences: None,
                 is_eager: &|_| true,
                 tells_keys: true,
             };
@@ -437,6 +438,7 @@ async fn a_statement_reads_what_its_leaf_says() {
     };
     let pushing = PushDown {
         table_of: &same,
+        fences: None,
         is_eager: &|_| true,
         tells_keys: true,
     };

@@ -20,6 +20,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "
 import minerva_server
 import postgres
 import psycopg
+import pyarrow.flight as flight
 from pushdown import MANIFESTS, TABLES, duck, minerva_client
 
 LAKE = """---
@@ -64,7 +65,26 @@ def compared(names, works, runs):
         print(f"{'all':12}{sums[0]:12.3f}{sums[1]:12.3f}{sums[0] / sums[1]:8.2f}", flush=True)
 
 
-def measure(arguments, ours, theirs, database, lake):
+def field(number, payload):
+    """A field of a protobuf message, of fewer than 16,384 bytes."""
+    size = len(payload)
+    return bytes([number << 3 | 2]) + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + payload
+
+
+def two_calls(server):
+    """Runs a statement as plainly as Flight SQL can: one call that plans it, and one for its rows."""
+    client = flight.FlightClient(f"grpc://{server.addresses['flight']}")
+    options = flight.FlightCallOptions(headers=[client.authenticate_basic_token("admin", server.keys["admin"])])
+
+    def run(sql):
+        message = field(1, b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery") + field(2, field(1, sql.encode()))
+        found = client.get_flight_info(flight.FlightDescriptor.for_command(message), options)
+        return client.do_get(found.endpoints[0].ticket, options).read_all()
+
+    return run
+
+
+def measure(arguments, ours, direct, theirs, database, lake):
     root = pathlib.Path(__file__).resolve().parent.parent
     queries = [(f"q{number}", (root / f"tests/tpch/q{number}.sql").read_text().strip().rstrip(";")) for number in range(1, 23)]
     wanted = arguments.only.split(",")
@@ -91,17 +111,17 @@ def measure(arguments, ours, theirs, database, lake):
         print("groups of lineitem, against PostgreSQL itself, seconds")
         compared(("minerva", "postgresql"), [("group", (lambda: ours(GROUP), lambda: database.execute(GROUP).fetchall()))], max(arguments.runs, 5))
     if "small" in wanted:
-        print("small statements, medians of 100, milliseconds")
-        for name, sql in FEW.items():
-            times = []
-            for run in (lambda: ours(sql), lambda: database.execute(sql).fetchall()):
-                found = []
-                for _ in range(100):
+        print("small statements, medians of 200, milliseconds: Minerva by two calls of Flight SQL, by its ADBC driver, and PostgreSQL")
+        for name, sql in {"no table": "SELECT 1", **FEW}.items():
+            ways = (lambda: direct(sql.replace("FROM ", "FROM pg.public.")), lambda: ours(sql), lambda: database.execute(sql).fetchall())
+            found = [[], [], []]
+            for _ in range(200):
+                for times, run in zip(found, ways):
                     begun = time.monotonic()
                     run()
-                    found.append(1000 * (time.monotonic() - begun))
-                times.append(statistics.median(found))
-            print(f"{name:12}{times[0]:12.2f}{times[1]:12.2f}{times[0] - times[1]:+8.2f}", flush=True)
+                    times.append(1000 * (time.monotonic() - begun))
+            two, driver, there = (statistics.median(times) for times in found)
+            print(f"{name:12}{two:12.2f}{driver:12.2f}{there:12.2f}{two - there:+8.2f}", flush=True)
     if "joined" in wanted:
         print("lineitem in Parquet, orders and customer in PostgreSQL, seconds")
         own = JOINED.format(lineitem="lake.tpch.lineitem", orders="pg.public.orders", customer="pg.public.customer")
@@ -138,7 +158,7 @@ def main():
                 connection.execute("VACUUM ANALYZE")
                 ours("CALL system.refresh('pg')")
                 ours("USE pg.public")
-                measure(arguments, ours, duck(database.port), connection, folder / "lake")
+                measure(arguments, ours, two_calls(server), duck(database.port), connection, folder / "lake")
     finally:
         database.stop()
         shutil.rmtree(folder)

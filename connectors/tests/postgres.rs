@@ -8,6 +8,8 @@
     reason = "tests stop at the first surprise, and run SQL over what they test"
 )]
 
+#[path = "postgres/changes.rs"]
+mod changes;
 #[path = "postgres/decoder.rs"]
 mod decoder;
 #[path = "postgres/faults.rs"]

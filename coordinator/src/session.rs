@@ -23,7 +23,7 @@ use datafusion::{
 };
 use datafusion_distributed::DistributedExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
-use minerva_connectors::{Connector, MOST_KEYS, RemotePlanner, connector};
+use minerva_connectors::{Connector, RemotePlanner, connector};
 use minerva_policy::{BarrierPlanner, Explanation, Principal};
 use minerva_resources::{Address, Limits};
 
@@ -476,8 +476,7 @@ fn settings(config: SessionConfig, wire: &Wire) -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false);
     let options = config.options_mut();
-    // A list of keys that one side of a join has is worth more to a database than their range.
-    options.optimizer.hash_join_inlist_pushdown_max_distinct_values = MOST_KEYS;
+    // How many keys, a plan decides: see `optimizer::most_keys`.
     options.optimizer.hash_join_inlist_pushdown_max_size = MOST_KEY_BYTES;
     options.sql_parser.collect_spans = true;
     options.execution.collect_statistics = true;

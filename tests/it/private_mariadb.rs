@@ -49,6 +49,7 @@ impl MariaDb {
             ])
             .arg(format!("--datadir={}", file("data")))
             .args(as_root)
+            .env("TMPDIR", folder.path())
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -66,6 +67,8 @@ impl MariaDb {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // A server that starts removes the temporary tables of all that have the same folder for them.
+            .env("TMPDIR", folder.path())
             .spawn()
             .unwrap();
         let mut started = Self { folder, server };

@@ -22,6 +22,7 @@ mod remote;
 mod rows;
 mod schema_cache;
 mod settings;
+mod short_lists;
 mod table;
 mod wire;
 mod write;

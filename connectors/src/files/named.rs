@@ -35,6 +35,7 @@ use object_store::path::Path;
 use super::fault::{Fault, Home, Origin};
 use super::listing::Stamp;
 use super::nan::may_be_true_of_nan;
+use super::short_lists::with_short_lists;
 use crate::ErrorKind;
 
 /// A file source whose errors have names.
@@ -80,12 +81,13 @@ impl FileSource for NamedSource {
         scan: &FileScanConfig,
         partition: usize,
     ) -> Result<Arc<dyn FileOpener>> {
+        let inner = with_short_lists(&self.inner);
         let mut template = scan.clone();
-        template.file_source = Arc::clone(&self.inner);
+        template.file_source = Arc::clone(&inner);
         template.file_groups = Vec::new();
         template.output_partitioning = None;
         Ok(Arc::new(NamedOpener {
-            inner: Arc::clone(&self.inner),
+            inner,
             origin: Arc::clone(&self.origin),
             store,
             template,
@@ -118,7 +120,7 @@ impl FileSource for NamedSource {
     }
 
     fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt_extra(kind, f)
+        with_short_lists(&self.inner).fmt_extra(kind, f)
     }
 
     fn supports_repartitioning(&self) -> bool {

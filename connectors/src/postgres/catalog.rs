@@ -10,7 +10,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::connection::Database;
+use super::connection::{Database, Question};
 use super::kind::{Declared, Kind, Scalar, Written};
 use super::statistics::{self, Figures};
 use crate::{ErrorKind, ROW_ID, Result};
@@ -134,6 +134,17 @@ const TABLE: &str = "\
     LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation \
     ORDER BY a.attnum";
 
+/// What changes whenever what [`TABLE`] says of a table does: its rows of the catalogue, and what the depot's user may do. Nothing for what has parts, which
+/// say something of their own.
+const STATE: &str = "\
+    SELECT pg_catalog.concat_ws(' ', c.oid, c.xmin, c.relkind, c.reltuples, c.relpages, n.xmin, pg_catalog.has_schema_privilege(n.oid, 'USAGE'), \
+        (SELECT pg_catalog.string_agg(pg_catalog.concat(a.attnum, '/', a.xmin, '/', pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')), ' ' \
+            ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+        (SELECT pg_catalog.string_agg(pg_catalog.concat(i.indexrelid, '/', i.xmin), ' ' ORDER BY i.indexrelid) \
+            FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)) \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'v', 'm', 'f') AND NOT c.relhassubclass";
+
 /// The schemas that the depot's user may use.
 pub(super) async fn schemas(database: &Arc<Database>) -> Result<Vec<String>> {
     names(database, "schemas", SCHEMAS, &[]).await
@@ -158,6 +169,25 @@ async fn names(
     let mut names = names.map_err(|failure| database.error(&failure).about(object))?;
     names.sort();
     Ok(names)
+}
+
+/// What tells whether a table has changed.
+pub(super) async fn state(database: &Arc<Database>, schema: &str, name: &str) -> Result<Option<String>> {
+    if schema.contains('\0') || name.contains('\0') {
+        return Ok(None);
+    }
+    let object = format!("{schema}.{name}");
+    let question = Question {
+        sql: STATE,
+        is_kept: true,
+    };
+    let values: [(&(dyn ToSql + Sync), Type); 2] = [(&schema, Type::TEXT), (&name, Type::TEXT)];
+    let rows = database.ask(&object, question, &values).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let state = row
+        .try_get(0)
+        .map_err(|failure| database.error(&failure).about(&object))?;
+    Ok(Some(state))
 }
 
 /// The table of exactly this name. One that nothing can be read of is an error.

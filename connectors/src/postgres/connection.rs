@@ -3,6 +3,7 @@
 //! In: settings. Out: connections, each used by one reader at a time and kept for the next one for a while. A kept connection
 //! that turns out to be dead is replaced before anything was read. Whoever leaves early has the server's work cancelled.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, Row};
+use tokio_postgres::{Client, Config, Row, Statement};
 
 use super::allowed::Allowed;
 use super::cancel::Place;
@@ -59,6 +60,9 @@ const FULL_PAUSE: Duration = Duration::from_millis(100);
 /// Tables that are remembered.
 const MOST_TABLES: usize = 4096;
 
+/// How old what is remembered of a table's values may be: that there are newer figures is not seen in its state.
+const MOST_AGE: Duration = Duration::from_secs(300);
+
 /// A database, the connections to it that nobody uses just now, and what its tables looked like last.
 pub(super) struct Database {
     settings: Settings,
@@ -67,8 +71,16 @@ pub(super) struct Database {
     session: Session,
     idle: Mutex<Idle>,
     allowed: Allowed,
-    tables: Mutex<std::collections::HashMap<(String, String), Arc<Table>>>,
+    tables: Mutex<HashMap<(String, String), Seen>>,
     figures: Known,
+}
+
+/// A table as it was last seen.
+struct Seen {
+    table: Arc<Table>,
+    /// What the catalogue said of its state just before, if that says it all.
+    state: Option<String>,
+    at: Instant,
 }
 
 #[derive(Default)]
@@ -83,10 +95,12 @@ pub(super) struct Connection {
     pub(super) client: Arc<Client>,
     pub(super) driver: Driver,
     place: Place,
+    /// The question that is asked most often, if it was asked here.
+    asked: Option<Statement>,
     /// Whether it was used before, so that the server may have closed it since.
     pub(super) is_used: bool,
     /// The right to use one.
-    permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no connection.
@@ -138,26 +152,29 @@ impl Driver {
 struct Parked {
     client: Arc<Client>,
     place: Place,
+    asked: Option<Statement>,
     since: Instant,
     task: SpawnedTask<Option<Driver>>,
     wanted: oneshot::Sender<()>,
 }
 
 impl Parked {
-    fn new(connection: Connection) -> Parked {
+    fn new(connection: Connection, in_transaction: bool) -> Parked {
         let (wanted, signal) = oneshot::channel();
         let Connection {
             client,
             mut driver,
             place,
+            asked,
             ..
         } = connection;
-        let ending = Arc::clone(&client);
+        let ending = in_transaction.then(|| Arc::clone(&client));
         let task = SpawnedTask::spawn(async move {
-            // Answered before anybody else asks: a pooler may give what follows without a pause to another session.
-            let ended = driver.drive(ending.batch_execute("ROLLBACK"));
-            timeout(END_TIMEOUT, ended).await.ok()?.ok()?;
-            drop(ending);
+            if let Some(ending) = ending {
+                // Answered before anybody else asks: a pooler may give what follows without a pause to another session.
+                let ended = driver.drive(ending.batch_execute("ROLLBACK"));
+                timeout(END_TIMEOUT, ended).await.ok()?.ok()?;
+            }
             match select(driver.0?, signal).await {
                 Either::Left(_) => None,
                 Either::Right((_, running)) => Some(Driver(Some(running))),
@@ -166,6 +183,7 @@ impl Parked {
         Parked {
             client,
             place,
+            asked,
             since: Instant::now(),
             task,
             wanted,
@@ -181,9 +199,59 @@ impl Parked {
             client: self.client,
             driver,
             place: self.place,
+            asked: self.asked,
             is_used: true,
-            permit: None,
+            _permit: None,
         })
+    }
+}
+
+/// A question to the catalogue.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) sql: &'a str,
+    /// Whether it is asked so often that connections keep it. Only one is.
+    pub(super) is_kept: bool,
+}
+
+/// Somebody who waits for an answer. When nobody does any more, the server is told to stop.
+struct Asking<'a> {
+    database: &'a Database,
+    connection: Option<Connection>,
+}
+
+impl Asking<'_> {
+    async fn ask(
+        &mut self,
+        question: Question<'_>,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let Some(Connection {
+            client, driver, asked, ..
+        }) = &mut self.connection
+        else {
+            return Ok(Vec::new());
+        };
+        if !question.is_kept {
+            return driver.drive(client.query_typed(question.sql, values)).await;
+        }
+        let asked = match asked {
+            Some(asked) => asked,
+            None => {
+                let types: Vec<Type> = values.iter().map(|(_, of)| of.clone()).collect();
+                asked.insert(driver.drive(client.prepare_typed(question.sql, &types)).await?)
+            }
+        };
+        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|(value, _)| *value).collect();
+        driver.drive(client.query(asked, &values)).await
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.database.cancel(connection);
+        }
     }
 }
 
@@ -244,7 +312,7 @@ impl Database {
         let permit = Arc::clone(&self.allowed.snapshots).try_acquire_owned().ok()?;
         let connection = self.kept_or_new().await.ok()?;
         Some(Connection {
-            permit: Some(permit),
+            _permit: Some(permit),
             ..connection
         })
     }
@@ -269,7 +337,7 @@ impl Database {
             match self.kept_or_new().await {
                 Ok(connection) => {
                     return Ok(Connection {
-                        permit: Some(permit),
+                        _permit: Some(permit),
                         ..connection
                     });
                 }
@@ -304,8 +372,9 @@ impl Database {
                 client: Arc::new(client),
                 driver,
                 place,
+                asked: None,
                 is_used: false,
-                permit: None,
+                _permit: None,
             }),
             Ok(Err(Unconnected::Nowhere(failure))) => {
                 let message = format!("the server cannot be reached: {failure}");
@@ -383,13 +452,17 @@ impl Database {
 
     /// Gives a connection back, on which every statement is done. A transaction that is open is ended.
     pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
+        self.park(connection, true);
+    }
+
+    fn park(self: &Arc<Self>, connection: Connection, in_transaction: bool) {
         // Where nothing runs, nobody waits with it.
         let Ok(runtime) = Handle::try_current() else { return };
         let mut idle = self.idle();
         if idle.connections.len() >= MOST_IDLE || connection.client.is_closed() {
             return;
         }
-        idle.connections.push(Parked::new(connection));
+        idle.connections.push(Parked::new(connection, in_transaction));
         if !idle.is_watched {
             idle.is_watched = true;
             runtime.spawn(close_old_connections(Arc::downgrade(self)));
@@ -419,33 +492,40 @@ impl Database {
         sql: &str,
         values: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>> {
+        let question = Question { sql, is_kept: false };
+        self.ask(object, question, values).await
+    }
+
+    /// The same, with a question that may be kept.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        object: &str,
+        question: Question<'_>,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>> {
         let mut again = Again::default();
+        // What one session keeps, another does not know.
+        let is_kept = question.is_kept && !self.session.is_shared();
+        let question = Question { is_kept, ..question };
         loop {
-            let Connection {
-                client,
-                mut driver,
-                place,
-                is_used,
-                permit,
-            } = self.allowed(&self.allowed.catalog).await?;
-            match timeout(CATALOG_TIMEOUT, driver.drive(client.query_typed(sql, values))).await {
+            let connection = self.allowed(&self.allowed.catalog).await?;
+            let is_used = connection.is_used;
+            let mut asking = Asking {
+                database: self,
+                connection: Some(connection),
+            };
+            match timeout(CATALOG_TIMEOUT, asking.ask(question, values)).await {
                 Ok(Ok(rows)) => {
-                    self.keep(Connection {
-                        client,
-                        driver,
-                        place,
-                        is_used,
-                        permit,
-                    });
+                    if let Some(connection) = asking.connection.take() {
+                        self.park(connection, false);
+                    }
                     return Ok(rows);
                 }
-                Ok(Err(failure)) if is_used && is_lost(&failure) => {}
                 Ok(Err(failure)) => {
-                    let error = self.error(&failure).about(object);
-                    // Nobody waits with a connection for this one.
-                    drop((client, driver, permit));
-                    if !again.tries(&failure).await {
-                        return Err(error);
+                    // It was answered, and nobody waits with a connection for the next one.
+                    drop(asking.connection.take());
+                    if !(is_used && is_lost(&failure)) && !again.tries(&failure).await {
+                        return Err(self.error(&failure).about(object));
                     }
                 }
                 Err(_) => {
@@ -456,17 +536,31 @@ impl Database {
         }
     }
 
-    /// A table as the catalogue has it now.
+    /// A table as the catalogue has it now. It is asked for everything only when something may have changed.
     pub(super) async fn table(self: &Arc<Self>, schema: &str, name: &str) -> Result<Option<Arc<Table>>> {
-        let found = catalog::table(self, schema, name).await?.map(Arc::new);
         let key = (schema.to_owned(), name.to_owned());
+        // Asked first, so that it is never newer than what is kept with it.
+        let state = catalog::state(self, schema, name).await?;
+        let known = self.tables().get(&key).and_then(|seen| {
+            let is_as_seen = state.is_some() && seen.state == state && seen.at.elapsed() < MOST_AGE;
+            is_as_seen.then(|| Arc::clone(&seen.table))
+        });
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = catalog::table(self, schema, name).await?.map(Arc::new);
         let mut tables = self.tables();
         match &found {
             Some(table) => {
                 if tables.len() >= MOST_TABLES {
                     tables.clear();
                 }
-                tables.insert(key, Arc::clone(table));
+                let seen = Seen {
+                    table: Arc::clone(table),
+                    state,
+                    at: Instant::now(),
+                };
+                tables.insert(key, seen);
             }
             None => {
                 tables.remove(&key);
@@ -478,14 +572,14 @@ impl Database {
     /// A table as it was last seen here.
     pub(super) fn known_table(&self, schema: &str, name: &str) -> Option<Arc<Table>> {
         let key = (schema.to_owned(), name.to_owned());
-        self.tables().get(&key).cloned()
+        self.tables().get(&key).map(|seen| Arc::clone(&seen.table))
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tables(&self) -> MutexGuard<'_, std::collections::HashMap<(String, String), Arc<Table>>> {
+    fn tables(&self) -> MutexGuard<'_, HashMap<(String, String), Seen>> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

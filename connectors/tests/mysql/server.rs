@@ -63,6 +63,7 @@ impl Server {
             ])
             .arg(format!("--datadir={}", folder.path().join("data").display()))
             .args(as_root())
+            .env("TMPDIR", folder.path())
             .current_dir(folder.path())
             .output()
             .unwrap();
@@ -274,6 +275,8 @@ fn run(folder: &Path, port: Option<u16>) -> (u16, Child) {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // A server that starts removes the temporary tables of all that have the same folder for them.
+            .env("TMPDIR", folder)
             .current_dir(folder)
             .spawn()
             .unwrap();

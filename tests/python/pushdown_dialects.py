@@ -389,6 +389,7 @@ class PostgreSQL(Dialect):
 
 class SQLite(Dialect):
     name, depot, schema, position = "sqlite", "pushlite", "main", 2
+    without = ("full join",)
     lacks = re.compile(r"\b(INTERSECT|EXCEPT) ALL\b")
     types = {
         "id": "INTEGER NOT NULL", "Group": "INTEGER", "small": "SMALLINT", "i": "INT", "big": "BIGINT", "int_x": "INT", "big_x": "BIGINT", "num": "DECIMAL(12, 2)", "price": "DECIMAL(12, 2)",

@@ -263,11 +263,18 @@ impl From {
                 on,
             } => {
                 let (left, right) = (left.text(), right.text());
+                if *word == RIGHT_JOIN {
+                    // SQLite looks through all rows of what stands right of a RIGHT JOIN, for each row.
+                    return format!("({right}{fence}) AS {RIGHT} LEFT JOIN ({left}{fence}) AS {LEFT} ON {on}");
+                }
                 format!("({left}{fence}) AS {LEFT} {word} ({right}{fence}) AS {RIGHT} ON {on}")
             }
         }
     }
 }
+
+/// How a join of all rows of the right side is told apart; it is written from that side.
+pub(super) const RIGHT_JOIN: &str = "RIGHT JOIN";
 
 fn push_limit(sql: &mut String, limit: usize) {
     // Databases count in 64 bits with a sign.

@@ -303,7 +303,7 @@ async fn what_means_the_same_is_done_by_postgresql() {
         ),
         (
             "SELECT id, count(s) OVER (ORDER BY small), sum(id) OVER (PARTITION BY s ORDER BY id ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING), min(s) OVER (PARTITION BY n),
-                max(odd) OVER (ORDER BY id ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING), count(*) FILTER (WHERE s = 'a') OVER (ORDER BY n) FROM a",
+                max(odd) OVER (ORDER BY id ROWS BETWEEN 3 PRECEDING AND CURRENT ROW), count(*) FILTER (WHERE s = 'a') OVER (ORDER BY n) FROM a",
             &["ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING"],
         ),
         (

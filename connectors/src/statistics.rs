@@ -197,7 +197,9 @@ fn one(predicate: &Expr, known: Known<'_>, deepest: usize) -> f64 {
     let of = |expr: &Expr| one(expr, known, deepest);
     let equal = |expr: &Expr, value: &Expr| {
         let statistics = only_column(expr).and_then(known);
-        statistics.and_then(|statistics| statistics.equal(constant(value)))
+        let share = statistics.and_then(|statistics| statistics.equal(constant(value)));
+        // Many values of the column become one of those.
+        share.map(|share| share.max(1.0 / most_values(expr)))
     };
     let negated = |share: f64, is_negated: bool| if is_negated { 1.0 - share } else { share };
     match predicate {
@@ -278,6 +280,25 @@ pub(crate) fn computed(expr: &Expr, known: Known<'_>) -> Option<Arc<ColumnStatis
     }))
 }
 
+/// How many different values there are at most, about, of what a function leaves of a column.
+fn most_values(expr: &Expr) -> f64 {
+    /// Letters that a place of a text has in a column.
+    const LETTERS: f64 = 10.0;
+    const LENGTHS: f64 = 50.0;
+    let Expr::ScalarFunction(function) = expr else {
+        return f64::INFINITY;
+    };
+    let letters = match function.args.last() {
+        Some(Expr::Literal(ScalarValue::Int64(Some(letters)), _)) => *letters as f64,
+        _ => f64::INFINITY,
+    };
+    match (function.func.name(), function.args.len()) {
+        ("substr" | "substring", 3) | ("left" | "right", 2) => LETTERS.powf(letters.max(0.0)),
+        ("character_length" | "char_length" | "length" | "octet_length", _) => LENGTHS,
+        _ => f64::INFINITY,
+    }
+}
+
 fn nulls(expr: &Expr, known: Known<'_>) -> Option<f64> {
     Some(known(column(expr)?)?.nulls)
 }
@@ -318,6 +339,7 @@ fn constant(expr: &Expr) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::functions::expr_fn::substring;
     use datafusion::logical_expr::{col, lit};
 
     use super::*;
@@ -357,6 +379,9 @@ mod tests {
             0.003,
         );
         near(shares(even(), col("a").is_null()), 0.0);
+        // Many values begin with the same letter.
+        let letter = substring(col("a"), lit(1_i64), lit(1_i64));
+        near(shares(even(), letter.eq(lit("7"))), 0.1);
         near(shares(even(), col("a").gt(lit(900)).or(col("a").lt(lit(100)))), 0.19);
         // Beyond its values there is next to nothing, and never nothing.
         let beyond = shares(even(), col("a").gt(lit(5000)));

@@ -19,6 +19,9 @@ KINDS = [INT] * 6 + [TEXT] * 6 + [NUM] * 3 + [FLOAT] * 2 + [DAY] * 2 + [AT] * 2 
 KEYS = [("id", "id"), ("id", "id"), ("Group", "Group"), ("id", "Group"), ("id", "big"), ("small", "Group"), ("day", "day"), ("at", "at"), ("tz", "tz"), ("word", "word"), ("word", "ci"),
         ("name", "name"), ("name", "ci"), ("ci", "ci"), ("vc", "word"), ("ch", "word"), ("ch", "vc"), ("uid", "uid"), ("num", "num"), ("price", "num"), ("f", "f"), ("r", "f"), ("f_nan", "f_nan"),
         ("f_zero", "f_zero"), ("raw", "raw"), ("int_x", "int_x"), ("int_x", "big_x"), ("big_x", "big_x"), ("num_x", "num_x"), ("day_x", "day_x"), ("at_x", "at_x"), ("mood", "word")]
+#: What a window looks at beside a row.
+FRAMES = ["ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING", "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW", "ROWS BETWEEN CURRENT ROW AND 2 FOLLOWING",
+          "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING"]
 #: Keys that few rows share.
 FINE = [("id", "id"), ("id", "Group"), ("Group", "id"), ("id", "big"), ("day", "day"), ("word", "name")]
 
@@ -304,7 +307,7 @@ class Grammar:
             join = self.pick(["JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"])
             scope = scope + self.columns_of(name, alias)
             condition = f"m_same({mine}, {theirs})" if self.chance(0.07) else f"{mine} = {theirs}"
-            if self.chance(0.3) and join != "FULL JOIN":
+            if self.chance(0.3):
                 condition += f" AND {self.predicate(scope, 1)}"
             text = f"{text} {join} {name} {alias} ON {condition}"
             aliases.append(alias)
@@ -353,18 +356,40 @@ class Grammar:
         up = self.pick(["up", "down", "up_first", "down_last"])
         ordered = f"({part}ORDER BY m_{up}({by}))"
         value = self.expression(scope, kind, 1)
+        if kind in (BOOL, RAW):
+            return value
+        unique = f"({part}ORDER BY m_{up}({by}), {', '.join(f'm_up({name})' for name in identity)})" if identity else None
+        if unique and self.chance(0.4):
+            # Which row is beside another is known only in an order without equals.
+            framed = f"({unique[1:-1]} {self.pick(FRAMES)})"
+            return self.pick([f"lag({value}) OVER {unique}", f"lag({value}, 2) OVER {unique}", f"lead({value}) OVER {unique}", f"first_value({value}) OVER {unique}",
+                              f"last_value({value}) OVER {framed}", f"first_value({value}) OVER {framed}", f"{self.pick(['min', 'max'])}({value}) OVER {framed}"])
+        if kind == NUM and self.chance(0.5):
+            return f"sum({value}) OVER {ordered}"
         if kind == INT:
             # Numbers of rows have no sign in Minerva, and what they are computed with becomes a decimal.
             options = [f"m_bigint(rank() OVER {ordered})", f"m_bigint(dense_rank() OVER {ordered})", f"count({value}) OVER {ordered}", f"m_bigint(sum({value}) OVER {ordered})", f"m_bigint(sum({value}) OVER ({part.strip()}))",
                        f"max({value}) OVER {ordered}", "count(*) OVER ()"]
-            if identity:
-                unique = f"({part}ORDER BY m_{up}({by}), {', '.join(f'm_up({name})' for name in identity)})"
-                options += [f"m_bigint(row_number() OVER {unique})", f"lag({value}) OVER {unique}", f"first_value({value}) OVER {unique}", f"m_bigint(ntile(3) OVER {unique})",
-                            f"m_bigint(sum({value}) OVER ({unique[1:-1]} ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING))"]
+            if unique:
+                framed = f"({unique[1:-1]} {self.pick(FRAMES)})"
+                options += [f"m_bigint(row_number() OVER {unique})", f"m_bigint(row_number() OVER {unique})", f"m_bigint(ntile(3) OVER {unique})",
+                            f"m_bigint(sum({value}) OVER {framed})", f"count({value}) OVER {framed}", f"count(*) OVER {framed}"]
             return self.pick(options)
-        if kind in (BOOL, RAW):
-            return value
         return f"{self.pick(['min', 'max'])}({value}) OVER {ordered}"
+
+    def firsts(self, scope, identity, source, where, items, names):
+        """The rows that are among the first of their kind."""
+        by = self.expression(scope, self.kind([column for column in scope if column.kind not in (RAW, BOOL)]), 0)
+        part = f"PARTITION BY {self.expression(scope, self.kind(scope), 0)} " if self.chance(0.6) else ""
+        order = f"({part}ORDER BY m_{self.pick(['up', 'down', 'up_first', 'down_last'])}({by})"
+        if identity and self.chance(0.6):
+            number = f"row_number() OVER {order}, {', '.join(f'm_up({name})' for name in identity)})"
+        else:
+            number = f"{self.pick(['rank', 'dense_rank'])}() OVER {order})"
+        inner, alias = self.alias(), self.alias()
+        condition = self.pick([f"{inner}.n <= {self.pick([1, 2, 3, 10])}", f"{inner}.n = 1", f"{inner}.n > 2", f"{inner}.n BETWEEN 2 AND 4"])
+        text = f"SELECT {', '.join(names)} FROM (SELECT {self.listed(items, names)}, {number} AS n FROM {source}{where}) {inner} WHERE {condition}"
+        return f"SELECT {', '.join(names)} FROM ({text}) {alias}" if self.chance(0.2) else text
 
     def core(self, depth, kinds):
         """One SELECT whose outputs have these kinds."""
@@ -375,11 +400,11 @@ class Grammar:
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         shape = self.random.random()
         names = [f"c{index}" for index in range(len(kinds))]
-        if shape < 0.5:
+        if shape < 0.46:
             items = [self.scalar(scope, kind) if kind in (INT, TEXT, NUM, DAY) and self.chance(0.06) else self.expression(scope, kind) for kind in kinds]
             distinct = "DISTINCT " if self.chance(0.2) else ""
             return f"SELECT {distinct}{self.listed(items, names)} FROM {source}{where}"
-        if shape < 0.9:
+        if shape < 0.82:
             keyed = [self.chance(0.5) for _ in kinds]
             items = [self.expression(scope, kind, 1) if key else self.fold(scope, kind) for kind, key in zip(kinds, keyed)]
             # A literal is no key, and a number would be taken for a position.
@@ -396,18 +421,32 @@ class Grammar:
                     item, kind = self.pick(named)
                     having += f" {self.pick(['OR', 'AND'])} {item} {self.pick(['=', '<', '<>'])} {self.literal(kind)}"
             return f"SELECT {self.listed(items, names)} FROM {source}{where}{group}{having}"
+        if shape < 0.88 and any(column.kind not in (RAW, BOOL) for column in scope):
+            return self.firsts(scope, identity, source, where, [self.expression(scope, kind, 1) for kind in kinds], names)
         items = [self.window(scope, kind, identity) if self.chance(0.6) else self.expression(scope, kind, 1) for kind in kinds]
         return f"SELECT {self.listed(items, names)} FROM {source}{where}"
 
     def listed(self, items, names):
         return ", ".join(f"{item} AS {name}" for item, name in zip(items, names))
 
+    def plain(self, kinds):
+        """Columns of a table."""
+        name, alias = self.table()
+        scope = self.columns_of(name, alias)
+        where = f" WHERE {self.predicate(scope, 0)}" if self.chance(0.3) else ""
+        return f"SELECT {self.listed([self.column(scope, kind).text for kind in kinds], [f'c{index}' for index in range(len(kinds))])} FROM {name} {alias}{where}"
+
     def query(self, depth, kinds=None):
         """A query and its outputs as (name, kind)."""
+        is_plain = kinds is None and self.chance(0.08)
+        if is_plain:
+            kinds = [self.pick([INT, INT, TEXT, TEXT, NUM, DAY]) for _ in range(self.random.randrange(1, 3))]
         kinds = kinds or [self.pick(KINDS) for _ in range(self.random.randrange(1, 5))]
         outputs = [(f"c{index}", kind) for index, kind in enumerate(kinds)]
+        operation = self.pick(["UNION", "UNION ALL", "UNION ALL", "EXCEPT", "INTERSECT", "EXCEPT ALL", "INTERSECT ALL"])
+        if is_plain:
+            return f"{self.plain(kinds)} {operation} {self.plain(kinds)}", outputs
         if depth > 0 and self.chance(0.13):
-            operation = self.pick(["UNION", "UNION ALL", "UNION ALL", "EXCEPT", "INTERSECT", "EXCEPT ALL", "INTERSECT ALL"])
             return f"{self.core(depth - 1, kinds)} {operation} {self.core(depth - 1, kinds)}", outputs
         return self.core(depth, kinds), outputs
 
@@ -426,6 +465,10 @@ class Grammar:
         if self.chance(0.04):
             text, _ = self.query(1)
             return Statement(f"SELECT count(*) AS c0 FROM ({text} LIMIT {self.pick([0, 1, 7, 50])}{self.pick(['', ' OFFSET 3'])}) {self.alias()}")
+        if self.chance(0.04):
+            kinds = [INT, self.pick([INT, TEXT, NUM, DAY])]
+            order = self.order([(f"c{index}", kind) for index, kind in enumerate(kinds)])
+            return Statement(f"{self.plain(kinds)} ORDER BY {order} LIMIT {self.pick([1, 5, 20])} OFFSET {self.pick([1, 3, 20])}", True)
         beginning = ""
         if self.chance(0.1):
             text, outputs = self.query(1)

@@ -26,7 +26,7 @@ use minerva_resources::Address;
 use super::catalog::{Column, Table};
 use super::kind::Kind;
 use super::sql;
-use crate::remote::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
+use crate::remote::{Aggregation, Dialect, Form, Meeting, Relation, Value, Windowed, met_by_list, plain};
 use crate::{Comparison, ScanFilter};
 
 const COLLATION: &str = "COLLATE utf8mb4_nopad_bin";
@@ -355,15 +355,15 @@ impl Dialect for MariadbDialect {
     }
 
     fn aggregate(&self, call: &Aggregation<'_>) -> Option<Value> {
-        let distinct = if call.distinct { "DISTINCT " } else { "" };
+        let (distinct, over) = (if call.distinct { "DISTINCT " } else { "" }, call.over);
         let picked = |sql: &str| match call.filter {
             Some(condition) => format!("CASE WHEN {} THEN {sql} END", condition.sql),
             None => sql.to_owned(),
         };
         let Some(argument) = call.argument else {
             let sql = match call.filter {
-                Some(_) => format!("COUNT({})", picked("1")),
-                None => "COUNT(*)".to_owned(),
+                Some(_) => format!("COUNT({}){over}", picked("1")),
+                None => format!("COUNT(*){over}"),
             };
             let counts = call.name == "count" && *call.to == DataType::Int64;
             return counts.then(|| Value::new(sql, DataType::Int64, Form::Exact));
@@ -376,17 +376,17 @@ impl Dialect for MariadbDialect {
                 } else {
                     argument.is_tested()
                 };
-                counts.then(|| Value::new(format!("COUNT({distinct}{value})"), DataType::Int64, Form::Exact))
+                counts.then(|| Value::new(format!("COUNT({distinct}{value}){over}"), DataType::Int64, Form::Exact))
             }
             ("sum", DataType::Int64, DataType::Int64) if argument.is_exact() => {
-                let sql = format!("(SUM({distinct}{value}) DIV 1)");
+                let sql = format!("(SUM({distinct}{value}){over} DIV 1)");
                 Some(Value::new(sql, DataType::Int64, Form::Exact))
             }
             ("sum", DataType::Decimal128(_, scale), DataType::Decimal128(_, to))
                 if argument.is_exact() && scale == to =>
             {
                 Some(Value::new(
-                    format!("SUM({distinct}{value})"),
+                    format!("SUM({distinct}{value}){over}"),
                     call.to.clone(),
                     Form::Exact,
                 ))
@@ -395,19 +395,35 @@ impl Dialect for MariadbDialect {
             ("avg", from, DataType::Float64)
                 if argument.is_exact() && whole(from).is_some_and(|(bits, _)| bits < 64) =>
             {
-                let sql = format!("((SUM({distinct}{value}) + 0e0) / COUNT({distinct}{value}))");
+                let sql = format!("((SUM({distinct}{value}){over} + 0e0) / COUNT({distinct}{value}){over})");
                 Some(Value::new(sql, DataType::Float64, Form::Opaque { tested: true }))
             }
-            ("min" | "max", from, to) if *from == plain(to) && is_compared(argument) => {
-                let sql = format!("{}({value})", if call.name == "min" { "MIN" } else { "MAX" });
+            // Over a window it would look through the whole frame again for each row.
+            ("min" | "max", from, to) if *from == plain(to) && is_compared(argument) && over.is_empty() => {
+                let sql = format!("{}({value}){over}", if call.name == "min" { "MIN" } else { "MAX" });
                 Some(argument.called(sql))
             }
             ("bool_and" | "bool_or", DataType::Boolean, DataType::Boolean) if argument.is_exact() => {
                 let function = if call.name == "bool_and" { "MIN" } else { "MAX" };
-                Some(Value::condition(format!("{function}({value})")))
+                Some(Value::condition(format!("{function}({value}){over}")))
             }
             _ => None,
         }
+    }
+
+    fn window(&self, call: &Windowed<'_>) -> Option<Value> {
+        let needs_order = matches!(call.name, "rank" | "dense_rank" | "lag" | "lead");
+        let (sql, value) = call.text().filter(|_| call.is_ordered || !needs_order)?;
+        Some(match value {
+            Some(value) => Value::new(sql, plain(call.to), value.form),
+            // It counts rows in numbers with a sign.
+            None => Value::new(format!("CAST({sql} AS UNSIGNED)"), DataType::UInt64, Form::Exact),
+        })
+    }
+
+    fn has_windows_of_many_orders(&self) -> bool {
+        // It takes one order for another: of two windows, over PARTITION BY f ORDER BY p and over ORDER BY p, 10.11 computes one wrongly.
+        false
     }
 
     fn group_key(&self, value: &Value) -> Option<Value> {
@@ -445,6 +461,16 @@ impl Dialect for MariadbDialect {
         // Without an index the server looks through one side for each row of the other, or for each few.
         let is_found = left.is_exact() && right.is_exact() && (left.found_by_index || right.found_by_index);
         is_found.then(|| self.compare(Operator::Eq, left, right)).flatten()
+    }
+
+    fn null_safe_key(&self, left: &Value, right: &Value) -> Option<Value> {
+        self.join_key(left, right)?;
+        self.same(left, right)
+    }
+
+    fn null_safe(&self, _left: &Value, _right: &Value) -> Option<[(Value, Value); 2]> {
+        // No index finds what is computed.
+        None
     }
 
     fn meets(&self, meeting: &Meeting<'_>) -> Option<String> {

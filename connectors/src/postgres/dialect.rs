@@ -17,7 +17,7 @@ use minerva_resources::Address;
 use super::catalog::{Column, Compared, Table};
 use super::kind::{Kind, Scalar, Written};
 use super::sql;
-use crate::remote::{Aggregation, Dialect, Form, Relation, Value, plain};
+use crate::remote::{Aggregation, Dialect, Form, Relation, Value, Windowed, plain};
 use crate::{Comparison, ScanFilter};
 
 /// PostgreSQL, from version 12 on.
@@ -158,7 +158,7 @@ impl Dialect for PostgresDialect {
             DataType::Boolean => (Scalar::Boolean, Form::Exact),
             DataType::Int16 => (Scalar::Int2, Form::Exact),
             DataType::Int32 => (Scalar::Int4, Form::Exact),
-            DataType::Int64 => (Scalar::Int8, Form::Exact),
+            DataType::Int64 | DataType::UInt64 => (Scalar::Int8, Form::Exact),
             DataType::Decimal128(precision, scale) => {
                 let scale = u8::try_from(*scale).ok()?;
                 let precision = *precision;
@@ -181,7 +181,11 @@ impl Dialect for PostgresDialect {
                     .try_as_str()
                     .flatten()
                     .map(|text| ScalarValue::Utf8View(Some(text.to_owned())));
-                sql::literal(scalar, text.as_ref().unwrap_or(value))?
+                let value = match value {
+                    ScalarValue::UInt64(Some(number)) => &ScalarValue::Int64(Some(i64::try_from(*number).ok()?)),
+                    value => text.as_ref().unwrap_or(value),
+                };
+                sql::literal(scalar, value)?
             }
         };
         Some(Value {
@@ -260,8 +264,10 @@ impl Dialect for PostgresDialect {
             return None;
         }
         let sql = match (&value.data_type, &to) {
-            (from, DataType::Decimal128(precision, scale)) if integer(from).is_some() => {
-                let (_, digits) = integer(from)?;
+            // What counts rows has none that do not fit.
+            (DataType::UInt64, DataType::Int64) => value.sql.clone(),
+            (from, DataType::Decimal128(precision, scale)) if *from == DataType::UInt64 || integer(from).is_some() => {
+                let digits = integer(from).map_or(20, |(_, digits)| digits);
                 let room = i16::from(*precision) - i16::from(*scale);
                 (room >= i16::from(digits)).then(|| format!("{}::pg_catalog.numeric", value.sql))?
             }
@@ -371,8 +377,8 @@ impl Dialect for PostgresDialect {
 
     fn aggregate(&self, call: &Aggregation<'_>) -> Option<Value> {
         let filter = match call.filter {
-            Some(condition) => format!(" FILTER (WHERE {})", condition.sql),
-            None => String::new(),
+            Some(condition) => format!(" FILTER (WHERE {}){}", condition.sql, call.over),
+            None => call.over.to_owned(),
         };
         let distinct = if call.distinct { "DISTINCT " } else { "" };
         let Some(argument) = call.argument else {
@@ -452,6 +458,29 @@ impl Dialect for PostgresDialect {
     /// Conditions are not pushed into it and its columns are not computed elsewhere, because it is said to be MATERIALIZED.
     fn fence(&self, name: &str) -> Option<(String, String)> {
         Some((format!("{name} AS MATERIALIZED ("), ")".to_owned()))
+    }
+
+    fn window(&self, call: &Windowed<'_>) -> Option<Value> {
+        let (sql, value) = call.text()?;
+        let form = match value.map(|value| value.form) {
+            Some(Form::Text { .. }) => Form::Text { own: false },
+            Some(form) => form,
+            None => Form::Exact,
+        };
+        Some(Value::new(format!("pg_catalog.{sql}"), plain(call.to), form))
+    }
+
+    fn full_join(&self) -> Option<&'static str> {
+        // Put into the other SELECT, a constant column would leave no key that it can sort or hash by, which is an error.
+        Some(" OFFSET 0")
+    }
+
+    fn sent(&self, data_type: &DataType) -> DataType {
+        match data_type {
+            // It has no numbers without a sign, and counts rows in what it has.
+            DataType::UInt64 => DataType::Int64,
+            other => other.clone(),
+        }
     }
 
     fn group_key(&self, value: &Value) -> Option<Value> {

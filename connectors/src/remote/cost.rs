@@ -33,6 +33,9 @@ const VALUE_KEPT: f64 = 0.02;
 const ROW_COUNTED_THERE: f64 = 0.05;
 /// What share of its rows the groups of a table are of which nothing may be known.
 const GROUPS_GUESSED: f64 = 0.01;
+/// Sorting a row for a window and computing over it, inside the source and here.
+const ROW_WINDOWED_THERE: f64 = 0.55;
+const ROW_WINDOWED_HERE: f64 = 0.3;
 /// Doing anything with a row here.
 const ROW_HERE: f64 = 0.04;
 /// Joining a row here, and making a group.
@@ -111,6 +114,15 @@ impl Estimate {
             rows,
             unfiltered: rows,
             work: self.work + self.rows * row + rows * GROUP_MADE_THERE,
+            ..self
+        }
+    }
+
+    /// Each row with what is found beside it.
+    pub(super) fn windowed(self) -> Estimate {
+        Estimate {
+            unfiltered: self.rows,
+            work: self.work + self.rows * ROW_WINDOWED_THERE,
             ..self
         }
     }
@@ -235,6 +247,11 @@ pub(super) fn here(rows: f64) -> f64 {
 /// What a join costs here.
 pub(super) fn joined_here(rows: f64) -> f64 {
     rows * ROW_JOINED_HERE
+}
+
+/// What functions over windows cost here.
+pub(super) fn windowed_here(rows: f64) -> f64 {
+    rows * ROW_WINDOWED_HERE
 }
 
 /// What it costs here to make groups of rows.

@@ -115,10 +115,8 @@ pub(super) fn why(plan: &LogicalPlan, inputs: &[Option<&Grown>]) -> Option<Decis
                 [Some(_), Some(_)] if node.null_aware => said("since `NOT IN` is not sent to a depot".to_owned()),
                 [Some(_), Some(_)] if node.on.is_empty() => said("since no columns of its sides are equal".to_owned()),
                 [Some(_), Some(_)]
-                    if matches!(
-                        node.join_type,
-                        JoinType::Full | JoinType::LeftMark | JoinType::RightMark
-                    ) =>
+                    if matches!(node.join_type, JoinType::LeftMark | JoinType::RightMark)
+                        || node.join_type == JoinType::Full && first.dialect.full_join().is_none() =>
                 {
                     said(format!("since a {} join is not sent to a depot", node.join_type))
                 }
@@ -137,7 +135,15 @@ pub(super) fn why(plan: &LogicalPlan, inputs: &[Option<&Grown>]) -> Option<Decis
                 _ => said(format!("since one of its sides is not computed by depot `{depot}`")),
             }
         }
-        LogicalPlan::Window(_) => said("since window functions are not sent to a depot".to_owned()),
+        LogicalPlan::Window(node) => {
+            let scope = scope(0)?;
+            let mut kinds = node.schema.fields().iter().skip(scope.columns.len());
+            let window = node.window_expr.iter().find(|expr| {
+                let kind = kinds.next().map(|field| field.data_type());
+                kind.is_none_or(|kind| scope.window(expr, kind).is_none())
+            });
+            not_the_same(window.or(node.window_expr.first())?)
+        }
         _ => None,
     }
 }

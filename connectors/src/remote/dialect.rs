@@ -174,6 +174,19 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// An aggregate function by the name that DataFusion has for it. Without an argument it counts rows.
     fn aggregate(&self, call: &Aggregation<'_>) -> Option<Value>;
 
+    /// Another function over a window by the name that DataFusion has for it.
+    fn window(&self, call: &Windowed<'_>) -> Option<Value>;
+
+    /// Whether one SELECT may have windows of several orders.
+    fn has_windows_of_many_orders(&self) -> bool {
+        true
+    }
+
+    /// What values of a type are sent as, where that is another type that has them all.
+    fn sent(&self, data_type: &DataType) -> DataType {
+        data_type.clone()
+    }
+
     /// What to group by, so that equal values are those that are equal here.
     fn group_key(&self, value: &Value) -> Option<Value>;
 
@@ -198,6 +211,35 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// What stands before and after a SELECT that has a name before a statement which reads it, and in which nothing of the statement is ever evaluated. `None`
     /// where a source does not promise that.
     fn fence(&self, _name: &str) -> Option<(String, String)> {
+        None
+    }
+
+    /// The same where values that are both NULL are equal as well.
+    fn null_safe_key(&self, left: &Value, right: &Value) -> Option<Value> {
+        let keys = self.null_safe(left, right)?;
+        let keys: Option<Vec<Value>> = keys.iter().map(|(left, right)| self.join_key(left, right)).collect();
+        let keys: Vec<String> = keys?.into_iter().map(|key| key.sql).collect();
+        Some(Value::condition(format!("({})", keys.join(" AND "))))
+    }
+
+    /// Pairs of values that are equal, and never NULL, where these two are equal or both NULL.
+    fn null_safe(&self, left: &Value, right: &Value) -> Option<[(Value, Value); 2]> {
+        let is_null = |value: &Value| Value::condition(format!("({} IS NULL)", value.sql));
+        let known = |value: &Value| {
+            let other = self.literal(&any_value(&value.data_type)?)?;
+            let form = match value.form {
+                Form::Text { .. } => Form::Text { own: false },
+                form => form,
+            };
+            let sql = format!("COALESCE({}, {})", value.sql, other.sql);
+            Some(Value::new(sql, value.data_type.clone(), form))
+        };
+        self.compare(Operator::Eq, left, right)?;
+        Some([(is_null(left), is_null(right)), (known(left)?, known(right)?)])
+    }
+
+    /// What ends each side of a FULL JOIN, where there is one that takes every condition that [`Dialect::join_key`] and others make.
+    fn full_join(&self) -> Option<&'static str> {
         None
     }
 
@@ -230,7 +272,54 @@ pub(crate) struct Aggregation<'a> {
     pub(crate) argument: Option<&'a Value>,
     pub(crate) distinct: bool,
     pub(crate) filter: Option<&'a Value>,
+    /// The window that it is over, with OVER and a blank before it, or nothing.
+    pub(crate) over: &'a str,
     pub(crate) to: &'a DataType,
+}
+
+/// A call of a function that is one only over a window.
+#[derive(Debug)]
+pub(crate) struct Windowed<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) arguments: &'a [Value],
+    /// The window, with OVER and a blank before it.
+    pub(crate) over: &'a str,
+    /// Whether the window has an order.
+    pub(crate) is_ordered: bool,
+    pub(crate) to: &'a DataType,
+}
+
+impl Windowed<'_> {
+    /// The text of the call as most databases write it, which name their functions alike, and what kind of value it is. Rows that have numbers are
+    /// counted without a sign here.
+    pub(crate) fn text(&self) -> Option<(String, Option<&Value>)> {
+        let (name, over) = (self.name, self.over);
+        let found = match (name, self.arguments) {
+            ("row_number" | "rank" | "dense_rank", []) if *self.to == DataType::UInt64 => {
+                Some((format!("{name}(){over}"), None))
+            }
+            ("first_value" | "last_value", [value]) => Some((format!("{name}({}){over}", value.sql), Some(value))),
+            ("lag" | "lead", [value]) => Some((format!("{name}({}, 1){over}", value.sql), Some(value))),
+            ("lag" | "lead", [value, rows]) => {
+                let rows = rows
+                    .constant_number()
+                    .filter(|rows| (1..=i64::from(i32::MAX)).contains(rows))?;
+                Some((format!("{name}({}, {rows}){over}", value.sql), Some(value)))
+            }
+            _ => None,
+        };
+        found.filter(|(_, value)| value.is_none_or(|value| value.is_tested() && value.data_type == plain(self.to)))
+    }
+}
+
+/// Some value of a type.
+fn any_value(data_type: &DataType) -> Option<ScalarValue> {
+    match data_type {
+        DataType::Boolean => Some(false.into()),
+        DataType::Binary => Some(ScalarValue::Binary(Some(Vec::new()))),
+        DataType::Utf8View => Some("".into()),
+        other => ScalarValue::new_zero(other).ok(),
+    }
 }
 
 /// The name that the three types of text have in common.

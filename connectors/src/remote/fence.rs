@@ -138,6 +138,7 @@ impl PushDown<'_> {
                 cost,
                 rows: grown.select.estimate.rows,
                 grown: Some(grown),
+                first: None,
                 stayed: Vec::new(),
             },
             None => Visited::whole(plan),
@@ -190,6 +191,10 @@ impl PushDown<'_> {
             LogicalPlan::TableScan(scan) => {
                 let provider = source_as_provider(&scan.source).ok()?;
                 let table = provider.downcast_ref::<RemoteTable>()?;
+                // No fence leaves out rows by their number.
+                if scan.fetch.is_some() {
+                    return None;
+                }
                 let mut grown = self.scan_of(scan, table, false)?;
                 grown.splits = vec![Split::Whole];
                 grown.snapshots = None;
@@ -204,11 +209,12 @@ impl PushDown<'_> {
                     cost: 0.0,
                     rows: UNKNOWN_ROWS,
                     grown: Some(grown),
+                    first: None,
                     stayed: Vec::new(),
                 };
                 match grow(plan, &[below]).ok()? {
                     Taken::Whole(grown) => Some(grown),
-                    Taken::Part { .. } | Taken::Nothing => None,
+                    _ => None,
                 }
             }
             _ => None,

@@ -10,26 +10,28 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::DataType;
 use datafusion::catalog::{TableProvider, default_table_source::source_as_provider};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, TableReference};
+use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{
-    Aggregate, Expr, FetchType, Filter, LogicalPlan, Projection, SkipType, Sort, TableScan, cast,
-};
+use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection, TableScan};
 
-use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here};
+use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here, windowed_here};
 use super::decision::{Decision, why};
-use super::dialect::{Dialect, Form, Value, plain};
+use super::dialect::{Dialect, Form, Value};
 use super::fence::Fences;
+use super::first::{First, limit, top};
 use super::joins::{join, pulled, union};
-use super::node::RemoteRead;
 use super::select::{From, Select};
 use super::translate::Scope;
+use super::windows::windows;
 use crate::remote_table::Snapshots;
 use crate::statistics::{computed, share};
 use crate::{RemoteTable, ScanFilter, Split};
+
+/// Costs that are no further apart are not told apart: the source does what it can then, since it may be asked for more rows than were expected.
+const UNTOLD: f64 = 50.0;
 
 /// Finds a table inside a table.
 pub type TableOf<'a> = &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync);
@@ -70,6 +72,8 @@ pub(super) struct Visited {
     pub(super) cost: f64,
     pub(super) rows: f64,
     pub(super) grown: Option<Grown>,
+    /// The statement below it that has a limit, which an OFFSET above may change.
+    pub(super) first: Option<First>,
     /// What stayed here below it and at it, and might not have.
     pub(super) stayed: Vec<Decision>,
 }
@@ -86,7 +90,7 @@ impl PushDown<'_> {
 
     /// Whether a source should do what it can.
     fn is_worth(&self, grown: &Grown, cost_there: f64, cost_here: f64) -> bool {
-        cost_there < cost_here || self.does_all(grown)
+        cost_there < cost_here + UNTOLD || self.does_all(grown)
     }
 
     /// Whether its source is to do what it can, whatever that costs.
@@ -99,13 +103,14 @@ impl PushDown<'_> {
         let (plan, mut stayed) = self.visit_subqueries(plan)?;
         if let LogicalPlan::TableScan(scan) = &plan {
             let grown = self.scan(scan);
-            let rows = grown.as_ref().map_or(UNKNOWN_ROWS, |grown| grown.select.estimate.rows);
-            let cost = grown.as_ref().map_or(0.0, Grown::cost);
+            let first = grown.clone().and_then(|grown| First::of_scan(scan, grown));
+            let known = first.as_ref().map(|first| &first.grown).or(grown.as_ref());
             return Ok(Visited {
+                cost: known.map_or(0.0, Grown::cost),
+                rows: known.map_or(UNKNOWN_ROWS, |grown| grown.select.estimate.rows),
+                grown: grown.filter(|_| scan.fetch.is_none()),
+                first,
                 plan,
-                cost,
-                rows,
-                grown,
                 stayed,
             });
         }
@@ -119,6 +124,7 @@ impl PushDown<'_> {
             .map(|input| self.visit(input))
             .collect::<Result<_>>()?;
         let taken = grow(&plan, &inputs)?;
+        let mut first = inputs.first().and_then(|input| input.first.clone());
         let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
         let cost_here = cost_here(&plan, &inputs, &taken, self.tells_keys);
         let schema_in = inputs.first().map(|input| Arc::clone(input.plan.schema()));
@@ -129,12 +135,27 @@ impl PushDown<'_> {
         };
         // A statement is written where it is worth it only.
         let (there, cost, rows, grown) = match taken {
+            Taken::Skipped(skipped) => {
+                first = None;
+                let rows = skipped.grown.select.estimate.rows;
+                let cost = skipped.grown.cost() + here(rows);
+                let there = match self.is_worth(&skipped.grown, cost, cost_here) {
+                    true => skipped.plan(self)?,
+                    false => None,
+                };
+                if there.is_none() {
+                    stayed.extend(below);
+                }
+                (there, cost, rows, None)
+            }
             Taken::Nothing => {
+                first = first.and_then(|first| first.below(&plan));
                 let grown: Vec<Option<&Grown>> = inputs.iter().map(|input| input.grown.as_ref()).collect();
                 stayed.extend(below.into_iter().chain(why(&plan, &grown)));
                 (None, cost_here, rows_in, None)
             }
             Taken::Whole(grown) => {
+                first = None;
                 let (cost, rows) = (grown.cost(), grown.select.estimate.rows);
                 let there = match !grown.is_scan && self.is_worth(&grown, cost, cost_here) {
                     true => self.realised(&grown, plan.schema())?,
@@ -144,7 +165,8 @@ impl PushDown<'_> {
                     let depot = grown.depot().unwrap_or_default();
                     let is_named = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_));
                     let is_said_below = is_named && below.iter().any(Decision::is_for_cost);
-                    let is_said = !grown.is_scan && !is_said_below && cost >= cost_here && !self.does_all(&grown);
+                    let is_said =
+                        !grown.is_scan && !is_said_below && cost >= cost_here + UNTOLD && !self.does_all(&grown);
                     // The last one says it for those below.
                     let own = is_said.then(|| Decision::cheaper(&plan, depot, cost, cost_here));
                     let others = below.into_iter().filter(|below| !is_said || !below.is_for_cost());
@@ -154,6 +176,10 @@ impl PushDown<'_> {
             }
             // The node stays, over an input that does part of its work.
             Taken::Part { input, node } => {
+                first = match &plan {
+                    LogicalPlan::Sort(node) => Some(First::of_sort(node, input.clone())),
+                    _ => None,
+                };
                 let rows = input.select.estimate.rows;
                 let cost = input.cost() + here(rows);
                 let there = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
@@ -177,6 +203,7 @@ impl PushDown<'_> {
                 cost,
                 rows,
                 grown,
+                first,
                 stayed,
             },
             None => Visited {
@@ -184,6 +211,7 @@ impl PushDown<'_> {
                 cost: cost_here,
                 rows: if grown.is_some() { rows } else { rows_in },
                 grown,
+                first,
                 stayed,
             },
         })
@@ -214,11 +242,8 @@ impl PushDown<'_> {
         self.scan_of(scan, raw.downcast_ref()?, true)
     }
 
-    /// The statement that reads what a scan reads of a table; `is_estimated` says whether it is weighed by what is known of the table.
+    /// The statement that reads what a scan reads of a table, but for its limit; `is_estimated` says whether it is weighed by what is known of the table.
     pub(super) fn scan_of(&self, scan: &TableScan, table: &RemoteTable, is_estimated: bool) -> Option<Grown> {
-        if scan.fetch.is_some() {
-            return None;
-        }
         let relation = table.relation()?;
         let dialect = relation.dialect();
         let schema = table.schema();
@@ -303,6 +328,7 @@ impl Visited {
             cost: 0.0,
             rows: UNKNOWN_ROWS,
             grown: None,
+            first: None,
             stayed: Vec::new(),
         }
     }
@@ -320,7 +346,7 @@ impl Grown {
         }
     }
 
-    fn cost(&self) -> f64 {
+    pub(super) fn cost(&self) -> f64 {
         self.select
             .estimate
             .cost(self.select.outputs.len(), self.is_in_pieces())
@@ -347,6 +373,8 @@ pub(super) enum Taken {
         input: Grown,
         node: Option<LogicalPlan>,
     },
+    /// The node goes: what is below it skips rows itself.
+    Skipped(First),
 }
 
 /// What a node costs when it is done here.
@@ -361,6 +389,7 @@ fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken, tells_keys: 
         (LogicalPlan::Aggregate(_), _, Taken::Whole(grown)) => {
             before + grouped_here(rows_in, grown.select.estimate.rows)
         }
+        (LogicalPlan::Window(_), ..) => before + windowed_here(rows_in),
         _ => before + here(rows_in),
     }
 }
@@ -368,7 +397,11 @@ fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken, tells_keys: 
 pub(super) fn grow(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
     let taken = take(plan, inputs)?;
     Ok(match &taken {
-        Taken::Whole(grown) | Taken::Part { input: grown, .. } if !grown.select.is_fit() => Taken::Nothing,
+        Taken::Whole(grown) | Taken::Part { input: grown, .. } | Taken::Skipped(First { grown, .. })
+            if !grown.select.is_fit() =>
+        {
+            Taken::Nothing
+        }
         _ => taken,
     })
 }
@@ -381,19 +414,25 @@ fn take(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
         (LogicalPlan::Filter(node), Some([input])) => filter(node, input)?,
         (LogicalPlan::Projection(node), Some([input])) => whole(projection(node, input)),
         (LogicalPlan::Aggregate(node), Some([input])) => whole(aggregate(node, input)),
+        (LogicalPlan::Window(node), Some([input])) => whole(windows(node, input)),
         (LogicalPlan::Join(node), Some([left, right])) => whole(join(node, left, right)),
         (LogicalPlan::Union(_), Some(parts @ [_, _, ..])) => whole(union(parts)),
         (LogicalPlan::Sort(node), Some([input])) => match top(node, input) {
             Some(input) => Taken::Part { input, node: None },
             None => Taken::Nothing,
         },
-        (LogicalPlan::Limit(node), Some([input])) => match (node.get_skip_type()?, node.get_fetch_type()?) {
-            (SkipType::Literal(skip), FetchType::Literal(Some(fetch))) if !input.is_scan => Taken::Part {
-                input: limited(input, skip.saturating_add(fetch)),
-                node: None,
+        (LogicalPlan::Limit(node), Some([input])) => match limit(node, input)? {
+            Some((input, node)) => Taken::Part {
+                input,
+                node: Some(node),
             },
-            _ => Taken::Nothing,
+            None => Taken::Nothing,
         },
+        (LogicalPlan::Limit(node), None) => {
+            let first = inputs.first().and_then(|input| input.first.as_ref());
+            let skipped = first.map(|first| first.skipped(node)).transpose()?;
+            skipped.flatten().map_or(Taken::Nothing, Taken::Skipped)
+        }
         _ => Taken::Nothing,
     })
 }
@@ -530,83 +569,4 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
         ..grown.select
     };
     Some(Grown::whole(select, input.dialect))
-}
-
-/// The first rows in an order.
-fn top(node: &Sort, input: &Grown) -> Option<Grown> {
-    let fetch = node.fetch?;
-    let mut grown = limited(input, fetch);
-    let scope = scope(&grown, node.input.schema());
-    let key = |by: &datafusion::logical_expr::SortExpr| {
-        let value = scope.value(&by.expr)?;
-        if value.literal.is_some() {
-            return None;
-        }
-        grown.dialect.sort_key(&value, by.asc, by.nulls_first)
-    };
-    let order: Option<Vec<String>> = node.expr.iter().map(key).collect();
-    grown.select.order = order?;
-    Some(grown)
-}
-
-fn limited(input: &Grown, rows: usize) -> Grown {
-    let mut select = input.select.clone();
-    select.limit = Some(rows);
-    select.estimate = select.estimate.limited(rows);
-    Grown::whole(select, input.dialect)
-}
-
-impl PushDown<'_> {
-    /// The leaf that reads what a statement finds, as columns of a node's schema; `None` when they are of other types.
-    fn realised(&self, grown: &Grown, schema: &DFSchemaRef) -> Result<Option<LogicalPlan>> {
-        let outputs = &grown.select.outputs;
-        let fields: Vec<(Option<TableReference>, Arc<Field>)> = schema
-            .iter()
-            .map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)))
-            .collect();
-        let fits = outputs.len() == fields.len()
-            && !outputs.is_empty()
-            && outputs
-                .iter()
-                .zip(&fields)
-                .all(|(output, (_, field))| output.data_type == plain(field.data_type()));
-        if !fits {
-            return Ok(None);
-        }
-        let query = grown.select.query();
-        let read = |schema: DFSchemaRef| {
-            let leaf = RemoteRead {
-                splits: if query.divisible {
-                    grown.splits.clone()
-                } else {
-                    vec![Split::Whole]
-                },
-                snapshots: grown.snapshots.clone().filter(|_| query.divisible),
-                query: Arc::new(query.clone()),
-                schema,
-                rows: grown.select.estimate.rows as usize,
-            };
-            self.closed(leaf.into_plan(), &query.fences, || query.outside(None, None))
-        };
-        let same = outputs
-            .iter()
-            .zip(&fields)
-            .all(|(output, (_, field))| output.data_type == *field.data_type());
-        if same {
-            return Ok(Some(read(Arc::clone(schema))?));
-        }
-        // All texts come as one type; the plan may want another.
-        let sent = fields.iter().zip(outputs).map(|((qualifier, field), output)| {
-            let field = Field::clone(field).with_data_type(output.data_type.clone());
-            (qualifier.clone(), Arc::new(field))
-        });
-        let sent = DFSchema::new_with_metadata(sent.collect(), schema.metadata().clone())?;
-        let columns = fields.iter().map(|(qualifier, field)| {
-            let column = Expr::Column(Column::new(qualifier.clone(), field.name()));
-            cast(column, field.data_type().clone()).alias_qualified(qualifier.clone(), field.name())
-        });
-        let columns = columns.collect();
-        let projection = Projection::try_new(columns, Arc::new(read(Arc::new(sent))?))?;
-        Ok(Some(LogicalPlan::Projection(projection)))
-    }
 }

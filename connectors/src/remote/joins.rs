@@ -5,14 +5,14 @@
 use std::collections::BTreeSet;
 
 use datafusion::common::{JoinType, NullEquality};
-use datafusion::logical_expr::Join;
 use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{ExprSchemable, Join};
 use minerva_resources::Address;
 
 use super::cost::{Estimate, joined_here};
 use super::dialect::{Form, Meeting, Value};
 use super::grow::Grown;
-use super::select::{DERIVED, From, LEFT, RIGHT, Select};
+use super::select::{DERIVED, From, LEFT, RIGHT, RIGHT_JOIN, Select};
 use super::translate::Scope;
 
 /// The rows of two sides that meet.
@@ -30,18 +30,32 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
         unless: None,
     };
     let (scope_left, scope_right) = (side(schema_left, &outputs_left), side(schema_right, &outputs_right));
-    let (mut conditions, mut keys, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    // `pairs` are equal where rows meet, and NULL is equal to none.
+    let (mut conditions, mut keys, mut pairs, mut others) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let is_met = is_met(node.join_type);
     for (key_left, key_right) in &node.on {
+        // Where only one side has NULLs, these meet nothing.
+        let is_null_safe = node.null_equality == NullEquality::NullEqualsNull
+            && key_left.nullable(schema_left.as_ref()).ok()?
+            && key_right.nullable(schema_right.as_ref()).ok()?;
+        let is_constant = key_left.column_refs().is_empty() || key_right.column_refs().is_empty();
+        if is_constant && node.join_type == JoinType::Full {
+            return None;
+        }
         let (key_left, key_right) = (scope_left.value(key_left)?, scope_right.value(key_right)?);
-        let met = match node.null_equality {
-            NullEquality::NullEqualsNothing => dialect.join_key(&key_left, &key_right)?,
-            NullEquality::NullEqualsNull => {
-                let met = dialect.same(&key_left, &key_right)?;
-                others.push(met.sql.clone());
-                met
+        match (is_null_safe, is_met) {
+            (false, _) => {
+                conditions.push(dialect.join_key(&key_left, &key_right)?.sql);
+                pairs.push((key_left.clone(), key_right.clone()));
             }
-        };
-        conditions.push(met.sql);
+            (true, false) => conditions.push(dialect.null_safe_key(&key_left, &key_right)?.sql),
+            (true, true) => {
+                for (left, right) in dialect.null_safe(&key_left, &key_right)? {
+                    conditions.push(dialect.join_key(&left, &right)?.sql);
+                    pairs.push((left, right));
+                }
+            }
+        }
         keys.push((key_left, key_right));
     }
     let both: Vec<Value> = outputs_left.iter().chain(&outputs_right).cloned().collect();
@@ -58,10 +72,11 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
     let (estimate_left, estimate_right) = (left.select.estimate, right.select.estimate);
     let joined = estimate_left.joined(estimate_right, &keys);
     let addresses = addresses(&[left, right]);
-    let joining = |word: &'static str, estimate: Estimate| {
+    let joining = |word: &'static str, estimate: Estimate, fence: &'static str| {
         let from = From::Join {
             left: Box::new(left.select.clone()),
             word,
+            fence,
             right: Box::new(right.select.clone()),
             on: on.clone(),
         };
@@ -76,9 +91,10 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
             false => (right.clone(), left.clone()),
         };
         let keys: Vec<(Value, Value)> = keys.iter().map(oriented).collect();
+        let pairs: Vec<(Value, Value)> = pairs.iter().map(oriented).collect();
         let condition = dialect.meets(&Meeting {
             from: &other.named(other_as),
-            keys: &keys,
+            keys: &pairs,
             others: &others,
             on: &on,
             is_negated,
@@ -103,16 +119,26 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
         ..joined
     };
     let select = match node.join_type {
-        JoinType::Inner => joining("JOIN", joined),
-        JoinType::Left => joining("LEFT JOIN", at_least(estimate_left.rows)),
-        JoinType::Right => joining("RIGHT JOIN", at_least(estimate_right.rows)),
+        JoinType::Inner => joining("JOIN", joined, ""),
+        JoinType::Left => joining("LEFT JOIN", at_least(estimate_left.rows), ""),
+        JoinType::Right => joining(RIGHT_JOIN, at_least(estimate_right.rows), ""),
+        JoinType::Full => {
+            let most = at_least(estimate_left.rows.max(estimate_right.rows));
+            joining("FULL JOIN", most, dialect.full_join()?)
+        }
         JoinType::LeftSemi => meeting(&left.select, &right.select, false)?,
         JoinType::LeftAnti => meeting(&left.select, &right.select, true)?,
         JoinType::RightSemi => meeting(&right.select, &left.select, false)?,
         JoinType::RightAnti => meeting(&right.select, &left.select, true)?,
-        JoinType::Full | JoinType::LeftMark | JoinType::RightMark => return None,
+        JoinType::LeftMark | JoinType::RightMark => return None,
     };
     Some(Grown::whole(select, dialect))
+}
+
+/// Whether rows of one side are kept for those of the other, which is not joined to them.
+fn is_met(join: JoinType) -> bool {
+    use JoinType::{LeftAnti, LeftSemi, RightAnti, RightSemi};
+    matches!(join, LeftSemi | LeftAnti | RightSemi | RightAnti)
 }
 
 /// What it costs to have the rows of both sides sent and joined here, and how many there are then. What each side costs by itself is known.

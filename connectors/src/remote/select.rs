@@ -86,10 +86,11 @@ pub(super) enum From {
     Derived(Box<Select>, &'static str),
     /// The rows of several others, one after another.
     Union(Vec<Select>),
-    /// Two others. `word` is the kind of join.
+    /// Two others. `word` is the kind of join, and `fence` ends each of them.
     Join {
         left: Box<Select>,
         word: &'static str,
+        fence: &'static str,
         right: Box<Select>,
         on: String,
     },
@@ -115,6 +116,8 @@ pub(super) struct Select {
     pub(super) order: Vec<String>,
     /// What has a limit does not grow any more.
     pub(super) limit: Option<usize>,
+    /// How many rows it leaves out before those.
+    pub(super) skip: usize,
     pub(super) estimate: Estimate,
     /// How many SELECTs are inside one another, and how long those inside are.
     pub(super) depth: usize,
@@ -147,6 +150,7 @@ impl Select {
             outputs,
             order: Vec::new(),
             limit: None,
+            skip: 0,
             estimate,
         }
     }
@@ -227,6 +231,9 @@ impl Select {
         if let Some(limit) = self.limit {
             push_limit(&mut rest, limit);
         }
+        if self.skip > 0 {
+            push(&mut rest, format_args!(" OFFSET {}", self.skip.min(i64::MAX as usize)));
+        }
         RemoteQuery {
             addresses: self.addresses.clone(),
             fences: self.fences.clone(),
@@ -292,12 +299,26 @@ impl From {
                 let parts: Vec<String> = parts.iter().map(Select::text).collect();
                 format!("({}) AS {DERIVED}", parts.join(" UNION ALL "))
             }
-            From::Join { left, word, right, on } => {
-                format!("{} {word} {} ON {on}", left.named(LEFT), right.named(RIGHT))
+            From::Join {
+                left,
+                word,
+                fence,
+                right,
+                on,
+            } => {
+                let (left, right) = (left.text(), right.text());
+                if *word == RIGHT_JOIN {
+                    // SQLite looks through all rows of what stands right of a RIGHT JOIN, for each row.
+                    return format!("({right}{fence}) AS {RIGHT} LEFT JOIN ({left}{fence}) AS {LEFT} ON {on}");
+                }
+                format!("({left}{fence}) AS {LEFT} {word} ({right}{fence}) AS {RIGHT} ON {on}")
             }
         }
     }
 }
+
+/// How a join of all rows of the right side is told apart; it is written from that side.
+pub(super) const RIGHT_JOIN: &str = "RIGHT JOIN";
 
 fn push_limit(sql: &mut String, limit: usize) {
     // Databases count in 64 bits with a sign.

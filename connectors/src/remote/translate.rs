@@ -267,6 +267,7 @@ impl Scope<'_> {
             argument: argument.as_ref(),
             distinct: params.distinct,
             filter: filter.as_ref(),
+            over: "",
             to,
         })
     }

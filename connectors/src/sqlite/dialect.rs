@@ -32,7 +32,7 @@ use datafusion::logical_expr::Operator;
 use super::functions::{self, MOST_CHECKED};
 use super::kind::Kind;
 use super::sql::ALIAS;
-use crate::remote::{Aggregation, Dialect, Form, Meeting, Relation, Value, met_by_list, plain};
+use crate::remote::{Aggregation, Dialect, Form, Meeting, Relation, Value, Windowed, met_by_list, plain};
 use crate::{Comparison, ScanFilter};
 
 /// The version that is part of this program.
@@ -190,6 +190,19 @@ fn compared(value: &Value) -> Option<String> {
     }
 }
 
+/// Two values as they are compared with one another.
+fn compared_with(left: &Value, right: &Value) -> Option<(String, String)> {
+    if left.data_type != right.data_type {
+        return None;
+    }
+    let has_constant = left.literal.is_some() != right.literal.is_some();
+    match left.data_type {
+        // Any constant but zero, which is all that can be written.
+        DataType::Float64 if has_constant => Some((left.sql.clone(), right.sql.clone())),
+        _ => Some((compared(left)?, compared(right)?)),
+    }
+}
+
 /// A whole number that is a constant, and no less than another.
 fn at_least(value: &Value, least: i64) -> Option<i64> {
     value.constant_number().filter(|number| *number >= least)
@@ -204,7 +217,12 @@ impl Dialect for SqliteDialect {
     fn literal(&self, value: &ScalarValue) -> Option<Value> {
         let data_type = plain(&value.data_type());
         let form = match &data_type {
-            DataType::Boolean | DataType::Int32 | DataType::Int64 | DataType::Binary | DataType::Date32 => Form::Exact,
+            DataType::Boolean
+            | DataType::Int32
+            | DataType::Int64
+            | DataType::UInt64
+            | DataType::Binary
+            | DataType::Date32 => Form::Exact,
             DataType::Utf8View => Form::Text { own: false },
             DataType::Float64 => Form::Opaque { tested: true },
             _ => return None,
@@ -214,6 +232,7 @@ impl Dialect for SqliteDialect {
             ScalarValue::Boolean(Some(value)) => u8::from(*value).to_string(),
             ScalarValue::Int32(Some(value)) => value.to_string(),
             ScalarValue::Int64(Some(value)) => value.to_string(),
+            ScalarValue::UInt64(Some(value)) => i64::try_from(*value).ok()?.to_string(),
             ScalarValue::Float64(Some(value)) => real(*value)?,
             ScalarValue::Binary(Some(value)) => blob(value),
             ScalarValue::Date32(Some(days)) => date(*days)?,
@@ -229,16 +248,13 @@ impl Dialect for SqliteDialect {
 
     fn compare(&self, op: Operator, left: &Value, right: &Value) -> Option<Value> {
         let symbol = Comparison::from_operator(op)?.sql();
-        if left.data_type != right.data_type {
-            return None;
-        }
-        let has_constant = left.literal.is_some() != right.literal.is_some();
-        let (left, right) = match left.data_type {
-            // Any constant but zero, which is all that can be written.
-            DataType::Float64 if has_constant => (left.sql.clone(), right.sql.clone()),
-            _ => (compared(left)?, compared(right)?),
-        };
+        let (left, right) = compared_with(left, right)?;
         Some(Value::condition(format!("({left} {symbol} {right})")))
+    }
+
+    fn same(&self, left: &Value, right: &Value) -> Option<Value> {
+        let (left, right) = compared_with(left, right)?;
+        Some(Value::condition(format!("({left} IS {right})")))
     }
 
     fn one_of(&self, value: &Value, list: &[Value]) -> Option<Value> {
@@ -275,7 +291,8 @@ impl Dialect for SqliteDialect {
         if value.data_type == to {
             return Some(value);
         }
-        let is_wider = value.data_type == DataType::Int32 && to == DataType::Int64;
+        // What counts rows has none that do not fit.
+        let is_wider = matches!(value.data_type, DataType::Int32 | DataType::UInt64) && to == DataType::Int64;
         (is_wider && value.is_exact()).then(|| Value::new(value.sql, to, Form::Exact))
     }
 
@@ -348,8 +365,8 @@ impl Dialect for SqliteDialect {
 
     fn aggregate(&self, call: &Aggregation<'_>) -> Option<Value> {
         let filter = match call.filter {
-            Some(condition) => format!(" FILTER (WHERE {})", condition.sql),
-            None => String::new(),
+            Some(condition) => format!(" FILTER (WHERE {}){}", condition.sql, call.over),
+            None => call.over.to_owned(),
         };
         let distinct = if call.distinct { "DISTINCT " } else { "" };
         let Some(argument) = call.argument else {
@@ -379,6 +396,24 @@ impl Dialect for SqliteDialect {
                 Some(Value::condition(format!("{function}({}){filter}", argument.sql)))
             }
             _ => None,
+        }
+    }
+
+    fn window(&self, call: &Windowed<'_>) -> Option<Value> {
+        let (sql, value) = call.text()?;
+        let form = value.map_or(Form::Exact, |value| value.form);
+        Some(Value::new(sql, plain(call.to), form))
+    }
+
+    fn null_safe_key(&self, left: &Value, right: &Value) -> Option<Value> {
+        self.same(left, right)
+    }
+
+    fn sent(&self, data_type: &DataType) -> DataType {
+        match data_type {
+            // It has no numbers without a sign, and counts rows in what it has.
+            DataType::UInt64 => DataType::Int64,
+            other => other.clone(),
         }
     }
 

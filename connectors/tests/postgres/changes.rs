@@ -1,7 +1,6 @@
 //! Tables that change behind the depot's back: what was kept of them is never older than the question.
 
 use arrow::util::pretty::pretty_format_batches;
-use datafusion::catalog::TableProvider;
 use minerva_connectors::{ScanExec, estimated};
 
 use crate::server::{PASSWORD, Place, context, shared};

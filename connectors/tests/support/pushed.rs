@@ -109,12 +109,14 @@ impl Pushed {
 
     /// The whole statement becomes one of the database, which has these parts; at most nodes that do no work stay.
     pub(crate) async fn whole(&self, sql: &str, parts: &[&str]) {
-        const STAY: [&str; 5] = [
+        const STAY: [&str; 6] = [
             "ScanExec",
             "SortExec",
             "SortExec(TopK)",
             "ProjectionExec",
             "GlobalLimitExec",
+            // For what is only sent as another type.
+            "RepartitionExec",
         ];
         let (with, without) = (self.run(sql, true).await, self.run(sql, false).await);
         let [statement] = with.statements.as_slice() else {

@@ -11,7 +11,6 @@ use datafusion::{
         config::OptimizerOptions,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
-    physical_expr::PhysicalExpr,
     physical_plan::{
         ExecutionPlan,
         joins::HashJoinExec,

@@ -16,6 +16,7 @@ mod failure;
 mod fences;
 mod kind;
 mod listing;
+mod question;
 mod read;
 mod session;
 mod settings;

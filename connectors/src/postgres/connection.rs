@@ -3,7 +3,6 @@
 //! In: settings. Out: connections, each used by one reader at a time and kept for the next one for a while. A kept connection
 //! that turns out to be dead is replaced before anything was read. Whoever leaves early has the server's work cancelled.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -18,14 +17,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, Row, Statement};
+use tokio_postgres::{Client, Config, Statement};
 
 use super::allowed::Allowed;
 use super::cancel::Place;
-use super::catalog::{self, Table};
-use super::failure::{is_lost, refuses_user};
-use super::session::{Again, PROBE, Session};
+use super::failure::refuses_user;
+use super::question::Tables;
+use super::session::{PROBE, Session};
 use super::settings::{Settings, TlsMode};
 use super::statistics::Known;
 use super::tls::Tls;
@@ -34,9 +32,6 @@ use crate::{Error, ErrorKind, Result};
 /// Connections that are kept when nobody uses them, and for how long.
 const MOST_IDLE: usize = 8;
 const IDLE_TIME: Duration = Duration::from_secs(60);
-
-/// How long the catalogue may take to answer, which is milliseconds unless the server is gone.
-const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a server may take to end a transaction that is done.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,12 +52,6 @@ const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
 const FULL_TIMEOUT: Duration = Duration::from_secs(10);
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
-/// Tables that are remembered.
-const MOST_TABLES: usize = 4096;
-
-/// How old what is remembered of a table's values may be: that there are newer figures is not seen in its state.
-const MOST_AGE: Duration = Duration::from_secs(300);
-
 /// A database, the connections to it that nobody uses just now, and what its tables looked like last.
 pub(super) struct Database {
     settings: Settings,
@@ -71,16 +60,8 @@ pub(super) struct Database {
     session: Session,
     idle: Mutex<Idle>,
     allowed: Allowed,
-    tables: Mutex<HashMap<(String, String), Seen>>,
+    pub(super) tables: Tables,
     figures: Known,
-}
-
-/// A table as it was last seen.
-struct Seen {
-    table: Arc<Table>,
-    /// What the catalogue said of its state just before, if that says it all.
-    state: Option<String>,
-    at: Instant,
 }
 
 #[derive(Default)]
@@ -96,7 +77,7 @@ pub(super) struct Connection {
     pub(super) driver: Driver,
     place: Place,
     /// The question that is asked most often, if it was asked here.
-    asked: Option<Statement>,
+    pub(super) asked: Option<Statement>,
     /// Whether it was used before, so that the server may have closed it since.
     pub(super) is_used: bool,
     /// The right to use one.
@@ -206,55 +187,6 @@ impl Parked {
     }
 }
 
-/// A question to the catalogue.
-#[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
-    pub(super) sql: &'a str,
-    /// Whether it is asked so often that connections keep it. Only one is.
-    pub(super) is_kept: bool,
-}
-
-/// Somebody who waits for an answer. When nobody does any more, the server is told to stop.
-struct Asking<'a> {
-    database: &'a Database,
-    connection: Option<Connection>,
-}
-
-impl Asking<'_> {
-    async fn ask(
-        &mut self,
-        question: Question<'_>,
-        values: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let Some(Connection {
-            client, driver, asked, ..
-        }) = &mut self.connection
-        else {
-            return Ok(Vec::new());
-        };
-        if !question.is_kept {
-            return driver.drive(client.query_typed(question.sql, values)).await;
-        }
-        let asked = match asked {
-            Some(asked) => asked,
-            None => {
-                let types: Vec<Type> = values.iter().map(|(_, of)| of.clone()).collect();
-                asked.insert(driver.drive(client.prepare_typed(question.sql, &types)).await?)
-            }
-        };
-        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|(value, _)| *value).collect();
-        driver.drive(client.query(asked, &values)).await
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.database.cancel(connection);
-        }
-    }
-}
-
 impl Database {
     pub(super) fn new(settings: Settings) -> Result<Database> {
         let tls = Tls::new(settings.tls, settings.root_certificates.as_deref())
@@ -266,7 +198,7 @@ impl Database {
             settings,
             tls,
             idle: Mutex::default(),
-            tables: Mutex::default(),
+            tables: Tables::default(),
             figures: Known::default(),
         })
     }
@@ -300,6 +232,11 @@ impl Database {
     /// A connection to read rows with: one that was kept, or a new one.
     pub(super) async fn connection(&self) -> Result<Connection> {
         self.allowed(&self.allowed.readers).await
+    }
+
+    /// A connection to ask the catalogue with.
+    pub(super) async fn asking_connection(&self) -> Result<Connection> {
+        self.allowed(&self.allowed.catalog).await
     }
 
     /// A connection to write rows with.
@@ -455,7 +392,8 @@ impl Database {
         self.park(connection, true);
     }
 
-    fn park(self: &Arc<Self>, connection: Connection, in_transaction: bool) {
+    /// The same, of one that may have no transaction.
+    pub(super) fn park(self: &Arc<Self>, connection: Connection, in_transaction: bool) {
         // Where nothing runs, nobody waits with it.
         let Ok(runtime) = Handle::try_current() else { return };
         let mut idle = self.idle();
@@ -485,102 +423,8 @@ impl Database {
         }
     }
 
-    /// Asks the catalogue. Each question is a transaction of its own, which depends on nothing that a session is set to.
-    pub(super) async fn query(
-        self: &Arc<Self>,
-        object: &str,
-        sql: &str,
-        values: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<Row>> {
-        let question = Question { sql, is_kept: false };
-        self.ask(object, question, values).await
-    }
-
-    /// The same, with a question that may be kept.
-    pub(super) async fn ask(
-        self: &Arc<Self>,
-        object: &str,
-        question: Question<'_>,
-        values: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<Row>> {
-        let mut again = Again::default();
-        // What one session keeps, another does not know.
-        let is_kept = question.is_kept && !self.session.is_shared();
-        let question = Question { is_kept, ..question };
-        loop {
-            let connection = self.allowed(&self.allowed.catalog).await?;
-            let is_used = connection.is_used;
-            let mut asking = Asking {
-                database: self,
-                connection: Some(connection),
-            };
-            match timeout(CATALOG_TIMEOUT, asking.ask(question, values)).await {
-                Ok(Ok(rows)) => {
-                    if let Some(connection) = asking.connection.take() {
-                        self.park(connection, false);
-                    }
-                    return Ok(rows);
-                }
-                Ok(Err(failure)) => {
-                    // It was answered, and nobody waits with a connection for the next one.
-                    drop(asking.connection.take());
-                    if !(is_used && is_lost(&failure)) && !again.tries(&failure).await {
-                        return Err(self.error(&failure).about(object));
-                    }
-                }
-                Err(_) => {
-                    let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
-                    return Err(self.failure(ErrorKind::Unreachable, message).about(object));
-                }
-            }
-        }
-    }
-
-    /// A table as the catalogue has it now. It is asked for everything only when something may have changed.
-    pub(super) async fn table(self: &Arc<Self>, schema: &str, name: &str) -> Result<Option<Arc<Table>>> {
-        let key = (schema.to_owned(), name.to_owned());
-        // Asked first, so that it is never newer than what is kept with it.
-        let state = catalog::state(self, schema, name).await?;
-        let known = self.tables().get(&key).and_then(|seen| {
-            let is_as_seen = state.is_some() && seen.state == state && seen.at.elapsed() < MOST_AGE;
-            is_as_seen.then(|| Arc::clone(&seen.table))
-        });
-        if known.is_some() {
-            return Ok(known);
-        }
-        let found = catalog::table(self, schema, name).await?.map(Arc::new);
-        let mut tables = self.tables();
-        match &found {
-            Some(table) => {
-                if tables.len() >= MOST_TABLES {
-                    tables.clear();
-                }
-                let seen = Seen {
-                    table: Arc::clone(table),
-                    state,
-                    at: Instant::now(),
-                };
-                tables.insert(key, seen);
-            }
-            None => {
-                tables.remove(&key);
-            }
-        }
-        Ok(found)
-    }
-
-    /// A table as it was last seen here.
-    pub(super) fn known_table(&self, schema: &str, name: &str) -> Option<Arc<Table>> {
-        let key = (schema.to_owned(), name.to_owned());
-        self.tables().get(&key).map(|seen| Arc::clone(&seen.table))
-    }
-
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tables(&self) -> MutexGuard<'_, HashMap<(String, String), Seen>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn failure(&self, kind: ErrorKind, message: impl Into<String>) -> Error {

@@ -455,6 +455,11 @@ impl Dialect for PostgresDialect {
         }
     }
 
+    /// Conditions are not pushed into it and its columns are not computed elsewhere, because it is said to be MATERIALIZED.
+    fn fence(&self, name: &str) -> Option<(String, String)> {
+        Some((format!("{name} AS MATERIALIZED ("), ")".to_owned()))
+    }
+
     fn window(&self, call: &Windowed<'_>) -> Option<Value> {
         let (sql, value) = call.text()?;
         let form = match value.map(|value| value.form) {
@@ -476,11 +481,6 @@ impl Dialect for PostgresDialect {
             DataType::UInt64 => DataType::Int64,
             other => other.clone(),
         }
-    }
-
-    /// Conditions are not pushed into it and its columns are not computed elsewhere, because it is said to be MATERIALIZED.
-    fn fence(&self, name: &str) -> Option<(String, String)> {
-        Some((format!("{name} AS MATERIALIZED ("), ")".to_owned()))
     }
 
     fn group_key(&self, value: &Value) -> Option<Value> {

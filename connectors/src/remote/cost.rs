@@ -26,9 +26,6 @@ const ROW_MET_THERE: f64 = 0.2;
 /// Grouping a row inside the source, and making a group.
 const ROW_GROUPED_THERE: f64 = 0.14;
 const GROUP_MADE_THERE: f64 = 2.5;
-/// Sorting a row for a window and computing over it, inside the source and here.
-const ROW_WINDOWED_THERE: f64 = 0.55;
-const ROW_WINDOWED_HERE: f64 = 0.3;
 /// Keeping a row inside the source to read it again, without its values, and keeping a value.
 const ROW_KEPT: f64 = 0.1;
 const VALUE_KEPT: f64 = 0.02;
@@ -36,6 +33,9 @@ const VALUE_KEPT: f64 = 0.02;
 const ROW_COUNTED_THERE: f64 = 0.05;
 /// What share of its rows the groups of a table are of which nothing may be known.
 const GROUPS_GUESSED: f64 = 0.01;
+/// Sorting a row for a window and computing over it, inside the source and here.
+const ROW_WINDOWED_THERE: f64 = 0.55;
+const ROW_WINDOWED_HERE: f64 = 0.3;
 /// Doing anything with a row here.
 const ROW_HERE: f64 = 0.04;
 /// Joining a row here, and making a group.

@@ -208,6 +208,12 @@ pub(crate) trait Dialect: Debug + Send + Sync {
         self.compare(Operator::Eq, left, right)
     }
 
+    /// What stands before and after a SELECT that has a name before a statement which reads it, and in which nothing of the statement is ever evaluated. `None`
+    /// where a source does not promise that.
+    fn fence(&self, _name: &str) -> Option<(String, String)> {
+        None
+    }
+
     /// The same where values that are both NULL are equal as well.
     fn null_safe_key(&self, left: &Value, right: &Value) -> Option<Value> {
         let keys = self.null_safe(left, right)?;
@@ -234,12 +240,6 @@ pub(crate) trait Dialect: Debug + Send + Sync {
 
     /// What ends each side of a FULL JOIN, where there is one that takes every condition that [`Dialect::join_key`] and others make.
     fn full_join(&self) -> Option<&'static str> {
-        None
-    }
-
-    /// What stands before and after a SELECT that has a name before a statement which reads it, and in which nothing of the statement is ever evaluated. `None`
-    /// where a source does not promise that.
-    fn fence(&self, _name: &str) -> Option<(String, String)> {
         None
     }
 

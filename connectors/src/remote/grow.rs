@@ -10,20 +10,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::DataType;
 use datafusion::catalog::{TableProvider, default_table_source::source_as_provider};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, TableReference};
+use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection, TableScan, cast};
+use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection, TableScan};
 
 use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here, windowed_here};
 use super::decision::{Decision, why};
-use super::dialect::{Dialect, Form, Value, plain};
+use super::dialect::{Dialect, Form, Value};
 use super::fence::Fences;
 use super::first::{First, limit, top};
 use super::joins::{join, pulled, union};
-use super::node::RemoteRead;
 use super::select::{From, Select};
 use super::translate::Scope;
 use super::windows::windows;
@@ -243,7 +242,7 @@ impl PushDown<'_> {
         self.scan_of(scan, raw.downcast_ref()?, true)
     }
 
-    /// The statement that reads what a scan reads of a table; `is_estimated` says whether it is weighed by what is known of the table.
+    /// The statement that reads what a scan reads of a table, but for its limit; `is_estimated` says whether it is weighed by what is known of the table.
     pub(super) fn scan_of(&self, scan: &TableScan, table: &RemoteTable, is_estimated: bool) -> Option<Grown> {
         let relation = table.relation()?;
         let dialect = relation.dialect();
@@ -570,60 +569,4 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
         ..grown.select
     };
     Some(Grown::whole(select, input.dialect))
-}
-
-impl PushDown<'_> {
-    /// The leaf that reads what a statement finds, as columns of a node's schema; `None` when they are of other types.
-    pub(super) fn realised(&self, grown: &Grown, schema: &DFSchemaRef) -> Result<Option<LogicalPlan>> {
-        let outputs = &grown.select.outputs;
-        let fields: Vec<(Option<TableReference>, Arc<Field>)> = schema
-            .iter()
-            .map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)))
-            .collect();
-        let fits = outputs.len() == fields.len()
-            && !outputs.is_empty()
-            && outputs
-                .iter()
-                .zip(&fields)
-                .all(|(output, (_, field))| output.data_type == plain(field.data_type()));
-        if !fits {
-            return Ok(None);
-        }
-        let query = grown.select.query();
-        let read = |schema: DFSchemaRef| {
-            let leaf = RemoteRead {
-                splits: if query.divisible {
-                    grown.splits.clone()
-                } else {
-                    vec![Split::Whole]
-                },
-                snapshots: grown.snapshots.clone().filter(|_| query.divisible),
-                query: Arc::new(query.clone()),
-                schema,
-                rows: grown.select.estimate.rows as usize,
-            };
-            self.closed(leaf.into_plan(), &query.fences, || query.outside(None, None))
-        };
-        let sent_as = |output: &Value| grown.dialect.sent(&output.data_type);
-        let same = outputs
-            .iter()
-            .zip(&fields)
-            .all(|(output, (_, field))| sent_as(output) == *field.data_type());
-        if same {
-            return Ok(Some(read(Arc::clone(schema))?));
-        }
-        // All texts come as one type, and numbers without a sign perhaps as others; the plan may want another.
-        let sent = fields.iter().zip(outputs).map(|((qualifier, field), output)| {
-            let field = Field::clone(field).with_data_type(sent_as(output));
-            (qualifier.clone(), Arc::new(field))
-        });
-        let sent = DFSchema::new_with_metadata(sent.collect(), schema.metadata().clone())?;
-        let columns = fields.iter().map(|(qualifier, field)| {
-            let column = Expr::Column(Column::new(qualifier.clone(), field.name()));
-            cast(column, field.data_type().clone()).alias_qualified(qualifier.clone(), field.name())
-        });
-        let columns = columns.collect();
-        let projection = Projection::try_new(columns, Arc::new(read(Arc::new(sent))?))?;
-        Ok(Some(LogicalPlan::Projection(projection)))
-    }
 }

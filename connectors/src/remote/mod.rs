@@ -15,6 +15,7 @@ mod grow;
 mod joins;
 mod narrowed;
 mod node;
+mod realise;
 mod select;
 mod translate;
 mod windows;

@@ -175,7 +175,8 @@ fn begins_anew(frame: &WindowFrame) -> bool {
             matches!(value, ScalarValue::UInt64(Some(rows)) if *rows <= FEW_ROWS)
         }
     };
-    !frame.start_bound.is_unbounded() && !(is_near(&frame.start_bound) && is_near(&frame.end_bound))
+    let is_short = is_near(&frame.start_bound) && is_near(&frame.end_bound);
+    !(frame.start_bound.is_unbounded() || is_short)
 }
 
 /// A frame in SQL; nothing inside where a window has it anyway.

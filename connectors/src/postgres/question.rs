@@ -1,0 +1,186 @@
+//! Questions to the catalogue of one PostgreSQL server, and what is kept of its tables.
+//!
+//! In: a question. Out: its answer, which nobody has to wait for: who leaves early has the server stop. What is kept of a table is used as long as its state is
+//! the same, which every question about it asks for first.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::catalog::{self, Table};
+use super::connection::{Connection, Database};
+use super::failure::is_lost;
+use super::session::Again;
+use crate::{ErrorKind, Result};
+
+/// How long the catalogue may take to answer, which is milliseconds unless the server is gone.
+const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Tables that are remembered.
+const MOST_TABLES: usize = 4096;
+
+/// How old what is remembered of a table's values may be: that there are newer figures is not seen in its state.
+const MOST_AGE: Duration = Duration::from_secs(300);
+
+/// The tables of a database, as they were last seen.
+#[derive(Default)]
+pub(super) struct Tables(Mutex<HashMap<(String, String), Seen>>);
+
+impl Tables {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A table as it was last seen.
+struct Seen {
+    table: Arc<Table>,
+    /// What the catalogue said of its state just before, if that says it all.
+    state: Option<String>,
+    at: Instant,
+}
+
+/// A question to the catalogue.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) sql: &'a str,
+    /// Whether it is asked so often that connections keep it. Only one is.
+    pub(super) is_kept: bool,
+}
+
+/// Somebody who waits for an answer. When nobody does any more, the server is told to stop.
+struct Asking<'a> {
+    database: &'a Database,
+    connection: Option<Connection>,
+}
+
+impl Asking<'_> {
+    async fn ask(
+        &mut self,
+        question: Question<'_>,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let Some(Connection {
+            client, driver, asked, ..
+        }) = &mut self.connection
+        else {
+            return Ok(Vec::new());
+        };
+        if !question.is_kept {
+            return driver.drive(client.query_typed(question.sql, values)).await;
+        }
+        let asked = match asked {
+            Some(asked) => asked,
+            None => {
+                let types: Vec<Type> = values.iter().map(|(_, of)| of.clone()).collect();
+                asked.insert(driver.drive(client.prepare_typed(question.sql, &types)).await?)
+            }
+        };
+        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|(value, _)| *value).collect();
+        driver.drive(client.query(asked, &values)).await
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.database.cancel(connection);
+        }
+    }
+}
+
+impl Database {
+    /// Asks the catalogue. Each question is a transaction of its own, which depends on nothing that a session is set to.
+    pub(super) async fn query(
+        self: &Arc<Self>,
+        object: &str,
+        sql: &str,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>> {
+        let question = Question { sql, is_kept: false };
+        self.ask(object, question, values).await
+    }
+
+    /// The same, with a question that may be kept.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        object: &str,
+        question: Question<'_>,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>> {
+        let mut again = Again::default();
+        // What one session keeps, another does not know.
+        let is_kept = question.is_kept && !self.session().is_shared();
+        let question = Question { is_kept, ..question };
+        loop {
+            let connection = self.asking_connection().await?;
+            let is_used = connection.is_used;
+            let mut asking = Asking {
+                database: self,
+                connection: Some(connection),
+            };
+            match timeout(CATALOG_TIMEOUT, asking.ask(question, values)).await {
+                Ok(Ok(rows)) => {
+                    if let Some(connection) = asking.connection.take() {
+                        self.park(connection, false);
+                    }
+                    return Ok(rows);
+                }
+                Ok(Err(failure)) => {
+                    // It was answered, and nobody waits with a connection for the next one.
+                    drop(asking.connection.take());
+                    if !(is_used && is_lost(&failure) || again.tries(&failure).await) {
+                        return Err(self.error(&failure).about(object));
+                    }
+                }
+                Err(_) => {
+                    let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
+                    return Err(self.failure(ErrorKind::Unreachable, message).about(object));
+                }
+            }
+        }
+    }
+
+    /// A table as the catalogue has it now. It is asked for everything only when something may have changed.
+    pub(super) async fn table(self: &Arc<Self>, schema: &str, name: &str) -> Result<Option<Arc<Table>>> {
+        let key = (schema.to_owned(), name.to_owned());
+        // Asked first, so that it is never newer than what is kept with it.
+        let state = catalog::state(self, schema, name).await?;
+        let known = self.tables.lock().get(&key).and_then(|seen| {
+            let is_as_seen = state.is_some() && seen.state == state && seen.at.elapsed() < MOST_AGE;
+            is_as_seen.then(|| Arc::clone(&seen.table))
+        });
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = catalog::table(self, schema, name).await?.map(Arc::new);
+        let mut tables = self.tables.lock();
+        match &found {
+            Some(table) => {
+                if tables.len() >= MOST_TABLES {
+                    tables.clear();
+                }
+                let seen = Seen {
+                    table: Arc::clone(table),
+                    state,
+                    at: Instant::now(),
+                };
+                tables.insert(key, seen);
+            }
+            None => {
+                tables.remove(&key);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A table as it was last seen here.
+    pub(super) fn known_table(&self, schema: &str, name: &str) -> Option<Arc<Table>> {
+        let key = (schema.to_owned(), name.to_owned());
+        self.tables.lock().get(&key).map(|seen| Arc::clone(&seen.table))
+    }
+}

@@ -86,7 +86,7 @@ policy:
 
 /// Two tables of which some rows are hidden, one that is open, and what policies leave of the first two as open views.
 const TABLES: &str = "
-CREATE TABLE people AS SELECT i AS id, 'name ' || i % 7 AS name, lpad((i * 7919)::text, 8 + i % 3, '0') AS card, 'm' || i % 50 || '@x' AS mail, (i * 31 % 9000)::numeric(10, 2) AS pay,
+CREATE TABLE people AS SELECT i AS id, 'name ' || i % 7 AS name, lpad((i * 7919)::text, 8 + i % 3, '0') AS card, 'm' || i % 50 || '@x' AS mail, (i * 31 % 9000)::bigint AS pay,
     DATE '1970-01-01' + i AS born, 'note ' || i AS note, 'town ' || i % 9 AS town, (ARRAY['EU', 'US', 'CH', NULL])[1 + i % 4] AS region, i % 5 = 0 AS secret, i % 100 AS points,
     CASE WHEN i % 5 = 0 OR i % 4 = 1 THEN 2000000000 ELSE i END AS large
   FROM generate_series(1, 2000) i;
@@ -94,7 +94,7 @@ CREATE TABLE visits AS SELECT i AS id, 1 + i * 13 % 2000 AS person, CASE WHEN i 
 CREATE TABLE places AS SELECT 'open ' || i AS place, i AS rank FROM generate_series(0, 3) i;
 CREATE VIEW people_seen AS SELECT id, CASE WHEN name IS NOT NULL THEN 'REDACTED' END AS name,
     CASE WHEN length(card) <= 5 THEN repeat('*', length(card)) ELSE left(card, 1) || repeat('*', length(card) - 5) || right(card, 4) END AS card,
-    encode(sha256(convert_to(mail, 'UTF8')), 'hex') AS mail, (CASE WHEN pay >= 5000 THEN 5000 WHEN pay >= 1000 THEN 1000 WHEN pay >= 0 THEN 0 END)::numeric(10, 2) AS pay,
+    encode(sha256(convert_to(mail, 'UTF8')), 'hex') AS mail, (CASE WHEN pay >= 5000 THEN 5000 WHEN pay >= 1000 THEN 1000 WHEN pay >= 0 THEN 0 END)::bigint AS pay,
     CASE WHEN born IS NOT NULL THEN DATE '2000-01-01' END AS born, NULL::text AS note, regexp_replace(town, '[aeiou]', '.', 'g') AS town, region, secret, points, large
   FROM people WHERE region IN ('EU', 'CH') AND secret = false;
 CREATE VIEW visits_seen AS SELECT * FROM visits WHERE place LIKE 'open%';

@@ -93,7 +93,7 @@ async fn what_is_kept_of_a_table_is_never_old() {
             admin: shared().admin("changes").await,
         };
         assert_eq!(now, told(&anew).await, "after {change}");
-        assert_eq!(now != last, is_seen, "after {change}: {now}");
+        assert!(now != last || !is_seen, "after {change}: {now}");
         assert_eq!(now, told(&place).await, "after {change}, once more");
         last = now;
     }

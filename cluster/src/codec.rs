@@ -10,7 +10,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use minerva_connectors::{ScanExec, decode_file_scan, decode_scan, encode_file_scan, encode_scan};
-use minerva_policy::{decode_barrier, encode_barrier};
+use minerva_policy::{decode_barrier, decode_fence, encode_barrier, encode_fence};
 
 use crate::paced::PacedExec;
 
@@ -18,6 +18,7 @@ const BARRIER: u8 = 1;
 const SCAN: u8 = 2;
 const FILE_SCAN: u8 = 3;
 const PACED: u8 = 4;
+const FENCE: u8 = 5;
 
 /// Writes and reads the nodes of this project. Registered first, on the coordinator and on every worker.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,10 @@ impl PhysicalExtensionCodec for Codec {
     ) -> Result<()> {
         if let Some(body) = encode_barrier(node.as_ref()) {
             bytes.push(BARRIER);
+            bytes.extend(body);
+            Ok(())
+        } else if let Some(body) = encode_fence(node.as_ref()) {
+            bytes.push(FENCE);
             bytes.extend(body);
             Ok(())
         } else if let Some(scan) = node.downcast_ref::<ScanExec>() {
@@ -63,6 +68,7 @@ impl PhysicalExtensionCodec for Codec {
             .ok_or_else(|| internal_datafusion_err!("a plan node without bytes came over the wire"))?;
         match *kind {
             BARRIER => decode_barrier(body, inputs),
+            FENCE => decode_fence(body, inputs),
             SCAN => Ok(Arc::new(decode_scan(body)?)),
             FILE_SCAN => decode_file_scan(body, context, self, converter),
             PACED => match inputs {

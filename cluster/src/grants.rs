@@ -18,8 +18,9 @@ use datafusion_distributed::{
     DistributedConfig, DistributedExt, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerPlanRewriteHandler,
 };
 use http::HeaderMap;
-use minerva_connectors::{Depots, LeafSource, leaf_addresses};
-use minerva_policy::{Grant, Grants, Leaf, PolicyBarrierExec, verify};
+use minerva_connectors::{Depots, Fence, LeafSource, leaf_addresses};
+use minerva_policy::{FenceSeal, Seal, fence_digest};
+use minerva_policy::{Grant, Grants, Leaf, PolicyBarrierExec, PolicyFenceExec, verify};
 use minerva_resources::Address;
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
@@ -138,7 +139,22 @@ pub fn leaf_of(node: &dyn ExecutionPlan, depots: &Depots) -> Leaf {
         LeafSource::NoData => Leaf::NoData,
         LeafSource::Dataset(addresses) => Leaf::Dataset(addresses),
         LeafSource::Datasets(addresses) => Leaf::Datasets(addresses),
+        LeafSource::Fenced { open, fences } => Leaf::Fenced {
+            open,
+            fences: fences.into_iter().map(seal_of).collect(),
+        },
         LeafSource::Unknown(what) => Leaf::Unknown(what),
+    }
+}
+
+/// Whose barrier a fence of a statement says it was, and the text that it has.
+fn seal_of(fence: Fence) -> FenceSeal {
+    FenceSeal {
+        digest: fence_digest(&fence.sql()),
+        seal: Seal {
+            address: fence.address,
+            fingerprint: fence.fingerprint,
+        },
     }
 }
 
@@ -172,13 +188,22 @@ impl QueryGrants {
         let governed: BTreeSet<&str> = self.governed.split(',').collect();
         let mut grants = Grants::default();
         plan.apply(|node| {
-            if let Some(barrier) = node.downcast_ref::<PolicyBarrierExec>() {
-                let seal = barrier.seal();
+            let seals: Vec<&Seal> = match node.downcast_ref::<PolicyBarrierExec>() {
+                Some(barrier) => vec![barrier.seal().as_ref()],
+                None => {
+                    let fence = node.downcast_ref::<PolicyFenceExec>();
+                    let seals = fence.map(PolicyFenceExec::seals).unwrap_or_default();
+                    seals.iter().map(|fence| &fence.seal).collect()
+                }
+            };
+            for seal in seals {
                 if governed.contains(pair(&seal.address, &seal.fingerprint).as_str()) {
                     grants.add(seal.address.clone(), &seal.fingerprint);
                 }
-            } else if node.children().is_empty()
-                && let Leaf::Dataset(addresses) | Leaf::Datasets(addresses) = leaf_of(node.as_ref(), depots)
+            }
+            if node.children().is_empty()
+                && let Leaf::Dataset(addresses) | Leaf::Datasets(addresses) | Leaf::Fenced { open: addresses, .. } =
+                    leaf_of(node.as_ref(), depots)
             {
                 for address in addresses {
                     if open.contains(hash(&address.to_string()).as_str()) {

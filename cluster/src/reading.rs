@@ -14,7 +14,7 @@ use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion_distributed::{
     NetworkBoundaryExt, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerPlanRewriteHandler,
 };
-use minerva_policy::PolicyBarrierExec;
+use minerva_policy::{PolicyBarrierExec, PolicyFenceExec};
 use serde::{Deserialize, Serialize};
 
 use crate::grants::QueryGrants;
@@ -60,7 +60,7 @@ impl std::iter::Sum for Reading {
 fn sources(plan: &Arc<dyn ExecutionPlan>) -> Vec<MetricsSet> {
     fn add(node: &Arc<dyn ExecutionPlan>, found: &mut Vec<MetricsSet>) {
         let children = node.children();
-        let is_barrier = node.is::<PolicyBarrierExec>();
+        let is_barrier = node.is::<PolicyBarrierExec>() || node.is::<PolicyFenceExec>();
         if is_barrier || (children.is_empty() && !node.is_network_boundary()) {
             found.extend(node.metrics());
         }

@@ -14,7 +14,7 @@ use datafusion::physical_plan::work_table::WorkTableExec;
 use minerva_resources::Address;
 use object_store::path::Path;
 
-use crate::{Depots, ScanExec, connector};
+use crate::{Depots, Fence, ScanExec, connector};
 
 /// What a leaf reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,13 @@ pub enum LeafSource {
     Dataset(Vec<Address>),
     /// All of these datasets.
     Datasets(Vec<Address>),
+    /// All of these datasets as they are, and governed ones behind fences of its statement.
+    Fenced {
+        /// What is read outside of the fences.
+        open: Vec<Address>,
+        /// The fences.
+        fences: Vec<Fence>,
+    },
     /// Something that cannot be traced to a dataset; the text names it.
     Unknown(String),
 }
@@ -33,6 +40,12 @@ pub enum LeafSource {
 pub fn leaf_addresses(leaf: &dyn ExecutionPlan, depots: &Depots) -> LeafSource {
     if let Some(scan) = leaf.downcast_ref::<ScanExec>() {
         if let Some(query) = &scan.scan().query {
+            if !query.fences.is_empty() {
+                return LeafSource::Fenced {
+                    open: query.addresses.clone(),
+                    fences: query.fences.clone(),
+                };
+            }
             return LeafSource::Datasets(query.addresses.clone());
         }
         return LeafSource::Dataset(vec![scan.scan().address.clone()]);

@@ -64,7 +64,9 @@ pub use health::{DepotHealth, DepotState};
 pub use leaf::{LeafSource, leaf_addresses};
 pub use narrow::MOST_KEYS;
 pub use postgres::CopyDecoder;
-pub use remote::{Decision, PlanHere, PushDown, RemotePlanner, RemoteQuery, TableOf, with_escapes};
+pub use remote::{
+    Decision, Fence, Fences, Opened, PlanHere, PushDown, RemotePlanner, RemoteQuery, TableOf, with_escapes,
+};
 pub use remote_table::{RemoteTable, estimated};
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};

@@ -4,7 +4,6 @@
 //! stream of batches, with columns, comparisons and limit applied by PostgreSQL where that gives the same rows.
 
 mod allowed;
-mod asking;
 mod cancel;
 mod catalog;
 mod column;
@@ -13,9 +12,12 @@ mod decode;
 mod dialect;
 mod encode;
 mod failure;
+#[cfg(test)]
+mod fences;
 mod kind;
 mod listing;
 mod parked;
+mod question;
 mod read;
 mod session;
 mod settings;
@@ -43,6 +45,8 @@ use crate::slots::Lender;
 use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Writer};
 
 pub use self::decode::CopyDecoder;
+#[cfg(test)]
+pub(crate) use self::dialect::PostgresDialect;
 pub(crate) use self::settings::{TlsMode, expected_modes as expected_tls_modes};
 pub(crate) use self::tls::Tls;
 

@@ -11,7 +11,7 @@ use datafusion_proto::protobuf;
 use minerva_resources::Address;
 use prost::Message;
 
-use crate::{Comparison, RemoteQuery, Scan, ScanExec, ScanFilter, Split};
+use crate::{Comparison, Fence, RemoteQuery, Scan, ScanExec, ScanFilter, Split};
 
 #[derive(Clone, PartialEq, Message)]
 struct ScanMessage {
@@ -54,6 +54,26 @@ struct QueryMessage {
     divisible: bool,
     #[prost(bool, tag = "6")]
     limited: bool,
+    #[prost(message, repeated, tag = "7")]
+    fences: Vec<FenceMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FenceMessage {
+    #[prost(uint64, tag = "1")]
+    number: u64,
+    #[prost(string, tag = "2")]
+    collection: String,
+    #[prost(string, tag = "3")]
+    dataset: String,
+    #[prost(string, tag = "4")]
+    fingerprint: String,
+    #[prost(string, tag = "5")]
+    before: String,
+    #[prost(string, repeated, tag = "6")]
+    conditions: Vec<String>,
+    #[prost(string, tag = "7")]
+    after: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -299,6 +319,19 @@ fn encode_query(query: &RemoteQuery) -> QueryMessage {
         rest: query.rest.clone(),
         divisible: query.divisible,
         limited: query.limited,
+        fences: query.fences.iter().map(encode_fence).collect(),
+    }
+}
+
+fn encode_fence(fence: &Fence) -> FenceMessage {
+    FenceMessage {
+        number: fence.number as u64,
+        collection: fence.address.collection.clone(),
+        dataset: fence.address.dataset.clone(),
+        fingerprint: fence.fingerprint.clone(),
+        before: fence.before.clone(),
+        conditions: fence.conditions.clone(),
+        after: fence.after.clone(),
     }
 }
 
@@ -314,7 +347,18 @@ fn decode_query(message: QueryMessage, depot: &str) -> RemoteQuery {
         rest: message.rest,
         divisible: message.divisible,
         limited: message.limited,
+        fences: (message.fences.into_iter())
+            .map(|fence| Fence {
+                number: usize::try_from(fence.number).unwrap_or(usize::MAX),
+                address: Address::new(depot, &fence.collection, &fence.dataset),
+                fingerprint: fence.fingerprint,
+                before: fence.before,
+                conditions: fence.conditions,
+                after: fence.after,
+            })
+            .collect(),
         compared: Vec::new(),
+        inside: Vec::new(),
         around: None,
     }
 }
@@ -369,7 +413,16 @@ mod tests {
                 rest: " LIMIT 3".to_owned(),
                 divisible: true,
                 limited: true,
+                fences: vec![Fence {
+                    number: 3,
+                    address: Address::new("d", "c", "governed"),
+                    fingerprint: "ab12".to_owned(),
+                    before: "f3 AS MATERIALIZED (SELECT 1".to_owned(),
+                    conditions: vec!["true".to_owned()],
+                    after: ")".to_owned(),
+                }],
                 compared: Vec::new(),
+                inside: Vec::new(),
                 around: None,
             })),
         };

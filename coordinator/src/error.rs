@@ -212,6 +212,12 @@ impl From<DataFusionError> for QueryError {
     fn from(error: DataFusionError) -> Self {
         // What failed below a barrier says nothing but which dataset could not be read.
         if let Some(governed) = GovernedError::of(&error) {
+            // What stands in a fence compares and replaces: what leaves the range of a number there is what a user computes outside of it, or a view of the
+            // depot by itself. The text has no value of either.
+            let depot = minerva_connectors::Error::find(governed.cause()).filter(|_| governed.is_of_statement());
+            if let Some(depot) = depot.filter(|depot| depot.kind == ErrorKind::OutOfRange) {
+                return QueryError::new(from_connector(depot.kind), depot.to_string());
+            }
             tracing::warn!(dataset = %governed.address(), cause = %governed.cause(), "a governed dataset could not be read");
             return QueryError::new(Code::PolicyError, governed.to_string());
         }

@@ -64,6 +64,7 @@ impl PlanHere for Planner {
     async fn plan(&self, part: LogicalPlan) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let rule = PushDown {
             table_of: &minerva_policy::open_table,
+            fences: None,
             is_eager: &|_| false,
             tells_keys: true,
             reads_only: true,

@@ -24,7 +24,7 @@ use datafusion::{
 use datafusion_distributed::DistributedExt;
 use minerva_cluster::{Members, PaceJoins, Wire};
 use minerva_connectors::{Connector, RemotePlanner, connector};
-use minerva_policy::{BarrierPlanner, Explanation, Principal};
+use minerva_policy::{BarrierPlanner, Explanation, FencePlanner, Principal};
 use minerva_resources::{Address, Limits};
 
 use crate::{
@@ -459,9 +459,13 @@ impl QueryPlanner for Planner {
         plan: &LogicalPlan,
         session: &dyn datafusion::catalog::Session,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(BarrierPlanner), Arc::new(RemotePlanner)])
-            .create_physical_plan(plan, session)
-            .await
+        DefaultPhysicalPlanner::with_extension_planners(vec![
+            Arc::new(BarrierPlanner),
+            Arc::new(FencePlanner),
+            Arc::new(RemotePlanner),
+        ])
+        .create_physical_plan(plan, session)
+        .await
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a user may see of a plan: a governed table is one line, with nothing below it.
 //!
 //! In go a logical or a physical plan, out comes one that prints the same down to each barrier and there prints
-//! `GovernedScan: dataos://depot:collection/table`. Metrics above the barriers stay, those below go. The result is
+//! `GovernedScan: dataos://depot:collection/table`; a statement that holds governed tables behind fences is one line without the insides of the fences. Metrics above the barriers stay, those below go. The result is
 //! for printing only and does not run.
 
 use std::fmt;
@@ -18,6 +18,8 @@ use datafusion_distributed::{DistributedExec, NetworkBoundaryExt};
 
 use crate::barrier::{PolicyBarrier, Seal, write_filters};
 use crate::barrier_exec::PolicyBarrierExec;
+use crate::fence::PolicyFence;
+use crate::fence_exec::PolicyFenceExec;
 
 /// `plan` as a user may see it, subqueries included.
 pub fn redact_logical_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -25,6 +27,15 @@ pub fn redact_logical_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
         let LogicalPlan::Extension(extension) = &node else {
             return Ok(Transformed::no(node));
         };
+        if let Some(fence) = extension.node.as_any().downcast_ref::<PolicyFence>() {
+            let statement = GovernedStatement {
+                shown: fence.shown(),
+                schema: Arc::clone(UserDefinedLogicalNodeCore::schema(fence)),
+            };
+            return Ok(Transformed::yes(LogicalPlan::Extension(Extension {
+                node: Arc::new(statement),
+            })));
+        }
         let Some(barrier) = extension.node.as_any().downcast_ref::<PolicyBarrier>() else {
             return Ok(Transformed::no(node));
         };
@@ -57,6 +68,12 @@ fn redacted(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPla
             columns,
             filters: barrier.filters().to_vec(),
             barrier: Arc::clone(plan),
+        })));
+    }
+    if let Some(fence) = plan.downcast_ref::<PolicyFenceExec>() {
+        return Ok(Some(Arc::new(GovernedStatementExec {
+            shown: fence.shown().to_owned(),
+            fence: Arc::clone(plan),
         })));
     }
     let mut changed = false;
@@ -195,6 +212,97 @@ impl ExecutionPlan for GovernedScanExec {
 
     fn metrics(&self) -> Option<MetricsSet> {
         self.barrier.metrics().map(without_sizes)
+    }
+}
+
+/// What is left of a statement with fences.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct GovernedStatement {
+    shown: String,
+    schema: DFSchemaRef,
+}
+
+impl PartialOrd for GovernedStatement {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        let ordering = self.shown.cmp(&other.shown);
+        (ordering.is_ne() || self == other).then_some(ordering)
+    }
+}
+
+impl UserDefinedLogicalNodeCore for GovernedStatement {
+    fn name(&self) -> &str {
+        "GovernedStatement"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        Vec::new()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        Vec::new()
+    }
+
+    fn fmt_for_explain(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "GovernedStatement: {}", self.shown)
+    }
+
+    fn with_exprs_and_inputs(&self, _exprs: Vec<Expr>, _inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(self.clone())
+    }
+}
+
+/// What is left of a physical statement with fences: its text outside of them and how many rows came out.
+#[derive(Debug)]
+struct GovernedStatementExec {
+    shown: String,
+    fence: Arc<dyn ExecutionPlan>,
+}
+
+impl DisplayAs for GovernedStatementExec {
+    fn fmt_as(&self, format: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match format {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => {
+                write!(formatter, "GovernedStatement: {}", self.shown)
+            }
+            DisplayFormatType::TreeRender => formatter.write_str(&self.shown),
+        }
+    }
+}
+
+impl ExecutionPlan for GovernedStatementExec {
+    fn name(&self) -> &str {
+        "GovernedStatement"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.fence.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        internal_err!("a plan made for printing does not run")
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        self.fence.metrics().map(without_sizes)
     }
 }
 

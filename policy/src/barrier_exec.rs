@@ -401,6 +401,7 @@ impl RecordBatchStream for BarrierStream {
 pub struct GovernedError {
     address: Address,
     cause: Box<DataFusionError>,
+    is_of_statement: bool,
 }
 
 impl GovernedError {
@@ -414,6 +415,11 @@ impl GovernedError {
         &self.cause
     }
 
+    /// Whether a statement failed that holds the table behind a fence. What a policy has inside cannot fail to be computed; what a user computes outside of it can.
+    pub fn is_of_statement(&self) -> bool {
+        self.is_of_statement
+    }
+
     /// Finds the error from below a barrier inside `error`.
     pub fn of(error: &DataFusionError) -> Option<&Self> {
         match error.find_root() {
@@ -424,12 +430,22 @@ impl GovernedError {
 
     /// Hides the text of `error` unless it cannot carry a value of the table.
     pub(crate) fn hide(address: &Address, error: DataFusionError) -> DataFusionError {
+        Self::hidden(address, error, false)
+    }
+
+    /// The same for what a statement fails with that holds the table behind a fence.
+    pub(crate) fn hide_statement(address: &Address, error: DataFusionError) -> DataFusionError {
+        Self::hidden(address, error, true)
+    }
+
+    fn hidden(address: &Address, error: DataFusionError, is_of_statement: bool) -> DataFusionError {
         if says_nothing_of_values(error.find_root()) || Self::of(&error).is_some() {
             return error;
         }
         DataFusionError::External(Box::new(Self {
             address: address.clone(),
             cause: Box::new(error),
+            is_of_statement,
         }))
     }
 }

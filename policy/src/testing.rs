@@ -137,7 +137,7 @@ pub(crate) fn closed(rules: &Rules, principal: &Principal, schema: &Schema) -> S
     }
 }
 
-fn context(rules: &Rules) -> SessionContext {
+pub(crate) fn context(rules: &Rules) -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     for function in mask_functions(rules.keys()) {
         context.register_udf(function.as_ref().clone());

@@ -5,6 +5,7 @@
 //! repairs nothing: what it does not understand, it refuses.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::Result;
@@ -18,6 +19,8 @@ use minerva_resources::Address;
 
 use crate::barrier::Seal;
 use crate::barrier_exec::PolicyBarrierExec;
+use crate::fence::FenceSeal;
+use crate::fence_exec::PolicyFenceExec;
 
 /// What a leaf of a physical plan reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +31,13 @@ pub enum Leaf {
     Dataset(Vec<Address>),
     /// All of these datasets.
     Datasets(Vec<Address>),
+    /// All of these datasets as they are, and governed ones behind fences of its statement.
+    Fenced {
+        /// What is read outside of the fences.
+        open: Vec<Address>,
+        /// Whose barriers the fences were, and their texts as they are now.
+        fences: Vec<FenceSeal>,
+    },
     /// Nobody knows; the text names the leaf.
     Unknown(String),
 }
@@ -83,14 +93,44 @@ struct Verifier<'a> {
     leaf_of: &'a dyn Fn(&dyn ExecutionPlan) -> Leaf,
 }
 
+/// What a node lies behind.
+#[derive(Clone, Copy)]
+enum Behind<'a> {
+    /// A barrier, below which everything is of its table.
+    Barrier(&'a Seal),
+    /// What stands over a statement with these fences.
+    Fence(&'a [FenceSeal]),
+}
+
+impl fmt::Display for Behind<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Barrier(seal) => write!(formatter, "the barrier of `{}`", seal.address),
+            Self::Fence(fences) => {
+                let tables: Vec<String> = (fences.iter())
+                    .map(|fence| format!("`{}`", fence.seal.address))
+                    .collect();
+                write!(formatter, "the fence of {}", tables.join(", "))
+            }
+        }
+    }
+}
+
 impl Verifier<'_> {
-    fn walk(&self, plan: &Arc<dyn ExecutionPlan>, behind: Option<&Seal>) -> Result<()> {
+    fn walk(&self, plan: &Arc<dyn ExecutionPlan>, behind: Option<Behind<'_>>) -> Result<()> {
         if let Some(barrier) = plan.downcast_ref::<PolicyBarrierExec>() {
             if let Some(outer) = behind {
-                return refuse(format!("a barrier lies behind the barrier of `{}`", outer.address));
+                return refuse(format!("a barrier lies behind {outer}"));
             }
             self.check_seal(barrier.seal())?;
-            return self.walk_all(plan, Some(barrier.seal()));
+            return self.walk_all(plan, Some(Behind::Barrier(barrier.seal())));
+        }
+        if let Some(fence) = plan.downcast_ref::<PolicyFenceExec>() {
+            if let Some(outer) = behind {
+                return refuse(format!("a fence lies behind {outer}"));
+            }
+            (fence.seals().iter()).try_for_each(|fence| self.check_seal(&fence.seal))?;
+            return self.walk_all(plan, Some(Behind::Fence(fence.seals())));
         }
         if let Some(leaf) = plan.downcast_ref::<DistributedLeafExec>() {
             self.walk(leaf.original(), behind)?;
@@ -100,8 +140,8 @@ impl Verifier<'_> {
                 .try_for_each(|variant| self.walk(variant, behind));
         }
         if let Some(boundary) = plan.as_network_boundary() {
-            if let Some(seal) = behind {
-                return refuse(format!("a stage is cut behind the barrier of `{}`", seal.address));
+            if let Some(outer) = behind {
+                return refuse(format!("a stage is cut behind {outer}"));
             }
             return match boundary.input_stage() {
                 Stage::Local(_) => self.walk_all(plan, None),
@@ -117,6 +157,7 @@ impl Verifier<'_> {
         }
         match (self.leaf_of)(plan.as_ref()) {
             Leaf::NoData => Ok(()),
+            Leaf::Fenced { open, fences } => self.check_fenced(&open, &fences, behind),
             Leaf::Unknown(name) => refuse(format!("nobody knows what `{name}` reads")),
             Leaf::Dataset(candidates) => self.check_leaf(&candidates, behind),
             Leaf::Datasets(all) if all.is_empty() => refuse("a statement that reads nobody knows what".to_owned()),
@@ -126,7 +167,7 @@ impl Verifier<'_> {
         }
     }
 
-    fn walk_all(&self, plan: &Arc<dyn ExecutionPlan>, behind: Option<&Seal>) -> Result<()> {
+    fn walk_all(&self, plan: &Arc<dyn ExecutionPlan>, behind: Option<Behind<'_>>) -> Result<()> {
         plan.children()
             .into_iter()
             .try_for_each(|child| self.walk(child, behind))
@@ -144,9 +185,22 @@ impl Verifier<'_> {
         }
     }
 
-    fn check_leaf(&self, candidates: &[Address], behind: Option<&Seal>) -> Result<()> {
+    /// A statement has just the fences that it was closed with, with the texts that were made of their barriers, and reads nothing else that is governed.
+    fn check_fenced(&self, open: &[Address], fences: &[FenceSeal], behind: Option<Behind<'_>>) -> Result<()> {
+        let Some(Behind::Fence(closed)) = behind else {
+            return refuse("a statement with fences does not lie behind them".to_owned());
+        };
+        if fences.is_empty() || fences != closed {
+            return refuse(format!("a statement has other fences than {}", Behind::Fence(closed)));
+        }
+        open.iter()
+            .try_for_each(|one| self.check_leaf(std::slice::from_ref(one), None))
+    }
+
+    fn check_leaf(&self, candidates: &[Address], behind: Option<Behind<'_>>) -> Result<()> {
         let granted = |address: &Address| match behind {
-            Some(seal) => seal.address == *address,
+            Some(Behind::Barrier(seal)) => seal.address == *address,
+            Some(Behind::Fence(_)) => false,
             None => self.grants.get(address) == Some(&Grant::Open),
         };
         if candidates.iter().any(granted) {
@@ -159,7 +213,7 @@ impl Verifier<'_> {
             names.join(" or ")
         };
         match behind {
-            Some(seal) => refuse(format!("{names} is read behind the barrier of `{}`", seal.address)),
+            Some(outer) => refuse(format!("{names} is read behind {outer}")),
             None => refuse(format!(
                 "{names} is read outside a barrier without being granted as open"
             )),

@@ -90,6 +90,20 @@ fn twins_cannot_be_told_apart_with_two_workers() {
     twins("b", 2, &["--seed", "2", "--statements", "250", "--no-plans"]);
 }
 
+/// PostgreSQL computes all that it can of the statements, with the governed tables behind fences.
+#[test]
+fn twins_cannot_be_told_apart_behind_fences() {
+    let postgres = Postgres::start();
+    let twins = ["a", "b"].map(|twin| Governed::start_with(twin, 1, &postgres));
+    for depot in ["pg", "mixed"] {
+        let mut command = script("twins.py");
+        command.args(["--depot", depot, "--seed", "8", "--statements", "250", "--eager"]);
+        command.args(by_chance()).arg("--");
+        as_analyst(&mut command, &twins);
+        run(&mut command);
+    }
+}
+
 #[test]
 fn twins_cannot_be_told_apart_without_push_down() {
     twins(

@@ -14,6 +14,7 @@ mod demo;
 mod denied_columns;
 mod depots;
 mod escape;
+mod fences;
 mod flight_sql;
 mod governance;
 mod governed_data;

@@ -180,6 +180,7 @@ MACROS = {
     "m_substr": ("substr({0}, {1}, {2})",) * 4,
     "m_left": ("left({0}, {1})", "left({0}, {1})", "substr({0}, 1, {1})", "left({0}, {1})"),
     "m_right": ("right({0}, {1})", "right({0}, {1})", None, "right({0}, {1})"),
+    "m_sha": ("encode(sha256({0}), 'hex')", "encode(sha256(convert_to({0}, 'UTF8')), 'hex')", None, None),
     "m_reverse": ("reverse({0})", "reverse({0})", None, "reverse({0})"),
     "m_trim": ("trim({0})",) * 4,
     "m_ltrim": ("ltrim({0})",) * 4,
@@ -389,6 +390,7 @@ class PostgreSQL(Dialect):
 
 class SQLite(Dialect):
     name, depot, schema, position = "sqlite", "pushlite", "main", 2
+    without = ("full join",)
     lacks = re.compile(r"\b(INTERSECT|EXCEPT) ALL\b")
     types = {
         "id": "INTEGER NOT NULL", "Group": "INTEGER", "small": "SMALLINT", "i": "INT", "big": "BIGINT", "int_x": "INT", "big_x": "BIGINT", "num": "DECIMAL(12, 2)", "price": "DECIMAL(12, 2)",

@@ -167,6 +167,7 @@ class Grammar:
                 special = [
                     lambda: f"m_{lower}({name})", lambda: f"m_{lower}({name})", lambda: f"m_substr({name}, {self.random.randrange(1, 4)}, {self.random.randrange(0, 4)})",
                     lambda: f"m_left({name}, {self.random.randrange(0, 4)})", lambda: f"m_right({name}, {self.random.randrange(1, 4)})", lambda: f"m_reverse({name})",
+                    lambda: f"m_sha({name})",
                     lambda: f"m_{self.pick(['trim', 'ltrim', 'rtrim'])}({name})", lambda: f"m_concat({name}, {inner(TEXT)})", lambda: f"m_join({name}, {inner(TEXT)})",
                     lambda: f"m_replace({name}, {self.pick(['a', 'b', ' ', 'é'])!r}, {self.pick(['', 'x', 'aa'])!r})", lambda: f"m_text_of_int({inner(INT)})", lambda: f"m_text_of_num({inner(NUM)})",
                     lambda: f"m_text_of_day({inner(DAY)})", lambda: f"m_text_of_bool({inner(BOOL)})", lambda: f"m_text_other({inner(self.pick([AT, FLOAT, TZ]))})",

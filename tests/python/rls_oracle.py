@@ -6,6 +6,8 @@ FLIGHT serves the twin `a` that governed.py wrote, whose depot `pg` is the datab
 policies are written again by hand, as row security and as views with masks, for a role `analyst` of the database. What Minerva answers from
 `pg` must be what PostgreSQL answers to that role from its views. Columns masked by chance are left out.
 
+How many statements PostgreSQL computed with governed tables behind fences is counted, so that it cannot be none.
+
 What only one dialect has is not compared, nor are statements that one side refuses: which rows an expression is evaluated on, and so whether
 it fails, is for a planner to decide. How often that is so is limited, so that the test cannot compare nothing.
 """
@@ -87,6 +89,9 @@ def govern(connection):
         connection.execute("RESET ROLE")
 
 
+#: So many statements have to be computed by PostgreSQL with governed tables behind fences.
+FEWEST_FENCES = 10
+
 #: What PostgreSQL has not, or means otherwise.
 OTHERWISE = re.compile(
     r"TRY_CAST|to_timestamp|approx_|median|string_agg|array_agg|TINYINT|to_date|GROUPING SETS|first_value\(\w+ ORDER|last_value\(\w+ ORDER|LATERAL"
@@ -134,11 +139,14 @@ def main():
     with psycopg.connect(user="reader", **place) as owner:
         govern(owner)
     client = governed.Client(address, "analyst", key)
+    # All that can be computed there is, and so as many fences as there can be.
+    _, error = client.run("SET SESSION pg.join_pushdown_strategy = 'EAGER'")
+    assert error is None, error
     oracle = psycopg.connect(user="analyst", **place)
     oracle.execute("SET statement_timeout = '20s'")
     grammar = twins.Grammar(arguments.seed)
     templates = [*twins.BY_HAND, *(grammar.statement() for _ in range(arguments.statements))]
-    counts = dict.fromkeys(["statements", "equal", "with rows", "both refuse", "one refuses"], 0)
+    counts = dict.fromkeys(["statements", "equal", "with rows", "both refuse", "one refuses", "with fences"], 0)
     failures = 0
     for template in templates:
         template, _, flags = template.partition(" --")
@@ -164,6 +172,8 @@ def main():
         if ours == theirs:
             counts["equal"] += 1
             counts["with rows"] += bool(ours)
+            plan, _ = client.run(f"EXPLAIN {sql}")
+            counts["with fences"] += plan is not None and "GovernedStatement" in repr(governed.rows_of(plan))
             continue
         failures += 1
         only = [row for row in ours if row not in theirs][:3], [row for row in theirs if row not in ours][:3]
@@ -173,6 +183,9 @@ def main():
     print(f"seed {arguments.seed}: {counts}", flush=True)
     if counts["one refuses"] * 5 > counts["statements"] or counts["with rows"] * 3 < counts["statements"]:
         print("too few statements are compared", flush=True)
+        return 1
+    if counts["with fences"] < FEWEST_FENCES:
+        print("PostgreSQL computes too few statements behind fences", flush=True)
         return 1
     return 1 if failures else 0
 

@@ -1,7 +1,8 @@
 """Runs the same statements as the same user on two servers whose data differ only in what that user must not know.
 
-Usage: python twins.py [--depot files|lite|pg|mixed] [--seed N] [--statements N] [--no-pushdown] [--no-plans] [--go-on] -- ADDRESS_A KEY_A ADDRESS_B KEY_B
+Usage: python twins.py [--depot files|lite|pg|mixed] [--seed N] [--statements N] [--no-pushdown] [--no-plans] [--eager] [--go-on] -- ADDRESS_A KEY_A ADDRESS_B KEY_B
 
+With `--eager` depot `pg` computes all that it can; then enough statements must have their governed tables behind fences.
 With `--no-pushdown` the governed depots filter and limit nothing by themselves; the open tables that their answers are compared with still do.
 `mixed` is `pg` with the table of orders, the one that is worth several tasks, in `files`: then workers read PostgreSQL too.
 
@@ -453,8 +454,8 @@ def first_difference(one, other):
 
 
 class Twins:
-    def __init__(self, a, b, depot, go_on):
-        self.clients, self.depot, self.go_on = (a, b), depot, go_on
+    def __init__(self, a, b, depot, go_on, counts_fences=False):
+        self.clients, self.depot, self.go_on, self.counts_fences = (a, b), depot, go_on, counts_fences
         self.counts = dict.fromkeys(["statements", "with rows", "errors", "plans", "other plans", "unsteady", "compared with plain", "plain fails where governed does not, or the other way"], 0)
         self.codes = {}
         self.failures = 0
@@ -527,6 +528,9 @@ class Twins:
         for words in explain:
             self.counts["plans"] += 1
             self.same(f"{words} {sql}", plan=True)
+        if self.counts_fences and answer is not None and answer.error is None:
+            plan, _ = self.clients[0].run(f"EXPLAIN {sql}")
+            self.counts["with fences"] = self.counts.get("with fences", 0) + ("GovernedStatement" in str(plan and plan.to_pylist()))
         if answer is not None and "random" not in flags:
             self.check_plain(template, answer, "ordered" in flags)
 
@@ -566,6 +570,9 @@ def switch_off(client, depots):
         assert error is None and table.column("Value").to_pylist() == ["false"], (error, table)
 
 
+#: So many statements must be computed by PostgreSQL with governed tables behind fences.
+FEWEST_FENCES = 10
+
 PLANS = [
     "EXPLAIN", "EXPLAIN (TYPE LOGICAL)", "EXPLAIN (FORMAT JSON)", "EXPLAIN (FORMAT GRAPHVIZ)", "EXPLAIN (TYPE LOGICAL, FORMAT JSON)", "EXPLAIN ANALYZE",
     "EXPLAIN (TYPE LOGICAL, FORMAT GRAPHVIZ)", "EXPLAIN (TYPE VALIDATE)", "EXPLAIN VERBOSE",
@@ -586,15 +593,20 @@ def main():
     parser.add_argument("--statements", type=int, default=300)
     parser.add_argument("--no-pushdown", action="store_true")
     parser.add_argument("--no-plans", action="store_true", help="for twins whose numbers of rows differ so much that plans may be others")
+    parser.add_argument("--eager", action="store_true")
     parser.add_argument("--go-on", action="store_true")
     arguments = parser.parse_args()
     address_a, key_a, address_b, key_b = arguments.servers
-    twins = Twins(Client(address_a, "analyst", key_a), Client(address_b, "analyst", key_b), arguments.depot, arguments.go_on)
+    twins = Twins(Client(address_a, "analyst", key_a), Client(address_b, "analyst", key_b), arguments.depot, arguments.go_on, arguments.eager)
 
     catalog, schema = governed_place(arguments.depot)
     if arguments.no_pushdown:
         for client in twins.clients:
             switch_off(client, {catalog, "files"})
+    if arguments.eager:
+        for client in twins.clients:
+            _, error = client.run("SET SESSION pg.join_pushdown_strategy = 'EAGER'")
+            assert error is None, error
     for statement in METADATA:
         twins.same(statement.format(catalog=catalog, schema=schema))
     for template in BY_HAND + (NESTED if arguments.depot == "files" else []):
@@ -613,6 +625,9 @@ def main():
         return 1
     if twins.counts["with rows"] * 2 < twins.counts["statements"]:
         print("most statements fail: the test compares little but errors", flush=True)
+        return 1
+    if arguments.eager and twins.counts.get("with fences", 0) < FEWEST_FENCES:
+        print("PostgreSQL computes too few statements behind fences", flush=True)
         return 1
     return 1 if twins.failures else 0
 

@@ -398,7 +398,8 @@ impl Dialect for MariadbDialect {
                 let sql = format!("((SUM({distinct}{value}){over} + 0e0) / COUNT({distinct}{value}){over})");
                 Some(Value::new(sql, DataType::Float64, Form::Opaque { tested: true }))
             }
-            ("min" | "max", from, to) if *from == plain(to) && is_compared(argument) => {
+            // Over a window it would look through the whole frame again for each row.
+            ("min" | "max", from, to) if *from == plain(to) && is_compared(argument) && over.is_empty() => {
                 let sql = format!("{}({value}){over}", if call.name == "min" { "MIN" } else { "MAX" });
                 Some(argument.called(sql))
             }

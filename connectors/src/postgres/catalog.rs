@@ -10,9 +10,9 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::asking::Question;
 use super::connection::Database;
 use super::kind::{Declared, Kind, Scalar, Written};
+use super::question::Question;
 use super::statistics::{self, Figures};
 use crate::{ErrorKind, ROW_ID, Result};
 

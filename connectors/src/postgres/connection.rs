@@ -3,7 +3,6 @@
 //! In: settings. Out: connections, each used by one reader at a time and kept for the next one for a while. A kept connection
 //! that turns out to be dead is replaced before anything was read. Whoever leaves early has the server's work cancelled.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -21,9 +20,9 @@ use tokio_postgres::{Client, Config, Statement};
 
 use super::allowed::{readers_of_one_scan, shares};
 use super::cancel::Place;
-use super::catalog::{self, Table};
 use super::failure::refuses_user;
 use super::parked::Parked;
+use super::question::Tables;
 use super::session::{PROBE, Session};
 use super::settings::{Settings, TlsMode};
 use super::statistics::Known;
@@ -54,12 +53,6 @@ const SLOT_TIMEOUT: Duration = Duration::from_secs(60);
 const FULL_TIMEOUT: Duration = Duration::from_secs(10);
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
-/// Tables that are remembered.
-const MOST_TABLES: usize = 4096;
-
-/// How old what is remembered of a table's values may be: that there are newer figures is not seen in its state.
-const MOST_AGE: Duration = Duration::from_secs(300);
-
 /// A database, the connections to it that nobody uses just now, and what its tables looked like last.
 pub(super) struct Database {
     settings: Settings,
@@ -68,16 +61,8 @@ pub(super) struct Database {
     session: Session,
     idle: Mutex<Idle>,
     slots: Slots,
-    tables: Mutex<HashMap<(String, String), Seen>>,
+    pub(super) tables: Tables,
     figures: Known,
-}
-
-/// A table as it was last seen.
-struct Seen {
-    table: Arc<Table>,
-    /// What the catalogue said of its state just before, if that says it all.
-    state: Option<String>,
-    at: Instant,
 }
 
 #[derive(Default)]
@@ -181,7 +166,7 @@ impl Database {
             settings,
             tls,
             idle: Mutex::default(),
-            tables: Mutex::default(),
+            tables: Tables::default(),
             figures: Known::default(),
         })
     }
@@ -393,6 +378,7 @@ impl Database {
         self.park(connection, true);
     }
 
+    /// The same, of one that may have no transaction.
     pub(super) fn park(self: &Arc<Self>, connection: Connection, in_transaction: bool) {
         // Where nothing runs, nobody waits with it.
         let Ok(runtime) = Handle::try_current() else { return };
@@ -430,51 +416,8 @@ impl Database {
         }
     }
 
-    /// A table as the catalogue has it now. It is asked for everything only when something may have changed.
-    pub(super) async fn table(self: &Arc<Self>, schema: &str, name: &str) -> Result<Option<Arc<Table>>> {
-        let key = (schema.to_owned(), name.to_owned());
-        // Asked first, so that it is never newer than what is kept with it.
-        let state = catalog::state(self, schema, name).await?;
-        let known = self.tables().get(&key).and_then(|seen| {
-            let is_as_seen = state.is_some() && seen.state == state && seen.at.elapsed() < MOST_AGE;
-            is_as_seen.then(|| Arc::clone(&seen.table))
-        });
-        if known.is_some() {
-            return Ok(known);
-        }
-        let found = catalog::table(self, schema, name).await?.map(Arc::new);
-        let mut tables = self.tables();
-        match &found {
-            Some(table) => {
-                if tables.len() >= MOST_TABLES {
-                    tables.clear();
-                }
-                let seen = Seen {
-                    table: Arc::clone(table),
-                    state,
-                    at: Instant::now(),
-                };
-                tables.insert(key, seen);
-            }
-            None => {
-                tables.remove(&key);
-            }
-        }
-        Ok(found)
-    }
-
-    /// A table as it was last seen here.
-    pub(super) fn known_table(&self, schema: &str, name: &str) -> Option<Arc<Table>> {
-        let key = (schema.to_owned(), name.to_owned());
-        self.tables().get(&key).map(|seen| Arc::clone(&seen.table))
-    }
-
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tables(&self) -> MutexGuard<'_, HashMap<(String, String), Seen>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn failure(&self, kind: ErrorKind, message: impl Into<String>) -> Error {

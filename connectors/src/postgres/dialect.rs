@@ -22,7 +22,7 @@ use crate::{Comparison, ScanFilter};
 
 /// PostgreSQL, from version 12 on.
 #[derive(Debug)]
-pub(super) struct PostgresDialect;
+pub(crate) struct PostgresDialect;
 
 /// A table of PostgreSQL in statements of [`PostgresDialect`].
 #[derive(Debug)]
@@ -333,6 +333,24 @@ impl Dialect for PostgresDialect {
             {
                 counted(format!("pg_catalog.strpos({}, {})", bytewise(value)?, part.sql), to)
             }
+            ("right", [value, count]) if value.is_text() => {
+                let count = small(count).filter(|count| *count >= 0)?;
+                text(format!("pg_catalog.\"right\"({}, {count})", value.sql))
+            }
+            ("repeat", [value, count]) if value.is_text() && count.data_type == DataType::Int32 && count.is_exact() => {
+                text(format!("pg_catalog.repeat({}, {})", value.sql, count.sql))
+            }
+            ("sha256", [value]) if value.is_text() && *to == DataType::Binary => Some(Value::new(
+                format!("pg_catalog.sha256(pg_catalog.convert_to({}, 'UTF8'))", value.sql),
+                DataType::Binary,
+                Form::Exact,
+            )),
+            ("encode", [value, kind]) if value.data_type == DataType::Binary && kind.constant_text() == Some("hex") => {
+                value
+                    .is_exact()
+                    .then(|| text(format!("pg_catalog.encode({}, 'hex')", value.sql)))
+                    .flatten()
+            }
             ("btrim" | "trim", [value]) if value.is_text() => text(format!("pg_catalog.btrim({})", value.sql)),
             ("ltrim", [value]) if value.is_text() => text(format!("pg_catalog.ltrim({})", value.sql)),
             ("rtrim", [value]) if value.is_text() => text(format!("pg_catalog.rtrim({})", value.sql)),
@@ -435,6 +453,11 @@ impl Dialect for PostgresDialect {
             }
             _ => None,
         }
+    }
+
+    /// Conditions are not pushed into it and its columns are not computed elsewhere, because it is said to be MATERIALIZED.
+    fn fence(&self, name: &str) -> Option<(String, String)> {
+        Some((format!("{name} AS MATERIALIZED ("), ")".to_owned()))
     }
 
     fn window(&self, call: &Windowed<'_>) -> Option<Value> {

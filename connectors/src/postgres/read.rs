@@ -480,8 +480,8 @@ impl Reader {
     }
 
     fn about(&self, error: Error) -> Error {
-        if let Some(query) = self.scan.query.as_ref().filter(|query| query.addresses.len() > 1) {
-            let names = (query.addresses.iter()).map(|address| format!("{}.{}", address.collection, address.dataset));
+        if let Some(query) = self.scan.query.as_ref().filter(|query| query.datasets().count() > 1) {
+            let names = (query.datasets()).map(|address| format!("{}.{}", address.collection, address.dataset));
             return error.about(names.collect::<Vec<_>>().join("`, `"));
         }
         error.about_dataset(&self.scan.address.collection, &self.scan.address.dataset)

@@ -1,7 +1,8 @@
 //! What it is worth to have something done by a source: microseconds, roughly.
 //!
 //! What sending costs is from reads of `lineitem` with 3 and with 16 columns (`benches/postgres.py`); what reading, joining and grouping rows costs there, from statements
-//! of PostgreSQL over TPC-H at scale 1 on two busy cores. The rest are guesses in proportion to these. They decide between sending rows and having them joined or computed where they are.
+//! of PostgreSQL over TPC-H at scale 1 on two busy cores. What keeping rows behind a fence costs is from
+//! statements with and without one. The rest are guesses in proportion to these. They decide between sending rows and having them joined or computed where they are.
 
 use super::dialect::Value;
 use crate::MOST_KEYS;
@@ -18,11 +19,20 @@ const ROW_READ: f64 = 0.05;
 const ROW_FOUND: f64 = 4.0;
 /// Joining a row inside the source.
 const ROW_JOINED_THERE: f64 = 0.1;
+/// How much more that is where the source knows nothing of the rows, as behind a fence: it may sort them all.
+const JOINED_UNKNOWN: f64 = 2.0;
 /// Looking in the source whether a row meets any.
 const ROW_MET_THERE: f64 = 0.2;
 /// Grouping a row inside the source, and making a group.
 const ROW_GROUPED_THERE: f64 = 0.14;
 const GROUP_MADE_THERE: f64 = 2.5;
+/// Keeping a row inside the source to read it again, without its values, and keeping a value.
+const ROW_KEPT: f64 = 0.1;
+const VALUE_KEPT: f64 = 0.02;
+/// Counting or adding up a row inside the source where all rows are one group.
+const ROW_COUNTED_THERE: f64 = 0.05;
+/// What share of its rows the groups of a table are of which nothing may be known.
+const GROUPS_GUESSED: f64 = 0.01;
 /// Sorting a row for a window and computing over it, inside the source and here.
 const ROW_WINDOWED_THERE: f64 = 0.55;
 const ROW_WINDOWED_HERE: f64 = 0.3;
@@ -46,6 +56,8 @@ pub(super) struct Estimate {
     pub(super) unfiltered: f64,
     /// What the source does for them.
     pub(super) work: f64,
+    /// Whether they are of a governed table: they are guessed, and nothing may be known that is better.
+    pub(super) is_guessed: bool,
 }
 
 impl Estimate {
@@ -55,6 +67,7 @@ impl Estimate {
             rows,
             unfiltered: rows,
             work: rows * ROW_READ,
+            is_guessed: false,
         }
     }
 
@@ -80,13 +93,28 @@ impl Estimate {
         }
     }
 
+    /// The source keeps all rows before it goes on with them.
+    pub(super) fn fenced(self, columns: usize) -> Estimate {
+        Estimate {
+            work: self.work + self.rows * (ROW_KEPT + VALUE_KEPT * columns as f64),
+            unfiltered: self.rows,
+            is_guessed: true,
+            ..self
+        }
+    }
+
     /// One row for each group.
     pub(super) fn grouped(self, keys: &[Value]) -> Estimate {
         let rows = self.groups(keys);
+        let row = match keys.is_empty() {
+            true => ROW_COUNTED_THERE,
+            false => ROW_GROUPED_THERE,
+        };
         Estimate {
             rows,
             unfiltered: rows,
-            work: self.work + self.rows * ROW_GROUPED_THERE + rows * GROUP_MADE_THERE,
+            work: self.work + self.rows * row + rows * GROUP_MADE_THERE,
+            ..self
         }
     }
 
@@ -101,6 +129,10 @@ impl Estimate {
 
     /// How many groups its rows are.
     pub(super) fn groups(self, keys: &[Value]) -> f64 {
+        if self.is_guessed && keys.iter().any(|key| key.distinct().is_none()) {
+            let known: f64 = keys.iter().filter_map(Value::distinct).product();
+            return (known * self.unfiltered * GROUPS_GUESSED).min(self.rows).max(1.0);
+        }
         let of = |key: &Value| {
             key.distinct()
                 .unwrap_or_else(|| (self.unfiltered * 0.1).max(self.unfiltered.min(100.0)))
@@ -116,16 +148,22 @@ impl Estimate {
             rows: sum(|one| one.rows),
             unfiltered: sum(|one| one.unfiltered),
             work: sum(|one| one.work),
+            is_guessed: all.iter().any(|one| one.is_guessed),
         }
     }
 
     /// Rows of two sides that meet on keys.
     pub(super) fn joined(self, other: Estimate, keys: &[(Value, Value)]) -> Estimate {
         let rows = (self.rows * other.rows / self.most_keys(other, keys)).max(1.0);
+        let row = match self.is_guessed || other.is_guessed {
+            true => ROW_JOINED_THERE * JOINED_UNKNOWN,
+            false => ROW_JOINED_THERE,
+        };
         Estimate {
             rows,
             unfiltered: rows.max(self.unfiltered).max(other.unfiltered),
-            work: self.meeting(other, keys, ROW_JOINED_THERE) + rows * ROW_JOINED_THERE,
+            work: self.meeting(other, keys, row) + rows * ROW_JOINED_THERE,
+            is_guessed: self.is_guessed || other.is_guessed,
         }
     }
 
@@ -135,6 +173,7 @@ impl Estimate {
             rows: self.rows_met(other, keys),
             unfiltered: self.unfiltered,
             work: self.meeting(other, keys, ROW_MET_THERE),
+            is_guessed: self.is_guessed || other.is_guessed,
         }
     }
 

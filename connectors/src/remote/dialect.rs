@@ -14,7 +14,7 @@ use crate::ScanFilter;
 use crate::statistics::ColumnStatistics;
 
 /// What may be done with a value in its source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Form {
     /// It is compared, grouped and sorted there as it is here.
     Exact,
@@ -206,6 +206,12 @@ pub(crate) trait Dialect: Debug + Send + Sync {
     /// Whether two values of joined rows are equal, where the source finds the rows that meet without looking through all pairs of them.
     fn join_key(&self, left: &Value, right: &Value) -> Option<Value> {
         self.compare(Operator::Eq, left, right)
+    }
+
+    /// What stands before and after a SELECT that has a name before a statement which reads it, and in which nothing of the statement is ever evaluated. `None`
+    /// where a source does not promise that.
+    fn fence(&self, _name: &str) -> Option<(String, String)> {
+        None
     }
 
     /// The same where values that are both NULL are equal as well.

@@ -11,7 +11,7 @@ use datafusion::common::{DFSchemaRef, Result};
 use datafusion::logical_expr::{FetchType, Limit, LogicalPlan, SkipType, Sort, SortExpr, TableScan, lit};
 
 use super::cost::Estimate;
-use super::grow::{Grown, realised};
+use super::grow::{Grown, PushDown};
 use super::translate::Scope;
 
 /// A statement for the first rows that a node needs, and the nodes that stand over it.
@@ -76,9 +76,9 @@ impl First {
     }
 
     /// The plan of it; `None` when its columns are of other types than they are there.
-    pub(super) fn plan(&self) -> Result<Option<LogicalPlan>> {
+    pub(super) fn plan(&self, rule: &PushDown<'_>) -> Result<Option<LogicalPlan>> {
         // What runs here would have to skip the rows that the source skips.
-        let Some(read) = realised(&self.grown, &self.schema, None)? else {
+        let Some(read) = rule.realised(&self.grown, &self.schema, None)? else {
             return Ok(None);
         };
         let mut plan = match (&self.sort, self.grown.select.limit) {

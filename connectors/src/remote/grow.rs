@@ -10,20 +10,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::DataType;
 use datafusion::catalog::{TableProvider, default_table_source::source_as_provider};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, TableReference};
+use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection, TableScan, cast};
+use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection, TableScan};
 
 use super::cost::{Estimate, UNKNOWN_ROWS, grouped_here, here, joined_here, windowed_here};
 use super::decision::{Decision, why};
-use super::dialect::{Dialect, Form, Value, plain};
-use super::escape::{Escape, is_read};
+use super::dialect::{Dialect, Form, Value};
+use super::escape::is_read;
+use super::fence::Fences;
 use super::first::{First, limit, top};
 use super::joins::{join, pulled, union};
-use super::node::RemoteRead;
 use super::select::{From, Select};
 use super::translate::{Scope, scope};
 use super::windows::windows;
@@ -42,6 +42,8 @@ pub type TableOf<'a> = &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TablePr
 pub struct PushDown<'a> {
     /// Finds the table of a source that nothing governs inside the table that a plan reads, if it is one.
     pub table_of: TableOf<'a>,
+    /// Who governs the others, where statements may grow round what is governed.
+    pub fences: Option<&'a dyn Fences>,
     /// Whether a depot is to do all that it can, whatever it costs.
     pub is_eager: &'a (dyn Fn(&str) -> bool + Sync),
     /// Whether joins tell their keys to what they read: where one process runs the whole plan.
@@ -68,15 +70,15 @@ pub(super) struct Grown {
 }
 
 /// A node, as it is best done as far as this is known, and the statement that could stand for it.
-struct Visited {
-    plan: LogicalPlan,
-    cost: f64,
-    rows: f64,
-    grown: Option<Grown>,
+pub(super) struct Visited {
+    pub(super) plan: LogicalPlan,
+    pub(super) cost: f64,
+    pub(super) rows: f64,
+    pub(super) grown: Option<Grown>,
     /// The statement below it that has a limit, which an OFFSET above may change.
-    first: Option<First>,
+    pub(super) first: Option<First>,
     /// What stayed here below it and at it, and might not have.
-    stayed: Vec<Decision>,
+    pub(super) stayed: Vec<Decision>,
 }
 
 impl PushDown<'_> {
@@ -115,9 +117,9 @@ impl PushDown<'_> {
                 stayed,
             });
         }
-        // What other nodes hold is theirs: a policy's barrier above all.
+        // What other nodes hold is theirs, and of a policy's barrier what lies below it is looked at as a whole.
         if matches!(plan, LogicalPlan::Extension(_)) {
-            return Ok(Visited::whole(plan));
+            return Ok(self.extension(plan));
         }
         let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
         let mut inputs: Vec<Visited> = inputs
@@ -144,7 +146,7 @@ impl PushDown<'_> {
                 let rows = skipped.grown.select.estimate.rows;
                 let cost = skipped.grown.cost() + here(rows);
                 let there = match self.is_worth(&skipped.grown, cost, cost_here) {
-                    true => skipped.plan()?,
+                    true => skipped.plan(self)?,
                     false => None,
                 };
                 if there.is_none() {
@@ -162,7 +164,7 @@ impl PushDown<'_> {
                 first = None;
                 let (cost, rows) = (grown.cost(), grown.select.estimate.rows);
                 let there = match !grown.is_scan && self.is_worth(&grown, cost, cost_here) {
-                    true => realised(&grown, plan.schema(), self.escape(&grown, &plan))?,
+                    true => self.realised(&grown, plan.schema(), self.escape(&grown, &plan))?,
                     false => None,
                 };
                 if there.is_none() {
@@ -187,7 +189,7 @@ impl PushDown<'_> {
                 let rows = input.select.estimate.rows;
                 let cost = input.cost() + here(rows);
                 let there = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
-                    Some(schema) => realised(&input, &schema, self.escape_of_part(&input, &plan, node.as_ref()))?,
+                    Some(schema) => self.realised(&input, &schema, self.escape_of_part(&input, &plan, node.as_ref()))?,
                     None => None,
                 };
                 if there.is_none() {
@@ -243,10 +245,15 @@ impl PushDown<'_> {
     fn scan(&self, scan: &TableScan) -> Option<Grown> {
         let provider = source_as_provider(&scan.source).ok()?;
         let raw = (self.table_of)(provider.as_ref())?;
-        let table = raw.downcast_ref::<RemoteTable>()?;
+        self.scan_of(scan, raw.downcast_ref()?, true)
+    }
+
+    /// The statement that reads what a scan reads of a table, but for its limit; `is_estimated` says whether it is weighed by what is known of the table.
+    pub(super) fn scan_of(&self, scan: &TableScan, table: &RemoteTable, is_estimated: bool) -> Option<Grown> {
         let relation = table.relation()?;
         let dialect = relation.dialect();
-        let schema = raw.schema();
+        let schema = table.schema();
+        let statistics_of = |name: &str| table.statistics_of(name).filter(|_| is_estimated);
         let projection = scan
             .projection
             .clone()
@@ -256,14 +263,17 @@ impl PushDown<'_> {
             let is_null = ScanFilter::IsNull(name.clone());
             let value = relation.column(name)?;
             Some(Value {
-                known: table.statistics_of(name),
+                known: statistics_of(name),
                 // Texts are compared in an order that no index has.
                 found_by_index: value.form == Form::Exact && table.finds(&is_null),
                 ..value
             })
         };
         let outputs: Option<Vec<Value>> = projection.iter().copied().map(column).collect();
-        let rows = table.known_rows().map_or(UNKNOWN_ROWS, |rows| rows as f64);
+        let rows = table
+            .known_rows()
+            .filter(|_| is_estimated)
+            .map_or(UNKNOWN_ROWS, |rows| rows as f64);
         let used = projection.iter().filter_map(|index| schema.fields().get(*index));
         let mut used: BTreeSet<&str> = used.map(|field| field.name().as_str()).collect();
         let filtered = scan.filters.iter().flat_map(Expr::column_refs);
@@ -300,7 +310,7 @@ impl PushDown<'_> {
         }
         // After the scan's own conditions: a row that these leave out is not looked at by a scan either.
         select.filters.extend(relation.fits(&used)?);
-        let known = |column: &Column| table.statistics_of(&column.name);
+        let known = |column: &Column| statistics_of(&column.name);
         select.estimate = select.estimate.filtered(share(&scan.filters, &known));
         if let Some(share) = table.found_share(&found, &known) {
             select.estimate = select.estimate.found(share);
@@ -318,7 +328,7 @@ impl PushDown<'_> {
 
 impl Visited {
     /// A plan of which nothing is known.
-    fn whole(plan: LogicalPlan) -> Visited {
+    pub(super) fn whole(plan: LogicalPlan) -> Visited {
         Visited {
             plan,
             cost: 0.0,
@@ -354,12 +364,14 @@ impl Grown {
     }
 
     pub(super) fn depot(&self) -> Option<&str> {
-        self.select.addresses.first().map(|address| address.depot.as_str())
+        let fenced = self.select.fences.iter().map(|fence| &fence.address);
+        let mut addresses = self.select.addresses.iter().chain(fenced);
+        addresses.next().map(|address| address.depot.as_str())
     }
 }
 
 /// How much of a node a statement takes in.
-enum Taken {
+pub(super) enum Taken {
     Nothing,
     Whole(Grown),
     /// The node stays, over a statement that has grown for it; with `node`, a smaller one in its place.
@@ -388,7 +400,7 @@ fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken, tells_keys: 
     }
 }
 
-fn grow(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
+pub(super) fn grow(plan: &LogicalPlan, inputs: &[Visited]) -> Result<Taken> {
     let taken = take(plan, inputs)?;
     Ok(match &taken {
         Taken::Whole(grown) | Taken::Part { input: grown, .. } | Taken::Skipped(First { grown, .. })
@@ -554,63 +566,4 @@ fn aggregate(node: &Aggregate, input: &Grown) -> Option<Grown> {
         ..grown.select
     };
     Some(Grown::whole(select, input.dialect))
-}
-
-/// The leaf that reads what a statement finds, as columns of a node's schema; `None` when they are of other types.
-pub(super) fn realised(
-    grown: &Grown,
-    schema: &DFSchemaRef,
-    escape: Option<Arc<Escape>>,
-) -> Result<Option<LogicalPlan>> {
-    let outputs = &grown.select.outputs;
-    let fields: Vec<(Option<TableReference>, Arc<Field>)> = schema
-        .iter()
-        .map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)))
-        .collect();
-    let fits = outputs.len() == fields.len()
-        && !outputs.is_empty()
-        && outputs
-            .iter()
-            .zip(&fields)
-            .all(|(output, (_, field))| output.data_type == plain(field.data_type()));
-    if !fits {
-        return Ok(None);
-    }
-    let query = grown.select.query();
-    let read = |schema: DFSchemaRef| {
-        RemoteRead {
-            splits: if query.divisible {
-                grown.splits.clone()
-            } else {
-                vec![Split::Whole]
-            },
-            snapshots: grown.snapshots.clone().filter(|_| query.divisible),
-            query: Arc::new(query.clone()),
-            schema,
-            rows: grown.select.estimate.rows as usize,
-            escape: escape.clone(),
-        }
-        .into_plan()
-    };
-    let sent_as = |output: &Value| grown.dialect.sent(&output.data_type);
-    let same = outputs
-        .iter()
-        .zip(&fields)
-        .all(|(output, (_, field))| sent_as(output) == *field.data_type());
-    if same {
-        return Ok(Some(read(Arc::clone(schema))));
-    }
-    // All texts come as one type, and numbers without a sign perhaps as others; the plan may want another.
-    let sent = fields.iter().zip(outputs).map(|((qualifier, field), output)| {
-        let field = Field::clone(field).with_data_type(sent_as(output));
-        (qualifier.clone(), Arc::new(field))
-    });
-    let sent = DFSchema::new_with_metadata(sent.collect(), schema.metadata().clone())?;
-    let columns = fields.iter().map(|(qualifier, field)| {
-        let column = Expr::Column(Column::new(qualifier.clone(), field.name()));
-        cast(column, field.data_type().clone()).alias_qualified(qualifier.clone(), field.name())
-    });
-    let columns = columns.collect();
-    let projection = Projection::try_new(columns, Arc::new(read(Arc::new(sent))))?;
-    Ok(Some(LogicalPlan::Projection(projection)))
 }

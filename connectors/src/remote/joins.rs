@@ -12,7 +12,7 @@ use minerva_resources::Address;
 use super::cost::{Estimate, joined_here};
 use super::dialect::{Form, Meeting, Value};
 use super::grow::Grown;
-use super::select::{DERIVED, From, LEFT, RIGHT, Select};
+use super::select::{DERIVED, From, LEFT, RIGHT, RIGHT_JOIN, Select};
 use super::translate::Scope;
 
 /// The rows of two sides that meet.
@@ -121,7 +121,7 @@ pub(super) fn join(node: &Join, left: &Grown, right: &Grown) -> Option<Grown> {
     let select = match node.join_type {
         JoinType::Inner => joining("JOIN", joined, ""),
         JoinType::Left => joining("LEFT JOIN", at_least(estimate_left.rows), ""),
-        JoinType::Right => joining("RIGHT JOIN", at_least(estimate_right.rows), ""),
+        JoinType::Right => joining(RIGHT_JOIN, at_least(estimate_right.rows), ""),
         JoinType::Full => {
             let most = at_least(estimate_left.rows.max(estimate_right.rows));
             joining("FULL JOIN", most, dialect.full_join()?)

@@ -86,7 +86,7 @@ impl UserDefinedLogicalNodeCore for RemoteRead {
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let depot = self.query.addresses.first().map(|address| address.depot.as_str());
+        let depot = self.query.datasets().next().map(|address| address.depot.as_str());
         write!(
             f,
             "RemoteRead: depot={}, sql={}",
@@ -118,7 +118,7 @@ impl ExtensionPlanner for RemotePlanner {
         let Some(read) = node.as_any().downcast_ref::<RemoteRead>() else {
             return Ok(None);
         };
-        let Some(address) = read.query.addresses.first() else {
+        let Some(address) = read.query.datasets().next() else {
             return Ok(None);
         };
         let scan = Scan {

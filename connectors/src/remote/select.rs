@@ -9,12 +9,15 @@ use minerva_resources::Address;
 
 use super::cost::Estimate;
 use super::dialect::{Form, Value};
+use super::fence::{Fence, Fenced, Shown, fences_of};
 
 /// The statement that a source runs for part of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RemoteQuery {
-    /// Every dataset that it reads.
+    /// Every dataset that it reads outside of its fences.
     pub addresses: Vec<Address>,
+    /// The governed tables that it reads, each behind its fence.
+    pub fences: Vec<Fence>,
     /// From SELECT to the end of the FROM clause.
     pub select: String,
     /// The conditions of WHERE.
@@ -27,6 +30,8 @@ pub struct RemoteQuery {
     pub limited: bool,
     /// Whether each of its columns means the same there as here when it is compared. It does not travel.
     pub compared: Vec<bool>,
+    /// For each of its columns, the one inside its only fence that it is, where conditions on that may be said inside. It does not travel.
+    pub(crate) inside: Vec<Option<Shown>>,
     /// What stands before and after all that, when a condition was found later.
     pub around: Option<(String, String)>,
 }
@@ -34,6 +39,25 @@ pub struct RemoteQuery {
 impl RemoteQuery {
     /// The statement, with one condition more and with a limit.
     pub fn text(&self, condition: Option<&str>, limit: Option<usize>) -> String {
+        let outside = self.outside(condition, limit);
+        match self.fences.is_empty() {
+            true => outside,
+            false => {
+                let fences: Vec<String> = self.fences.iter().map(Fence::sql).collect();
+                format!("WITH {} {outside}", fences.join(", "))
+            }
+        }
+    }
+
+    /// Every dataset that it reads.
+    pub fn datasets(&self) -> impl Iterator<Item = &Address> {
+        self.addresses
+            .iter()
+            .chain(self.fences.iter().map(|fence| &fence.address))
+    }
+
+    /// The statement without the insides of its fences.
+    pub fn outside(&self, condition: Option<&str>, limit: Option<usize>) -> String {
         let mut sql = self.select.clone();
         let conditions = condition.into_iter().chain(self.conditions.iter().map(String::as_str));
         for (position, condition) in conditions.enumerate() {
@@ -56,6 +80,8 @@ impl RemoteQuery {
 pub(super) enum From {
     /// A table, as its dialect writes it.
     Table(String),
+    /// A governed table.
+    Fence(Fenced),
     /// Another SELECT, and what it is called.
     Derived(Box<Select>, &'static str),
     /// The rows of several others, one after another.
@@ -78,7 +104,9 @@ pub(super) const RIGHT: &str = "r";
 /// A SELECT while it grows.
 #[derive(Debug, Clone)]
 pub(super) struct Select {
+    /// What it reads outside of its fences.
     pub(super) addresses: Vec<Address>,
+    pub(super) fences: Vec<Fence>,
     pub(super) from: From,
     pub(super) filters: Vec<String>,
     /// What it is grouped by; no keys is one group.
@@ -105,11 +133,16 @@ impl Select {
     pub(super) fn over(from: From, addresses: Vec<Address>, outputs: Vec<Value>, estimate: Estimate) -> Select {
         let inside = from.selects();
         let depth = inside.iter().map(|select| select.depth + 1).max().unwrap_or_default();
+        let fences = match &from {
+            From::Fence(fenced) => vec![fenced.fence().clone()],
+            _ => fences_of(inside.iter().copied()),
+        };
         let inside = inside.into_iter().map(Select::length).sum();
         Select {
             depth,
             inside,
             addresses,
+            fences,
             from,
             filters: Vec::new(),
             groups: None,
@@ -142,6 +175,7 @@ impl Select {
     /// A condition with another SELECT in it.
     pub(super) fn filter_with(&mut self, condition: String, other: &Select) {
         self.depth = self.depth.max(other.depth + 1);
+        self.fences = fences_of([&*self, other]);
         self.filters.push(condition);
     }
 
@@ -202,6 +236,7 @@ impl Select {
         }
         RemoteQuery {
             addresses: self.addresses.clone(),
+            fences: self.fences.clone(),
             select: format!("SELECT {} FROM {}", self.columns(), self.from.text()),
             conditions: self.filters.clone(),
             rest,
@@ -212,6 +247,12 @@ impl Select {
                 .iter()
                 .map(|value| !matches!(value.form, Form::Opaque { .. }))
                 .collect(),
+            inside: match &self.from {
+                From::Fence(fenced) if self.groups.is_none() && self.limit.is_none() => {
+                    self.outputs.iter().map(|value| fenced.shown(value)).collect()
+                }
+                _ => Vec::new(),
+            },
             around: None,
         }
     }
@@ -226,8 +267,9 @@ impl Select {
         }
     }
 
-    fn text(&self) -> String {
-        self.query().text(None, None)
+    /// It without its fences, which stand before the whole statement.
+    pub(super) fn text(&self) -> String {
+        self.query().outside(None, None)
     }
 
     /// It as part of a FROM clause.
@@ -241,6 +283,7 @@ impl From {
         match self {
             From::Table(_) => Vec::new(),
             From::Derived(select, _) => vec![select],
+            From::Fence(fenced) => vec![&fenced.inside],
             From::Union(parts) => parts.iter().collect(),
             From::Join { left, right, .. } => vec![left, right],
         }
@@ -249,6 +292,7 @@ impl From {
     fn text(&self) -> String {
         match self {
             From::Table(table) => table.clone(),
+            From::Fence(fenced) => fenced.name(),
             From::Derived(select, alias) => select.named(alias),
             From::Union(parts) => {
                 // None has a limit, and not every database takes parentheses here.
@@ -263,11 +307,18 @@ impl From {
                 on,
             } => {
                 let (left, right) = (left.text(), right.text());
+                if *word == RIGHT_JOIN {
+                    // SQLite looks through all rows of what stands right of a RIGHT JOIN, for each row.
+                    return format!("({right}{fence}) AS {RIGHT} LEFT JOIN ({left}{fence}) AS {LEFT} ON {on}");
+                }
                 format!("({left}{fence}) AS {LEFT} {word} ({right}{fence}) AS {RIGHT} ON {on}")
             }
         }
     }
 }
+
+/// How a join of all rows of the right side is told apart; it is written from that side.
+pub(super) const RIGHT_JOIN: &str = "RIGHT JOIN";
 
 fn push_limit(sql: &mut String, limit: usize) {
     // Databases count in 64 bits with a sign.

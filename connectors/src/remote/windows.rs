@@ -71,7 +71,11 @@ impl Scope<'_> {
         }
         match fun {
             WindowFunctionDefinition::AggregateUDF(function) => {
-                let is_sent = matches!(function.name(), "count" | "sum" | "min" | "max");
+                let is_sent = match function.name() {
+                    "count" | "sum" => true,
+                    "min" | "max" => !begins_anew(&params.window_frame),
+                    _ => false,
+                };
                 self.folded(function.name(), params, &over, to).filter(|_| is_sent)
             }
             WindowFunctionDefinition::WindowUDF(function) => {
@@ -159,6 +163,22 @@ fn function(expr: &Expr) -> Option<&WindowFunction> {
     }
 }
 
+/// Frames of so many rows may be looked through for each row.
+const FEW_ROWS: u64 = 100;
+
+/// Whether a frame loses rows at its beginning, and is long: what can add a row and take none away, as least and greatest values of most databases, looks
+/// through all of it again for each row.
+fn begins_anew(frame: &WindowFrame) -> bool {
+    let is_near = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::CurrentRow => frame.units == WindowFrameUnits::Rows,
+        WindowFrameBound::Preceding(value) | WindowFrameBound::Following(value) => {
+            matches!(value, ScalarValue::UInt64(Some(rows)) if *rows <= FEW_ROWS)
+        }
+    };
+    let is_short = is_near(&frame.start_bound) && is_near(&frame.end_bound);
+    !(frame.start_bound.is_unbounded() || is_short)
+}
+
 /// A frame in SQL; nothing inside where a window has it anyway.
 fn frame(frame: &WindowFrame) -> Option<Option<String>> {
     let rows = |value: &ScalarValue, word: &str| match value {
@@ -204,6 +224,18 @@ fn numbers(expr: &Expr, scope: &Scope<'_>, select: &Select) -> Option<Arc<Column
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_frames_that_lose_rows_are_not_sent_for_extremes() {
+        let (before, after) = (WindowFrameBound::Preceding, WindowFrameBound::Following);
+        let of = |rows: Option<u64>| ScalarValue::UInt64(rows);
+        let anew = |start, end| begins_anew(&WindowFrame::new_bounds(WindowFrameUnits::Rows, start, end));
+        assert!(!anew(before(of(None)), WindowFrameBound::CurrentRow));
+        assert!(!anew(before(of(None)), after(of(None))));
+        assert!(!anew(before(of(Some(2))), after(of(Some(FEW_ROWS)))));
+        assert!(anew(WindowFrameBound::CurrentRow, after(of(None))));
+        assert!(anew(before(of(Some(FEW_ROWS + 1))), WindowFrameBound::CurrentRow));
+    }
 
     #[test]
     fn only_frames_that_are_the_same_everywhere_are_sent() {

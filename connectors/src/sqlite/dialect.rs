@@ -409,10 +409,6 @@ impl Dialect for SqliteDialect {
         self.same(left, right)
     }
 
-    fn full_join(&self) -> Option<&'static str> {
-        Some("")
-    }
-
     fn sent(&self, data_type: &DataType) -> DataType {
         match data_type {
             // It has no numbers without a sign, and counts rows in what it has.

@@ -74,6 +74,7 @@ impl Pushed {
             };
             let pushing = PushDown {
                 table_of: &same,
+                fences: None,
                 is_eager: &|_| true,
                 tells_keys: true,
                 reads_only: false,

@@ -6,6 +6,7 @@
 mod checked;
 mod decimal_places;
 mod distinct_sums;
+mod fences;
 mod filters_by_place;
 mod growth;
 mod in_lists;
@@ -31,6 +32,7 @@ use crate::session::Session;
 use checked::CheckArithmetic;
 use decimal_places::KnowDecimalPlaces;
 use distinct_sums::GuardedDistinct;
+use fences::Barriers;
 use filters_by_place::PushFiltersByPlace;
 use in_lists::GuardedSimplify;
 pub(crate) use key_lists::most_keys;
@@ -69,10 +71,12 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// The last rule: what a depot computes by itself, of the tables that nothing governs; and what stayed here, and why.
+/// The last rule: what a depot computes by itself, with governed tables behind fences; and what stayed here, and why.
 pub(crate) fn push_down(plan: LogicalPlan, session: &Session) -> Result<(LogicalPlan, Vec<Decision>)> {
+    let barriers = Barriers::default();
     let rule = PushDown {
         table_of: &minerva_policy::open_table,
+        fences: Some(&barriers),
         is_eager: &|depot| session.is_eager(depot),
         tells_keys: session.engine().members.active().len() < 2,
         reads_only: false,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, downcast_primitive};
 use datafusion::arrow::datatypes::{ArrowNativeTypeOp, DataType};
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, when};
 use minerva_resources::{MaskSpec, Node, Problem};
 
 use super::constant::of_type;
@@ -48,6 +49,24 @@ impl MaskKind for BucketNumberKind {
             buckets.map(|buckets| BucketNumber { buckets })
         });
         parameters.finish(mask)
+    }
+    fn plain(&self, column: &Expr, arguments: &[ScalarValue], data_type: &DataType) -> Option<Expr> {
+        // Floating point numbers have two zeros, and values that are in no order, as decimals have where they come from.
+        if !data_type.is_integer() {
+            return None;
+        }
+        let mut edges = arguments.iter().rev().map(|edge| of_type(edge, data_type).ok());
+        let branch = |edge: ScalarValue| {
+            let edge = Expr::Literal(edge, None);
+            (column.clone().gt_eq(edge.clone()), edge)
+        };
+        let (condition, edge) = branch(edges.next()??);
+        let mut cases = when(condition, edge);
+        for edge in edges {
+            let (condition, edge) = branch(edge?);
+            cases = cases.when(condition, edge);
+        }
+        cases.end().ok()
     }
     fn kernel(
         &self,

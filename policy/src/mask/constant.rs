@@ -6,6 +6,7 @@ use datafusion::arrow::array::{Array, ArrayRef, new_null_array};
 use datafusion::arrow::compute::{is_null, nullif};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, when};
 use minerva_resources::{MaskSpec, Node, Problem, Value};
 
 use super::parameters::Parameters;
@@ -43,6 +44,9 @@ impl MaskKind for ConstantKind {
             single.then(|| Constant { value: node.clone() })
         });
         parameters.finish(mask)
+    }
+    fn plain(&self, column: &Expr, arguments: &[ScalarValue], data_type: &DataType) -> Option<Expr> {
+        plain_constant(column, arguments, data_type)
     }
     fn kernel(
         &self,
@@ -96,6 +100,18 @@ pub(super) fn of_type(value: &ScalarValue, data_type: &DataType) -> Result<Scala
         .ok()
         .filter(|value| !value.is_null() && value.data_type() == *data_type);
     found.ok_or_else(|| format!("expected a value of type `{data_type}`"))
+}
+
+/// What that kernel does, as an expression.
+pub(super) fn plain_constant(column: &Expr, arguments: &[ScalarValue], data_type: &DataType) -> Option<Expr> {
+    match arguments {
+        [] => Some(Expr::Literal(super::nullify::null_of(data_type).ok()?, None)),
+        [value] => {
+            let value = Expr::Literal(of_type(value, data_type).ok()?, None);
+            when(column.clone().is_not_null(), value).end().ok()
+        }
+        _ => None,
+    }
 }
 
 #[derive(Debug)]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
+use datafusion::functions::expr_fn::{encode, sha256};
+use datafusion::logical_expr::{Expr, cast, lit};
 use hmac::{Hmac, KeyInit, Mac};
 use minerva_resources::{MaskSpec, Problem};
 use sha2::{Digest, Sha256};
@@ -55,6 +57,11 @@ impl MaskKind for HashKind {
             secret: secret.or_else(asked),
             is_plain: keyed == Some(Some(false)),
         }))
+    }
+    fn plain(&self, column: &Expr, arguments: &[ScalarValue], data_type: &DataType) -> Option<Expr> {
+        // With a key it is computed where the key is.
+        let is_keyless = matches!(arguments, [_]) && is_text(data_type);
+        is_keyless.then(|| cast(encode(sha256(column.clone()), lit("hex")), data_type.clone()))
     }
     fn kernel(
         &self,

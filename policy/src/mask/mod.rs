@@ -30,7 +30,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{ScalarUDF, Volatility};
+use datafusion::logical_expr::{Expr, ScalarUDF, Volatility};
 use minerva_resources::{Location, MaskSpec, Node, Problem, Value, closest};
 
 use crate::keys::KeyRing;
@@ -70,6 +70,11 @@ pub trait MaskKind: Debug + Send + Sync {
     /// Whether two calls with the same value may answer differently.
     fn volatility(&self) -> Volatility {
         Volatility::Immutable
+    }
+    /// The expression that the function is, over a column of this type, in words of SQL that sources may know; `None` when there is none. It cannot fail,
+    /// and holds no key.
+    fn plain(&self, _column: &Expr, _arguments: &[ScalarValue], _data_type: &DataType) -> Option<Expr> {
+        None
     }
     /// Makes the worker for the function's literal arguments and the type of the values it will be given, which is
     /// never a dictionary. The error is for logs and tests; users are told a fixed text.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Expr;
 use minerva_resources::{MaskSpec, Problem};
 
-use super::constant::constant_kernel;
+use super::constant::{constant_kernel, plain_constant};
 use super::parameters::Parameters;
 use super::{Kernel, Mask, MaskKind};
 use crate::keys::KeyRing;
@@ -33,6 +34,9 @@ impl MaskKind for NullifyKind {
     }
     fn read(&self, spec: &MaskSpec) -> Result<Arc<dyn Mask>, Vec<Problem>> {
         Parameters::new(spec, &[]).finish(Some(Nullify))
+    }
+    fn plain(&self, column: &Expr, arguments: &[ScalarValue], data_type: &DataType) -> Option<Expr> {
+        plain_constant(column, arguments, data_type)
     }
     fn kernel(
         &self,

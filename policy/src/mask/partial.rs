@@ -5,12 +5,21 @@ use std::sync::Arc;
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
+use datafusion::functions::expr_fn::{character_length, repeat, right, substring};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, cast, lit, when};
 use minerva_resources::{MaskSpec, Problem};
 
 use super::parameters::Parameters;
 use super::text::{TEXT, count_argument, is_text, literal, map_text, text_argument};
 use super::{Failed, Kernel, Mask, MaskKind};
 use crate::keys::KeyRing;
+
+/// What stands for a character is longer than this in no plain expression: a text must not grow beyond what a source can hold.
+const LONGEST_PLAIN: usize = 4;
+
+fn concatenated(left: Expr, right: Expr) -> Expr {
+    Expr::BinaryExpr(BinaryExpr::new(Box::new(left), Operator::StringConcat, Box::new(right)))
+}
 
 /// The operator `partial`.
 #[derive(Debug)]
@@ -47,6 +56,26 @@ impl MaskKind for PartialKind {
             keep_last,
             with,
         }))
+    }
+    fn plain(&self, column: &Expr, arguments: &[ScalarValue], data_type: &DataType) -> Option<Expr> {
+        let first = i32::try_from(count_argument(arguments, 0).ok()?).ok()?;
+        let last = i32::try_from(count_argument(arguments, 1).ok()?).ok()?;
+        let kept = first.checked_add(last)?;
+        let with = text_argument(arguments, 2).ok()?;
+        if *data_type == DataType::LargeUtf8 || with.is_empty() || with.len() > LONGEST_PLAIN {
+            return None;
+        }
+        let length = || character_length(column.clone());
+        let hidden = |count: Expr| repeat(lit(with), count);
+        let mut shown = hidden(length() - lit(kept));
+        if first > 0 {
+            shown = concatenated(substring(column.clone(), lit(1_i64), lit(i64::from(first))), shown);
+        }
+        if last > 0 {
+            shown = concatenated(shown, right(column.clone(), lit(i64::from(last))));
+        }
+        let mut cases = when(length().gt(lit(kept)), cast(shown, data_type.clone()));
+        cases.otherwise(cast(hidden(length()), data_type.clone())).ok()
     }
     fn kernel(
         &self,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Expr;
 use minerva_resources::{MaskSpec, Problem};
 
 use super::parameters::Parameters;
@@ -37,6 +38,9 @@ impl MaskKind for PassThroughKind {
     }
     fn read(&self, spec: &MaskSpec) -> Result<Arc<dyn Mask>, Vec<Problem>> {
         Parameters::new(spec, &[]).finish(Some(PassThrough))
+    }
+    fn plain(&self, column: &Expr, _arguments: &[ScalarValue], _data_type: &DataType) -> Option<Expr> {
+        Some(column.clone())
     }
     fn kernel(
         &self,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Expr;
 use minerva_resources::{MaskSpec, Node, Problem};
 
-use super::constant::{constant_kernel, is_single};
+use super::constant::{constant_kernel, is_single, plain_constant};
 use super::nullify::null_of;
 use super::parameters::Parameters;
 use super::text::{is_text, literal};
@@ -43,6 +44,9 @@ impl MaskKind for RedactKind {
             parameters.wrong("replacement", "a single value");
         }
         parameters.finish(Some(Redact { replacement }))
+    }
+    fn plain(&self, column: &Expr, arguments: &[ScalarValue], data_type: &DataType) -> Option<Expr> {
+        plain_constant(column, arguments, data_type)
     }
     fn kernel(
         &self,

@@ -7,6 +7,7 @@
 )]
 
 mod distributed;
+mod fence;
 mod world;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //! run as in a query: chosen by a policy, encoded, decoded, optimised, evaluated.
 
 mod nested;
+mod plain;
 mod text;
 mod types;
 mod values;

@@ -1,14 +1,17 @@
-//! Questions to the catalogue.
+//! Questions to the catalogue of one PostgreSQL server, and what is kept of its tables.
 //!
-//! In: a statement and its values. Out: rows. Each is a transaction of its own, and has a connection that readers of rows do not take.
+//! In: a question. Out: its answer, which nobody has to wait for: who leaves early has the server stop. What is kept of a table is used as long as its state is
+//! the same, which every question about it asks for first.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::catalog::{self, Table};
 use super::connection::{Connection, Database};
 use super::failure::is_lost;
 use super::session::Again;
@@ -17,6 +20,30 @@ use crate::{ErrorKind, Result};
 
 /// How long the catalogue may take to answer, which is milliseconds unless the server is gone.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Tables that are remembered.
+const MOST_TABLES: usize = 4096;
+
+/// How old what is remembered of a table's values may be: that there are newer figures is not seen in its state.
+const MOST_AGE: Duration = Duration::from_secs(300);
+
+/// The tables of a database, as they were last seen.
+#[derive(Default)]
+pub(super) struct Tables(Mutex<HashMap<(String, String), Seen>>);
+
+impl Tables {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A table as it was last seen.
+struct Seen {
+    table: Arc<Table>,
+    /// What the catalogue said of its state just before, if that says it all.
+    state: Option<String>,
+    at: Instant,
+}
 
 /// A question to the catalogue.
 #[derive(Clone, Copy)]
@@ -127,5 +154,44 @@ impl Database {
                 }
             }
         }
+    }
+
+    /// A table as the catalogue has it now. It is asked for everything only when something may have changed.
+    pub(super) async fn table(self: &Arc<Self>, schema: &str, name: &str) -> Result<Option<Arc<Table>>> {
+        let key = (schema.to_owned(), name.to_owned());
+        // Asked first, so that it is never newer than what is kept with it.
+        let state = catalog::state(self, schema, name).await?;
+        let known = self.tables.lock().get(&key).and_then(|seen| {
+            let is_as_seen = state.is_some() && seen.state == state && seen.at.elapsed() < MOST_AGE;
+            is_as_seen.then(|| Arc::clone(&seen.table))
+        });
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = catalog::table(self, schema, name).await?.map(Arc::new);
+        let mut tables = self.tables.lock();
+        match &found {
+            Some(table) => {
+                if tables.len() >= MOST_TABLES {
+                    tables.clear();
+                }
+                let seen = Seen {
+                    table: Arc::clone(table),
+                    state,
+                    at: Instant::now(),
+                };
+                tables.insert(key, seen);
+            }
+            None => {
+                tables.remove(&key);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A table as it was last seen here.
+    pub(super) fn known_table(&self, schema: &str, name: &str) -> Option<Arc<Table>> {
+        let key = (schema.to_owned(), name.to_owned());
+        self.tables.lock().get(&key).map(|seen| Arc::clone(&seen.table))
     }
 }

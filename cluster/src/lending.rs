@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::common::runtime::SpawnedTask;
-use minerva_connectors::{Ledger, Lender, SlotHolder, SlotKind, Waiting};
+use minerva_connectors::{Ledger, Lender, Loan, SlotHolder, SlotKind, Waiting};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -26,6 +26,8 @@ const TAKEN_BACK_AFTER: Duration = Duration::from_secs(20);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 /// How long the coordinator lets a worker wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// For how long the place of a worker that does not ask again is kept.
+const PLACE_KEPT_FOR: Duration = Duration::from_secs(8);
 /// How often somebody looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long to wait after a call that failed.
@@ -43,6 +45,30 @@ pub struct Borrower {
     changed: watch::Sender<u64>,
     calls: Mutex<BTreeMap<SlotKind, Arc<Semaphore>>>,
     myself: Weak<Borrower>,
+}
+
+/// What was lent to somebody who has not heard of it yet, and may never. Dropped unheard, it is given back.
+#[derive(Debug)]
+struct Unheard {
+    borrower: Arc<Borrower>,
+    kind: SlotKind,
+    loan: Loan,
+    is_heard: bool,
+}
+
+impl Unheard {
+    fn heard(mut self) -> Loan {
+        self.is_heard = true;
+        self.loan
+    }
+}
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        if !self.is_heard {
+            self.borrower.take_back(&self.kind, self.loan.number);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -128,41 +154,52 @@ impl Borrower {
     }
 
     /// Asks until there is an answer, or nobody waits for it.
-    async fn borrow(&self, kind: &SlotKind, pool: u64, most: usize, told: oneshot::Sender<(u64, u64)>) {
-        let question = Borrow {
+    async fn borrow(self: &Arc<Self>, kind: &SlotKind, pool: u64, most: usize, told: oneshot::Sender<Unheard>) {
+        let calls = self.calls(kind);
+        // To the end: who has a place at the coordinator must go on asking for it.
+        let Ok(_calling) = calls.acquire().await else { return };
+        let mut question = Borrow {
             holder: self.holder(pool),
             kind: kind.clone(),
             most,
+            ticket: None,
         };
         while !told.is_closed() {
-            let (term, calls) = (self.term(), self.calls(kind));
-            let answer = match calls.acquire().await {
-                // Who waited for the line may have gone meanwhile.
-                Ok(_calling) if told.is_closed() => return,
-                Ok(_calling) => self.client.borrow(&question).await,
-                Err(_) => return,
-            };
-            let number = match answer {
-                Ok(Borrowed { number: Some(number) }) => number,
-                Ok(Borrowed { number: None }) => continue,
-                Err(_) => {
-                    sleep(PAUSE).await;
-                    continue;
+            let term = self.term();
+            match self.client.borrow(&question).await {
+                Ok(Borrowed {
+                    number: Some(number), ..
+                }) => {
+                    if let Some(lent) = self.lent(kind, Loan { number, term }) {
+                        // Nobody may hear it, now or later.
+                        let _ = told.send(lent);
+                    }
+                    return;
                 }
-            };
-            let is_current = {
-                let mut state = self.state();
-                let is_current = self.term() == term;
-                if is_current {
-                    state.held.insert(number);
-                }
-                is_current
-            };
-            if !is_current || told.send((number, term)).is_err() {
-                self.take_back(kind, number);
+                Ok(Borrowed { number: None, ticket }) => question.ticket = ticket,
+                Err(_) => sleep(PAUSE).await,
             }
-            return;
         }
+        if let Some(ticket) = question.ticket {
+            self.take_back(kind, ticket);
+        }
+    }
+
+    /// What was lent, for who waits for it; `None`, and it is given back, when all was given up meanwhile.
+    fn lent(self: &Arc<Self>, kind: &SlotKind, loan: Loan) -> Option<Unheard> {
+        let unheard = Unheard {
+            borrower: Arc::clone(self),
+            kind: kind.clone(),
+            loan,
+            is_heard: false,
+        };
+        let mut state = self.state();
+        let is_current = self.term() == loan.term;
+        if is_current {
+            state.held.insert(loan.number);
+        }
+        drop(state);
+        is_current.then_some(unheard)
     }
 
     fn calls(&self, kind: &SlotKind) -> Arc<Semaphore> {
@@ -189,7 +226,7 @@ impl Borrower {
 
 #[async_trait]
 impl Lender for Borrower {
-    async fn lend(&self, kind: &SlotKind, pool: u64, most: usize) -> u64 {
+    async fn lend(&self, kind: &SlotKind, pool: u64, most: usize) -> Loan {
         loop {
             let (told, answer) = oneshot::channel();
             if let Some(myself) = self.myself.upgrade() {
@@ -198,14 +235,14 @@ impl Lender for Borrower {
                 tokio::spawn(async move { myself.borrow(&kind, pool, most, told).await });
             }
             match answer.await {
-                Ok((number, term)) if term == self.term() => return number,
+                Ok(lent) if lent.loan.term == self.term() => return lent.heard(),
                 // What was lent was given up meanwhile.
                 Ok(_) | Err(_) => sleep(PAUSE).await,
             }
         }
     }
 
-    fn lend_now(&self, _kind: &SlotKind, _pool: u64, _most: usize) -> Option<u64> {
+    fn lend_now(&self, _kind: &SlotKind, _pool: u64, _most: usize) -> Option<Loan> {
         // Nobody is asked without waiting.
         None
     }
@@ -246,14 +283,25 @@ impl Lender for Borrower {
 
 /// Answers a worker that wants to open a connection.
 pub(crate) async fn lend(ledger: &Ledger, members: &Members, question: &Borrow) -> Borrowed {
-    let Borrow { holder, kind, most } = question;
+    let Borrow {
+        holder,
+        kind,
+        most,
+        ticket,
+    } = question;
     // What is lent to nobody would be taken back by nobody.
     if members.silence(&holder.node_id).is_none() {
         sleep(PAUSE).await;
-        return Borrowed { number: None };
+        return Borrowed {
+            number: None,
+            ticket: *ticket,
+        };
     }
-    let lent = timeout(PATIENCE, ledger.lend(kind, holder, *most)).await;
-    Borrowed { number: lent.ok() }
+    let lent = ledger.lend_within(kind, holder, *most, *ticket, PATIENCE).await;
+    Borrowed {
+        number: lent.ok(),
+        ticket: lent.err(),
+    }
 }
 
 /// Takes back what a worker does not use any more.
@@ -285,12 +333,13 @@ pub(crate) async fn waiters(ledger: &Ledger, question: Wanted) -> Waiters {
     }
 }
 
-/// Takes back what lost workers have, for as long as it is polled.
+/// Takes back what lost workers have, and what is kept for those that do not come, for as long as it is polled.
 pub(crate) async fn look_after(ledger: &Ledger, members: &Members) {
     // When those that are in no list any more were missed first.
     let mut missed: BTreeMap<String, Instant> = BTreeMap::new();
     loop {
         sleep(LOOK_EVERY).await;
+        ledger.forget_tickets(PLACE_KEPT_FOR);
         let nodes = ledger.nodes();
         missed.retain(|node, _| nodes.contains(node));
         for node in nodes.iter().filter(|node| !node.is_empty()) {
@@ -306,5 +355,55 @@ pub(crate) async fn look_after(ledger: &Ledger, members: &Members) {
                 ledger.free(|gone| gone == node);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+    use crate::{Channels, Token};
+
+    fn kind() -> SlotKind {
+        SlotKind {
+            depot: "crm".to_owned(),
+            purpose: minerva_connectors::Purpose::Read,
+        }
+    }
+
+    /// One whose coordinator does not answer.
+    fn borrower() -> Arc<Borrower> {
+        let nowhere = Url::parse("http://127.0.0.1:1").unwrap();
+        let client = CoordinatorClient::new(nowhere, Channels::new(Token::generate().unwrap(), None));
+        Borrower::new("worker-1", client)
+    }
+
+    #[tokio::test]
+    async fn what_nobody_hears_of_is_given_back() {
+        let borrower = borrower();
+        let loan = |number| Loan { number, term: 0 };
+        let lent = borrower.lent(&kind(), loan(7)).unwrap();
+        assert_eq!(borrower.held(), BTreeSet::from([7]));
+        // It is told to somebody who goes away before it is looked at.
+        let (told, answer) = oneshot::channel();
+        told.send(lent).unwrap();
+        drop(answer);
+        assert!(borrower.held().is_empty());
+        let lent = borrower.lent(&kind(), loan(8)).unwrap();
+        assert_eq!(lent.heard(), loan(8));
+        assert_eq!(borrower.held(), BTreeSet::from([8]));
+    }
+
+    #[tokio::test]
+    async fn what_was_lent_before_all_was_given_up_is_not_had() {
+        let borrower = borrower();
+        let loan = Loan { number: 7, term: 0 };
+        let lent = borrower.lent(&kind(), loan).unwrap();
+        borrower.give_up();
+        assert!(borrower.held().is_empty());
+        assert_ne!(lent.loan.term, borrower.term());
+        assert!(borrower.lent(&kind(), loan).is_none());
+        assert!(borrower.held().is_empty());
     }
 }

@@ -110,6 +110,8 @@ pub(crate) struct Borrow {
     pub kind: SlotKind,
     /// How many of this kind there are in the whole cluster, by the worker's resources.
     pub most: usize,
+    /// What it was told when it asked for the same before, which keeps its place.
+    pub ticket: Option<u64>,
 }
 
 /// The answer to [`Borrow`].
@@ -118,6 +120,8 @@ pub(crate) struct Borrow {
 pub(crate) struct Borrowed {
     /// By which number it is given back; `None` when there was none yet.
     pub number: Option<u64>,
+    /// What to ask with next, when there was none yet. It can be given back, too.
+    pub ticket: Option<u64>,
 }
 
 impl Question for Borrow {

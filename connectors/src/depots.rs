@@ -15,7 +15,8 @@ use futures::future::{BoxFuture, Shared as SharedFuture};
 use minerva_resources::{Depot, ResourceSet};
 
 use crate::health::Health;
-use crate::slots::{Ledger, Lender, Own};
+use crate::ledger::{Ledger, Own};
+use crate::slots::Lender;
 use crate::watched::{self, Watch};
 use crate::{Around, Connector, DepotHealth, Error, ErrorKind, Result, Source, Stores, connector};
 

@@ -310,6 +310,31 @@ mod tests {
         assert!(depots.open("left").await.is_ok());
     }
 
+    /// Others may use all its connections for longer than it may take to reach it.
+    #[tokio::test]
+    async fn who_waits_for_a_connection_says_nothing_against_the_depot() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = "{host: 127.0.0.1, port: 1, database: d, params: {sslmode: disable}}\n  connectionSecret: [{acl: r, data: {username: u}}]";
+        let text = format!("---\nname: crm\nversion: v1\ntype: depot\ndepot:\n  type: POSTGRESQL\n  spec: {gone}\n");
+        let depots = testing::depots(folder.path(), &text);
+        for _ in 0..4 {
+            let (fingerprint, mut watch) = watch(&depots, "crm");
+            watch.timeouts.connect = std::time::Duration::from_millis(20);
+            let admitted = watch.health.admit().unwrap();
+            let opening = async {
+                let _waiting = crate::waits::begin();
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                Err(Error::new("crm", ErrorKind::Busy, "all connections were in use"))
+            };
+            let opening = depots.shared.state().begin(fingerprint, watch, |watch, attempt| {
+                watched::open(opening, watch, admitted, attempt, false)
+            });
+            assert_eq!(opening.await.unwrap_err().kind, ErrorKind::Busy);
+        }
+        let health = depots.health("crm").unwrap();
+        assert_eq!((health.failures, health.retry_at), (0, None), "{health:?}");
+    }
+
     /// What fails in the background is noted, and does not make anybody's statement fail at once.
     #[tokio::test]
     async fn failures_of_who_looks_after_a_depot_do_not_break_the_circuit() {

@@ -30,6 +30,7 @@ mod statistics;
 mod stores;
 mod tpch;
 mod unpushed;
+mod waits;
 mod watched;
 mod writer;
 

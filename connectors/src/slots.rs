@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use crate::waits;
+
 /// How long a server may take to notice that a connection was closed. Its slot is given back after that.
 const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 
@@ -226,6 +228,7 @@ impl Slots {
     ) -> Either<T, Slot> {
         let (purpose, most) = self.shares.of(purpose);
         let kind = self.kind(purpose);
+        let _waiting = waits::begin();
         // One place among those who wait, however often somebody else is quicker to take what was kept.
         let mut lending = self.lender.lend(&kind, self.pool, most);
         loop {

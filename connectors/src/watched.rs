@@ -1,6 +1,7 @@
 //! A source whose depot is watched: what its calls meet is noted, and none of them waits without end.
 //!
-//! In: a source. Out: the same source. Calls fail at once while the depot is left alone (see [`crate::health`]). Every method of [`Source`] must be
+//! In: a source. Out: the same source. Calls fail at once while the depot is left alone (see [`crate::health`]). That somebody waits for a connection that others
+//! use tells nothing of the depot, and counts in no limit here (see [`crate::waits`]). Every method of [`Source`] must be
 //! handed on here, also one that has a default; a test below looks for that. Deliberately absent: writing, which is neither timed nor noted.
 
 use std::fmt;
@@ -17,10 +18,11 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
 use minerva_resources::Timeouts;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::depots::Shared;
 use crate::health::{Admitted, Health, Outcome, Probe};
+use crate::waits::within;
 use crate::{Error, ErrorKind, Result, Scan, ScanFilter, Source, Split, Writer};
 
 /// What is asked about datasets is answered in milliseconds, or in seconds where files are looked into.
@@ -77,10 +79,9 @@ impl Watch {
     async fn ask<T>(&self, asking: impl Future<Output = Result<T>>, about_whole: bool) -> Result<T> {
         let mut admitted = self.health.admit()?;
         let limit = self.timeouts.idle.min(LONGEST_ANSWER);
-        let result = match timeout(limit, asking).await {
-            Ok(result) => result,
-            Err(_) => Err(self.too_slow(ErrorKind::Unreachable, "it did not answer", limit)),
-        };
+        let result = within(limit, asking)
+            .await
+            .unwrap_or_else(|| Err(self.too_slow(ErrorKind::Unreachable, "it did not answer", limit)));
         let outcome = match about_whole {
             true => Outcome::of_whole(&result),
             false => self.of_part(&result),
@@ -155,10 +156,9 @@ impl Source for Watched {
         let mut admitted = self.watch.health.admit()?;
         // Of thousands of files this takes a while.
         let limit = self.watch.timeouts.idle;
-        let found = match timeout(limit, self.source.columns(collection, datasets, session)).await {
-            Ok(found) => found,
-            Err(_) => Err(self.watch.too_slow(ErrorKind::Unreachable, "it did not answer", limit)),
-        };
+        let found = within(limit, self.source.columns(collection, datasets, session)).await;
+        let too_slow = || self.watch.too_slow(ErrorKind::Unreachable, "it did not answer", limit);
+        let found = found.unwrap_or_else(|| Err(too_slow()));
         self.watch.note(self.watch.of_part(&found), Some(&mut admitted));
         found
     }
@@ -284,14 +284,11 @@ pub(crate) async fn open(
     let limit = watch.timeouts.connect;
     let watching = watch.clone();
     let task = SpawnedTask::spawn(async move {
-        let result = match timeout(limit, opening).await {
-            Ok(result) => result,
-            Err(_) => Err(watching.too_slow(
-                ErrorKind::Unreachable,
-                "it could not be opened (`timeouts.connect`)",
-                limit,
-            )),
+        let too_slow = || {
+            let what = "it could not be opened (`timeouts.connect`)";
+            watching.too_slow(ErrorKind::Unreachable, what, limit)
         };
+        let result = within(limit, opening).await.unwrap_or_else(|| Err(too_slow()));
         let mut note = || watching.note(Outcome::of_whole(&result), Some(&mut admitted));
         match is_probe {
             true => LOOKING_AFTER.sync_scope((), note),

@@ -139,7 +139,7 @@ struct EscapeExec {
     there: Arc<dyn ExecutionPlan>,
     /// Whose statement it is.
     depot: String,
-    /// The plan of what the statement stands for, once it was needed.
+    /// The plan of what the statement stands for, once that has answered. Until then nobody else has it: nodes keep what they read for as long as they live.
     here: Arc<OnceLock<Arc<dyn ExecutionPlan>>>,
     ran: Arc<AtomicU8>,
 }
@@ -258,11 +258,14 @@ impl EscapeExec {
         let here = Box::pin(self.begin_here(context));
         match select(there.next(), here).await {
             Either::Left((Some(Err(failure)), here)) => match here.await {
-                Ok(begun) => (HERE, begun),
+                Ok((plan, begun)) => self.answered_here(plan, begun),
                 Err(_) => (THERE, (Some(Err(failure)), there)),
             },
-            Either::Left((first, _here)) => (THERE, (first, there)),
-            Either::Right((Ok(begun), _)) => (HERE, begun),
+            Either::Left((first, here)) => {
+                drop(here);
+                (THERE, (first, there))
+            }
+            Either::Right((Ok((plan, begun)), _)) => self.answered_here(plan, begun),
             Either::Right((Err(_), first)) => {
                 tracing::debug!("what a statement stands for cannot be run here");
                 let first = first.await;
@@ -271,14 +274,17 @@ impl EscapeExec {
         }
     }
 
-    async fn begin_here(&self, context: Arc<TaskContext>) -> Result<Begun> {
+    fn answered_here(&self, plan: Arc<dyn ExecutionPlan>, begun: Begun) -> (u8, Begun) {
+        // It runs only once, but for a node that is executed twice.
+        let _ = self.here.set(plan);
+        (HERE, begun)
+    }
+
+    async fn begin_here(&self, context: Arc<TaskContext>) -> Result<(Arc<dyn ExecutionPlan>, Begun)> {
         let plan = self.planner.plan(self.escape.instead.clone()).await?;
-        let plan = Arc::clone(self.here.get_or_init(|| plan));
-        let mut rows = execute_stream(plan, context)?;
-        match rows.next().await.transpose()? {
-            Some(batch) => Ok((Some(Ok(batch)), rows)),
-            None => Ok((None, rows)),
-        }
+        let mut rows = execute_stream(Arc::clone(&plan), context)?;
+        let first = rows.next().await.transpose()?;
+        Ok((plan, (first.map(Ok), rows)))
     }
 }
 
@@ -296,4 +302,134 @@ fn as_columns_of(schema: &SchemaRef, batch: RecordBatch) -> Result<RecordBatch> 
         .collect::<Result<_, _>>()?;
     let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::logical_expr::LogicalPlanBuilder;
+    use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::testing;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]))
+    }
+
+    /// Sends one row when it is told to, and says when somebody waits for that.
+    #[derive(Debug)]
+    struct OneRow {
+        value: i64,
+        schema: SchemaRef,
+        asked: Arc<Notify>,
+        goes: Arc<Notify>,
+        /// As long as somebody reads it.
+        reading: Arc<()>,
+    }
+
+    impl OneRow {
+        fn new(value: i64) -> Arc<OneRow> {
+            Arc::new(OneRow {
+                value,
+                schema: schema(),
+                asked: Arc::default(),
+                goes: Arc::default(),
+                reading: Arc::default(),
+            })
+        }
+
+        fn plan(self: &Arc<Self>) -> Arc<dyn ExecutionPlan> {
+            let parts = vec![Arc::clone(self) as Arc<dyn PartitionStream>];
+            Arc::new(StreamingTableExec::try_new(schema(), parts, None, [], false, None).unwrap())
+        }
+    }
+
+    impl PartitionStream for OneRow {
+        fn schema(&self) -> &SchemaRef {
+            &self.schema
+        }
+
+        fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+            let (asked, goes, reading) = (
+                Arc::clone(&self.asked),
+                Arc::clone(&self.goes),
+                Arc::clone(&self.reading),
+            );
+            let value = self.value;
+            let row = async move {
+                let _reading = reading;
+                asked.notify_one();
+                goes.notified().await;
+                Ok(RecordBatch::try_new(
+                    schema(),
+                    vec![Arc::new(Int64Array::from(vec![value]))],
+                )?)
+            };
+            Box::pin(RecordBatchStreamAdapter::new(schema(), stream::once(row)))
+        }
+    }
+
+    /// Gives the plan away; the test keeps none.
+    #[derive(Debug)]
+    struct Once(std::sync::Mutex<Option<Arc<dyn ExecutionPlan>>>);
+
+    #[async_trait]
+    impl PlanHere for Once {
+        async fn plan(&self, _part: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+            Ok(self.0.lock().unwrap().take().unwrap())
+        }
+    }
+
+    fn node(there: &Arc<OneRow>, here: &Arc<OneRow>) -> EscapeExec {
+        let there = there.plan();
+        EscapeExec {
+            escape: Arc::new(Escape {
+                instead: LogicalPlanBuilder::empty(false).build().unwrap(),
+                expected: Duration::ZERO,
+            }),
+            planner: Arc::new(Once(std::sync::Mutex::new(Some(here.plan())))),
+            properties: Arc::clone(there.properties()),
+            there,
+            depot: "crm".to_owned(),
+            here: Arc::default(),
+            ran: Arc::default(),
+        }
+    }
+
+    fn value(batch: &RecordBatch) -> i64 {
+        let column = batch.column(0).as_any().downcast_ref::<Int64Array>();
+        column.unwrap().value(0)
+    }
+
+    /// What a node has built is gone only with the node, and a connection with that.
+    #[tokio::test]
+    async fn the_plan_that_loses_is_gone_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let depots = testing::depots(folder.path(), "");
+        let context = testing::session(&depots).task_ctx();
+        for here_wins in [false, true] {
+            let (there, here) = (OneRow::new(1), OneRow::new(2));
+            let node = node(&there, &here);
+            let mut rows = node.execute(0, Arc::clone(&context)).unwrap();
+            let first = rows.next();
+            let going = async {
+                there.asked.notified().await;
+                here.asked.notified().await;
+                if here_wins { &here } else { &there }.goes.notify_one();
+            };
+            let (first, ()) = futures::join!(first, going);
+            let first = value(&first.unwrap().unwrap());
+            assert_eq!(first, if here_wins { 2 } else { 1 });
+            let (winner, loser) = if here_wins { (&here, &there) } else { (&there, &here) };
+            assert_eq!(Arc::strong_count(&loser.reading), 1, "nobody reads it any more");
+            assert!(Arc::strong_count(winner) > 1);
+            // The statement's leaf is a part of the query's plan; the other plan is one only when it has answered.
+            assert_eq!(Arc::strong_count(&here) > 1, here_wins);
+            assert_eq!(node.children().len(), if here_wins { 2 } else { 1 });
+            assert!(rows.next().await.is_none());
+        }
+    }
 }

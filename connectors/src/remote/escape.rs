@@ -19,7 +19,8 @@ use async_trait::async_trait;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{Filter, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -82,8 +83,28 @@ impl PushDown<'_> {
         plan: &LogicalPlan,
         stays: Option<&LogicalPlan>,
     ) -> Option<Arc<Escape>> {
-        let below = plan.inputs().into_iter().next();
-        self.escape(grown, stays.map(|_| plan).or(below)?)
+        self.escape(grown, &done_there(plan, stays)?)
+    }
+}
+
+/// What a statement does of a node and what it reads, where the node, or a smaller one in its place, stays over the statement.
+fn done_there(plan: &LogicalPlan, stays: Option<&LogicalPlan>) -> Option<LogicalPlan> {
+    let below = plan.inputs().into_iter().next()?;
+    match (plan, stays) {
+        (_, None) => Some(below.clone()),
+        // What stays is not done twice: it may be by chance, ask for rows of its own, or fail.
+        (LogicalPlan::Filter(whole), Some(LogicalPlan::Filter(stays))) => {
+            let stays = split_conjunction(&stays.predicate);
+            let there = split_conjunction(&whole.predicate).into_iter();
+            let there = there.filter(|predicate| !stays.contains(predicate)).cloned();
+            match conjunction(there) {
+                Some(there) => Some(LogicalPlan::Filter(
+                    Filter::try_new(there, Arc::clone(&whole.input)).ok()?,
+                )),
+                None => Some(below.clone()),
+            }
+        }
+        (_, Some(_)) => Some(plan.clone()),
     }
 }
 
@@ -308,7 +329,8 @@ fn as_columns_of(schema: &SchemaRef, batch: RecordBatch) -> Result<RecordBatch> 
 mod tests {
     use arrow::array::Int64Array;
     use arrow::datatypes::{DataType, Field, Schema};
-    use datafusion::logical_expr::LogicalPlanBuilder;
+    use datafusion::functions::expr_fn::random;
+    use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit, table_scan};
     use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
     use tokio::sync::Notify;
 
@@ -399,6 +421,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_stays_of_a_filter_is_not_done_twice() {
+        let scan = table_scan(Some("t"), &schema(), None).unwrap().build().unwrap();
+        let filter = |predicate: Expr| {
+            let filtered = LogicalPlanBuilder::from(scan.clone()).filter(predicate).unwrap();
+            filtered.build().unwrap()
+        };
+        let (told, chance) = (col("t.id").gt(lit(1_i64)), random().lt(lit(0.5)));
+        let whole = filter(told.clone().and(chance.clone()));
+        assert_eq!(done_there(&whole, Some(&filter(chance.clone()))), Some(filter(told)));
+        // Only something weaker than the condition is told.
+        assert_eq!(
+            done_there(&filter(chance.clone()), Some(&filter(chance))),
+            Some(scan.clone())
+        );
+        // Of what stays as it is all is done above.
+        assert_eq!(done_there(&whole, None), Some(scan));
+    }
+
     fn value(batch: &RecordBatch) -> i64 {
         let column = batch.column(0).as_any().downcast_ref::<Int64Array>();
         column.unwrap().value(0)
@@ -418,7 +459,8 @@ mod tests {
             let going = async {
                 there.asked.notified().await;
                 here.asked.notified().await;
-                if here_wins { &here } else { &there }.goes.notify_one();
+                let winner = if here_wins { &here } else { &there };
+                winner.goes.notify_one();
             };
             let (first, ()) = futures::join!(first, going);
             let first = value(&first.unwrap().unwrap());

@@ -107,6 +107,11 @@ impl ScanExec {
         self.escape.as_ref()
     }
 
+    /// Whether joins above tell its source what they learn.
+    pub(crate) fn is_told(&self) -> bool {
+        !self.dynamic.is_empty()
+    }
+
     /// What is read.
     pub fn scan(&self) -> &Scan {
         &self.scan

@@ -134,7 +134,8 @@ pub fn with_escapes(plan: Arc<dyn ExecutionPlan>, planner: &Arc<dyn PlanHere>) -
         };
         // Of a part of its rows, and of what several connections send, nothing else can be the whole.
         let is_whole = leaf.fetch().is_none() && leaf.partitions().len() == 1;
-        let Some(escape) = leaf.escape().filter(|_| is_whole) else {
+        // What joins above tell the source, nothing that runs here would be told.
+        let Some(escape) = leaf.escape().filter(|_| is_whole && !leaf.is_told()) else {
             return Ok(Transformed::no(node));
         };
         let escape = EscapeExec {
@@ -329,13 +330,19 @@ fn as_columns_of(schema: &SchemaRef, batch: RecordBatch) -> Result<RecordBatch> 
 mod tests {
     use arrow::array::Int64Array;
     use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::common::config::ConfigOptions;
+    use datafusion::common::stats::Precision;
     use datafusion::functions::expr_fn::random;
     use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit, table_scan};
+    use datafusion::physical_expr::expressions::{DynamicFilterPhysicalExpr, lit as literal};
+    use datafusion::physical_plan::filter_pushdown::{
+        ChildFilterPushdownResult, ChildPushdownResult, FilterPushdownPhase,
+    };
     use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::testing;
+    use crate::{Scan, Split, testing};
 
     fn schema() -> SchemaRef {
         Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]))
@@ -419,6 +426,37 @@ mod tests {
             here: Arc::default(),
             ran: Arc::default(),
         }
+    }
+
+    #[test]
+    fn what_joins_tell_their_keys_has_no_way_out() {
+        let address = minerva_resources::Address::new("crm", "public", "t");
+        let scan = Scan {
+            address,
+            schema: schema(),
+            filters: Vec::new(),
+            limit: None,
+            snapshot: None,
+            query: None,
+        };
+        let escape = Arc::new(Escape {
+            instead: LogicalPlanBuilder::empty(false).build().unwrap(),
+            expected: Duration::ZERO,
+        });
+        let leaf = ScanExec::new(scan, vec![vec![Split::Whole]], Precision::Absent).with_escape(Some(escape));
+        let planner: Arc<dyn PlanHere> = Arc::new(Once(std::sync::Mutex::default()));
+        let offered = ChildPushdownResult {
+            parent_filters: vec![ChildFilterPushdownResult {
+                filter: Arc::new(DynamicFilterPhysicalExpr::new(Vec::new(), literal(true))),
+                child_results: Vec::new(),
+            }],
+            self_filters: Vec::new(),
+        };
+        let told = leaf.handle_child_pushdown_result(FilterPushdownPhase::Post, offered, &ConfigOptions::new());
+        let told = told.unwrap().updated_node.unwrap();
+        let leaf: Arc<dyn ExecutionPlan> = Arc::new(leaf);
+        assert!(with_escapes(leaf, &planner).unwrap().is::<EscapeExec>());
+        assert!(!with_escapes(told, &planner).unwrap().is::<EscapeExec>());
     }
 
     #[test]

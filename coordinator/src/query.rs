@@ -266,10 +266,13 @@ pub(crate) async fn plan(
     parameters: Vec<ScalarValue>,
 ) -> Result<Planned> {
     let (state, names, logical) = logical(session, snapshot, query).await?;
-    verified(session, state, names, logical, parameters).await
+    let planned = verified(session, state, names, logical, parameters).await?;
+    let depots = &session.engine().depots;
+    let physical = escape::open(planned.physical, &planned.state, &planned.names.grants, depots)?;
+    Ok(Planned { physical, ..planned })
 }
 
-/// Makes a verified plan of a logical one.
+/// Makes a verified plan of a logical one. No statement of it has a way out: what writes would need one connection more while it has one to write with.
 pub(crate) async fn verified(
     session: &Session,
     mut state: SessionState,
@@ -287,7 +290,6 @@ pub(crate) async fn verified(
     options.hash_join_inlist_pushdown_max_distinct_values = optimizer::most_keys(&physical)?;
     let depots = &session.engine().depots;
     escape::verify(&physical, &names.grants, depots)?;
-    let physical = escape::open(physical, &state, &names.grants, depots)?;
     Ok(Planned {
         state,
         names,

@@ -63,6 +63,14 @@ pub trait Writer: Debug + Send + Sync {
     fn reads_before_it_writes(&self) -> bool {
         false
     }
+
+    /// Makes sure that rows of the depot can be read while others are written.
+    ///
+    /// # Errors
+    /// When they cannot, and how they could.
+    fn expect_room_to_read(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A transaction that changes rows of one dataset. From its beginning nobody else changes them. Dropping it undoes everything.

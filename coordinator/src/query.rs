@@ -25,7 +25,7 @@ use datafusion::{
         sqlparser::ast::{Query as QueryAst, Statement},
     },
 };
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use minerva_cluster::{QueryGrants, WorkerLost};
 use minerva_connectors::Decision;
 use minerva_policy::Grant;
@@ -206,6 +206,9 @@ pub(crate) async fn rows(
         .execute(session, snapshot, tracked)
 }
 
+/// Begins to run a plan.
+type Begin = Box<dyn FnOnce() -> datafusion::error::Result<SendableRecordBatchStream> + Send>;
+
 /// A plan that was verified.
 pub(crate) struct Planned {
     pub(crate) state: SessionState,
@@ -224,6 +227,24 @@ impl Planned {
         snapshot: &Snapshot,
         tracked: &Tracked,
     ) -> Result<SendableRecordBatchStream> {
+        let begin = self.beginning(session, snapshot, tracked);
+        Ok(self.shown(begin()?))
+    }
+
+    /// The same, but it begins only when its rows are asked for: until then it has no connection to a depot.
+    pub(crate) fn execute_when_asked(
+        &self,
+        session: &Session,
+        snapshot: &Snapshot,
+        tracked: &Tracked,
+    ) -> SendableRecordBatchStream {
+        let begin = self.beginning(session, snapshot, tracked);
+        let schema = self.physical.schema();
+        let inner = stream::once(async move { begin() }).try_flatten().boxed();
+        self.shown(Box::pin(Guarded { schema, inner }))
+    }
+
+    fn beginning(&self, session: &Session, snapshot: &Snapshot, tracked: &Tracked) -> Begin {
         let addresses = self.names.addresses.iter().map(ToString::to_string);
         let engine = session.engine();
         let watch = engine.wire().readings().watch(&tracked.id());
@@ -237,18 +258,25 @@ impl Planned {
             }
             None => self.state.task_ctx(),
         };
-        // What computes runs on threads of its own: the doors stay open while all of those are busy.
-        let _computing = engine.config.compute_on.as_ref().map(Handle::enter);
-        let rows = execute_stream(Arc::clone(&self.physical), told.into_context(&context))?;
-        // In a task of its own, so that a deadline and a cancelling client are heard while an operator computes.
-        let rows = spawn_buffered(rows, ROWS_AHEAD);
+        let (plan, context) = (Arc::clone(&self.physical), told.into_context(&context));
+        let compute_on = engine.config.compute_on.clone();
+        Box::new(move || {
+            // What computes runs on threads of its own: the doors stay open while all of those are busy.
+            let _computing = compute_on.as_ref().map(Handle::enter);
+            let rows = execute_stream(plan, context)?;
+            // In a task of its own, so that a deadline and a cancelling client are heard while an operator computes.
+            Ok(spawn_buffered(rows, ROWS_AHEAD))
+        })
+    }
+
+    fn shown(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
         let rows = named(rows);
         let is_governed = self
             .names
             .grants
             .iter()
             .any(|(_, grant)| matches!(grant, Grant::Governed(_)));
-        Ok(if is_governed { scrubbed(rows) } else { rows })
+        if is_governed { scrubbed(rows) } else { rows }
     }
 }
 

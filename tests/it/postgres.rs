@@ -2,7 +2,11 @@
 //!
 //! What the connector does by itself is tested beside it; here are the ways through the coordinator, the wire and the policies.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{minerva::Minerva, private_postgres::Postgres, tpch, tpch_data};
 
@@ -348,4 +352,62 @@ fn rows_go_from_table_to_table_over_the_fewest_connections() {
         assert_eq!(postgres.ask("SELECT count(*) FROM made"), ["1000"]);
         postgres.execute("TRUNCATE copied; DROP TABLE made", b"");
     }
+}
+
+/// Statements of several clients that write what they read, over so few connections that all use the same ones.
+#[test]
+fn who_waits_to_write_keeps_no_connection_from_who_writes() {
+    let postgres = Postgres::start();
+    postgres.execute(
+        "CREATE TABLE large AS SELECT i AS id, repeat('x', 200) AS filler FROM generate_series(1, 50000) i; ANALYZE large; CREATE TABLE copied (LIKE large);
+         CREATE TABLE changed AS SELECT i AS id, 0 AS n FROM generate_series(1, 1000) i",
+        b"",
+    );
+    let minerva = |connections: usize| {
+        let manifest = postgres
+            .manifest()
+            .replace("type: POSTGRESQL\n", "type: POSTGRESQL\n  acl: rw\n")
+            .replace("host: ", &format!("maxConnections: {connections}, host: "));
+        Minerva::start(&[("pg.yaml", &manifest)], 0)
+    };
+    const COPY: &str = "INSERT INTO pg.public.copied SELECT id, filler FROM pg.public.large";
+    for connections in [2, 3] {
+        let minerva = minerva(connections);
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            for sql in [COPY, COPY, "UPDATE pg.public.changed SET n = n + 1 WHERE id <= 500"] {
+                let minerva = &minerva;
+                scope.spawn(move || {
+                    for _ in 0..4 {
+                        minerva.rows(None, sql);
+                    }
+                });
+            }
+        });
+        assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+        let asked = "SELECT (SELECT count(*) FROM copied), (SELECT sum(n) FROM changed)";
+        assert_eq!(postgres.ask(asked), ["400000|2000"]);
+        postgres.execute("TRUNCATE copied; UPDATE changed SET n = 0", b"");
+    }
+    // Over one connection nothing is read while something is written: that is said at once.
+    let minerva = minerva(1);
+    let begun = Instant::now();
+    for sql in [
+        COPY,
+        "CREATE TABLE pg.public.made AS SELECT id FROM pg.public.large",
+        "UPDATE pg.public.changed SET n = 1 WHERE id <= 500",
+        "DELETE FROM pg.public.changed WHERE id <= 500",
+    ] {
+        let output = minerva.run(None, sql, "CSV");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success()
+                && error.contains("`maxConnections` is 1")
+                && error.contains("set it to 2 or more"),
+            "{sql}: {error}"
+        );
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    minerva.rows(None, "INSERT INTO pg.public.copied VALUES (1, 'one')");
+    assert_eq!(postgres.ask("SELECT count(*) FROM copied"), ["1"]);
 }

@@ -29,11 +29,6 @@ pub(super) fn shares(connections: usize) -> Shares {
     }
 }
 
-/// Whether the catalogue is asked over connections of its own.
-pub(super) fn asks_apart(connections: usize) -> bool {
-    connections > 2
-}
-
 /// How many connections one scan may read with: some are left for others, however long it takes.
 pub(super) fn readers_of_one_scan(readers: usize) -> usize {
     (readers / 2).min(MOST_READERS)

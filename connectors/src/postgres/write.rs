@@ -18,7 +18,6 @@ use minerva_resources::Address;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
-use super::allowed::asks_apart;
 use super::connection::Database;
 use super::failure::is_lost;
 use super::read::Running;
@@ -94,10 +93,8 @@ impl Writer for PostgresSource {
         rows: SendableRecordBatchStream,
     ) -> datafusion::error::Result<u64> {
         let about = format!("{collection}.{dataset}");
-        // Of so few connections the one to ask with may be reading these rows, which wait to be written.
-        let is_known = !asks_apart(self.database.settings().max_connections)
-            && self.database.known_table(collection, dataset).is_some();
-        if !is_known && self.database.table(collection, dataset).await?.is_none() {
+        // Asked before any of the rows is asked for: with few connections it is the same one that reads them.
+        if self.database.table(collection, dataset).await?.is_none() {
             let message = "there is no table of this name";
             return Err(self.writing.failure(ErrorKind::NotFound, message).about(about).into());
         }
@@ -106,6 +103,14 @@ impl Writer for PostgresSource {
         let count = transaction.copy(&copy, rows).await?;
         transaction.commit().await?;
         Ok(count)
+    }
+
+    fn expect_room_to_read(&self) -> Result<()> {
+        if self.writing.settings().max_connections > 1 {
+            return Ok(());
+        }
+        let message = "`maxConnections` is 1, and to read rows of the depot that are written to it another connection is needed; set it to 2 or more";
+        Err(self.writing.failure(ErrorKind::Unsupported, message))
     }
 
     async fn remove(&self, collection: &str, dataset: &str) -> Result<bool> {

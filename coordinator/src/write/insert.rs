@@ -191,7 +191,11 @@ impl Writing<'_> {
             .addresses
             .iter()
             .any(|read| read.depot == place.address.depot);
-        let rows = planned.execute(self.session, self.snapshot, self.tracked)?;
+        if reads_itself {
+            writer.expect_room_to_read().map_err(from_depot)?;
+        }
+        // Whoever writes has its connection before any reader has one: nobody waits for one and keeps another from others.
+        let rows = planned.execute_when_asked(self.session, self.snapshot, self.tracked);
         self.tracked.running();
         let fitted = Arc::clone(&columns);
         let batches = rows.map(move |batch| {

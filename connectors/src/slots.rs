@@ -18,14 +18,17 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
-use crate::waits;
+use crate::{Error, ErrorKind, waits};
 
 /// How long a server may take to notice that a connection was closed. Its slot is given back after that.
 const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 
-/// Why a reader stops.
-pub(crate) const GIVEN_UP: &str =
-    "the worker that reads it lost its coordinator, and with it the right to its connections; run the query again";
+/// Why a reader stops whose connection may be another's now. It tells nothing of the depot, so that it is no reason to leave that alone.
+pub(crate) fn given_up(depot: &str) -> Error {
+    let message =
+        "the worker that reads it lost its coordinator, and with it the right to its connections; run the query again";
+    Error::new(depot, ErrorKind::Busy, message)
+}
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -324,6 +327,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::health::{Health, Outcome};
     use crate::ledger::{Ledger, Own};
 
     #[tokio::test]
@@ -354,6 +358,16 @@ mod tests {
         assert!(slot.is_due());
         drop(slot);
         assert!(elsewhere.now_or_never().is_some());
+    }
+
+    #[test]
+    fn what_is_given_up_is_not_held_against_the_depot() {
+        let health = Health::new("crm", true);
+        for _ in 0..5 {
+            let mut admitted = health.admit().unwrap();
+            health.note(Outcome::Failed(&given_up("crm")), Some(&mut admitted));
+        }
+        assert!(health.admit().is_ok());
     }
 
     /// A lender that gives all up while somebody waits, and lends anew.

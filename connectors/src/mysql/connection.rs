@@ -19,7 +19,7 @@ use super::failure;
 use super::settings::Settings;
 use super::wire::{Client, Failure, Target};
 use crate::postgres::{Tls, TlsMode};
-use crate::slots::{GIVEN_UP, Lender, Purpose, Shares, Slot, Slots};
+use crate::slots::{Lender, Purpose, Shares, Slot, Slots, given_up};
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that are kept when nobody uses them, and for how long.
@@ -194,7 +194,7 @@ impl Database {
         loop {
             match self.connect(slot).await {
                 Ok(connection) if connection.slot.is_over() => {
-                    return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP));
+                    return Err(given_up(self.depot()));
                 }
                 Ok(connection) => return Ok(connection),
                 // The user or the server has fewer than the depot may use: another reader gives one back soon.
@@ -364,7 +364,7 @@ impl Database {
                 () = self.given_up() => None,
             };
             let Some(answer) = answer else {
-                return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP).about(object));
+                return Err(given_up(self.depot()).about(object));
             };
             match answer {
                 Ok(Ok(rows)) => {

@@ -23,7 +23,7 @@ use super::failure;
 use super::kind::Kind;
 use super::sql;
 use super::wire::{Client, Failure, Statement};
-use crate::slots::GIVEN_UP;
+use crate::slots::given_up;
 use crate::{Error, ErrorKind, Result, Scan};
 
 /// Batches that wait for their reader.
@@ -42,7 +42,7 @@ pub(super) fn read(database: &Arc<Database>, scan: &Scan, batch_rows: usize) -> 
         let ended = tokio::select! {
             ended = reader.run(&output) => ended,
             // Others may have its connection's place soon.
-            () = reader.database.given_up() => Err(reader.error(ErrorKind::Unreachable, GIVEN_UP)),
+            () = reader.database.given_up() => Err(reader.about(given_up(reader.database.depot()))),
         };
         match ended {
             Err(error) if !output.is_closed() => Err(error.into()),

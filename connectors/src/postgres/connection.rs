@@ -27,7 +27,7 @@ use super::session::{PROBE, Session};
 use super::settings::{Settings, TlsMode};
 use super::statistics::Known;
 use super::tls::Tls;
-use crate::slots::{GIVEN_UP, Lender, Purpose, Slot, Slots};
+use crate::slots::{Lender, Purpose, Slot, Slots, given_up};
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that are kept when nobody uses them, and for how long.
@@ -254,7 +254,7 @@ impl Database {
         loop {
             match self.connect(slot).await {
                 Ok(connection) if connection.slot.is_over() => {
-                    return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP));
+                    return Err(given_up(self.depot()));
                 }
                 Ok(connection) => return Ok(connection),
                 // The role or the server has fewer than the depot may use: another reader gives one back soon.

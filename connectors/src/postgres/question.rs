@@ -15,7 +15,7 @@ use super::catalog::{self, Table};
 use super::connection::{Connection, Database};
 use super::failure::is_lost;
 use super::session::Again;
-use crate::slots::{GIVEN_UP, Purpose};
+use crate::slots::{Purpose, given_up};
 use crate::{ErrorKind, Result};
 
 /// How long the catalogue may take to answer, which is milliseconds unless the server is gone.
@@ -129,7 +129,7 @@ impl Database {
                 () = self.given_up() => None,
             };
             let Some(answer) = answer else {
-                return Err(self.failure(ErrorKind::Unreachable, GIVEN_UP).about(object));
+                return Err(given_up(self.depot()).about(object));
             };
             match answer {
                 Ok(Ok(rows)) => {

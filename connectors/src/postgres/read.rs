@@ -30,7 +30,7 @@ use super::kind::Kind;
 use super::session::{Again, Mode};
 use super::snapshot::{Named, has_row};
 use super::sql;
-use crate::slots::GIVEN_UP;
+use crate::slots::given_up;
 use crate::{Error, ErrorKind, ROW_ID, RemoteQuery, Result, Scan, Split};
 
 /// Batches that wait for their reader.
@@ -169,7 +169,7 @@ impl Reader {
     }
 
     fn given_up(&self) -> Error {
-        self.error(ErrorKind::Unreachable, GIVEN_UP)
+        self.about(given_up(self.database.depot()))
     }
 
     async fn attempt(&self, output: &Sender<StreamResult<RecordBatch>>, has_sent: &mut bool) -> Result<(), Stopped> {

@@ -185,6 +185,8 @@ impl Database {
     async fn renewed_or_new(&self, found: Either<Parked, Slot>) -> Result<Connection> {
         let mut slot = match found {
             Either::Left(parked) => match self.renewed(parked).await {
+                // All was given up while it was renewed.
+                Ok(connection) if connection.slot.is_over() => return Err(given_up(self.depot())),
                 Ok(connection) => return Ok(connection),
                 Err(slot) => slot,
             },
@@ -238,6 +240,14 @@ impl Database {
     /// A connection that was kept for a purpose.
     fn take_idle(&self, purpose: Purpose) -> Option<Parked> {
         let mut idle = self.idle();
+        // Those may be another's; without a runtime they are closed here.
+        let over = idle.connections.extract_if(.., |parked| parked.slot.is_over());
+        let over: Vec<Parked> = over.collect();
+        if let Ok(runtime) = Handle::try_current() {
+            for parked in over {
+                runtime.spawn(parked.close());
+            }
+        }
         let is_for = |parked: &Parked| parked.slot.purpose() == purpose;
         let last = idle.connections.iter().rposition(is_for);
         // One that was for something else will do, if there is another right for what it is for now.

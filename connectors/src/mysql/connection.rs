@@ -84,8 +84,9 @@ struct Parked {
 impl Parked {
     /// Closes it, and gives its slot back when the server has noticed.
     async fn close(self) {
-        let _ = timeout(CANCEL_TIMEOUT, self.client.quit()).await;
-        self.slot.leave();
+        let Parked { client, slot, .. } = self;
+        let _ = timeout(CANCEL_TIMEOUT, client.quit()).await;
+        drop(slot);
     }
 }
 
@@ -111,6 +112,36 @@ pub(super) struct Connection {
     thread: u64,
     /// The right to have it open. It is the last to go.
     slot: Slot,
+}
+
+/// Somebody who waits for an answer of the catalogue. When nobody does any more, the server is told to stop.
+struct Asking<'a> {
+    database: &'a Arc<Database>,
+    connection: Option<Connection>,
+}
+
+impl Asking<'_> {
+    async fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Failure> {
+        match &mut self.connection {
+            Some(connection) => connection.client.query(sql).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// It was answered; another question can be asked if the connection is a good one still.
+    fn end(mut self, is_good: bool) {
+        if let Some(connection) = self.connection.take().filter(|_| is_good) {
+            self.database.keep(connection);
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.database.cancel(connection);
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -204,10 +235,7 @@ impl Database {
                     slot = refused.slot;
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
-                Err(refused) => {
-                    refused.slot.leave();
-                    return Err(refused.error);
-                }
+                Err(refused) => return Err(refused.error),
             }
         }
     }
@@ -357,9 +385,7 @@ impl Database {
                 };
                 // If the server cannot be told, it finds the connection closed.
                 let _ = timeout(CANCEL_TIMEOUT, killing).await;
-                let Connection { client, slot, .. } = connection;
-                drop(client);
-                slot.leave();
+                drop(connection);
             });
         }
     }
@@ -368,9 +394,12 @@ impl Database {
     pub(super) async fn query(self: &Arc<Self>, object: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         let mut again = true;
         loop {
-            let mut connection = self.connection_for(Purpose::Ask).await?;
+            let mut asking = Asking {
+                database: self,
+                connection: Some(self.connection_for(Purpose::Ask).await?),
+            };
             let answer = tokio::select! {
-                answer = timeout(CATALOG_TIMEOUT, connection.client.query(sql)) => Some(answer),
+                answer = timeout(CATALOG_TIMEOUT, asking.ask(sql)) => Some(answer),
                 () = self.given_up() => None,
             };
             let Some(answer) = answer else {
@@ -378,18 +407,18 @@ impl Database {
             };
             match answer {
                 Ok(Ok(rows)) => {
-                    self.keep(connection);
+                    asking.end(true);
                     return Ok(rows);
                 }
-                Ok(Err(failure)) if failure.is_lost() && again => again = false,
+                Ok(Err(failure)) if failure.is_lost() && again => {
+                    asking.end(false);
+                    again = false;
+                }
                 Ok(Err(failure)) => {
-                    if failure.code().is_some() && !failure.is_lost() {
-                        self.keep(connection);
-                    }
+                    asking.end(failure.code().is_some() && !failure.is_lost());
                     return Err(failure::of(&self.settings.depot, &failure).about(object));
                 }
                 Err(_) => {
-                    self.cancel(connection);
                     let message = format!("the server did not answer within {} seconds", CATALOG_TIMEOUT.as_secs());
                     return Err(self.failure(ErrorKind::Unreachable, message).about(object));
                 }

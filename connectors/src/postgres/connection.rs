@@ -151,7 +151,7 @@ impl Connection {
         // Tells the server, if it still listens.
         let _ = timeout(CLOSE_TIMEOUT, driver.finish()).await;
         drop(driver);
-        slot.leave();
+        drop(slot);
     }
 }
 
@@ -216,13 +216,7 @@ impl Database {
             Ok(connection) => return Some(connection),
             Err(slot) => slot,
         };
-        match self.connect(slot).await {
-            Ok(connection) => Some(connection),
-            Err(refused) => {
-                refused.slot.leave();
-                None
-            }
-        }
+        self.connect(slot).await.ok()
     }
 
     /// Waits until no connection of this process is its own any more.
@@ -267,10 +261,7 @@ impl Database {
                     slot = refused.slot;
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
-                Err(refused) => {
-                    refused.slot.leave();
-                    return Err(refused.error);
-                }
+                Err(refused) => return Err(refused.error),
             }
         }
     }
@@ -396,7 +387,7 @@ impl Database {
         // Where nothing runs, nobody waits with it.
         let Ok(runtime) = Handle::try_current() else { return };
         if connection.client.is_closed() {
-            return connection.slot.leave();
+            return;
         }
         let purpose = connection.slot.purpose();
         let mut idle = self.idle();

@@ -82,9 +82,8 @@ impl Parked {
 
     /// Closes it.
     pub(super) async fn close(self) {
-        match self.wake().await {
-            Ok(connection) => connection.close().await,
-            Err(slot) => slot.leave(),
+        if let Ok(connection) = self.wake().await {
+            connection.close().await;
         }
     }
 }

@@ -339,6 +339,8 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use futures::FutureExt;
 
     use super::*;

@@ -147,6 +147,7 @@ fn pushed(plan: LogicalPlanBuilder) -> String {
         fences: Some(&fences),
         is_eager: &|_| true,
         tells_keys: true,
+        reads_only: false,
     };
     rule.push(plan.build().unwrap()).unwrap().0.display_indent().to_string()
 }

@@ -189,7 +189,9 @@ impl PushDown<'_> {
                 let rows = input.select.estimate.rows;
                 let cost = input.cost() + here(rows);
                 let there = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
-                    Some(schema) => self.realised(&input, &schema, self.escape_of_part(&input, &plan, node.as_ref()))?,
+                    Some(schema) => {
+                        self.realised(&input, &schema, self.escape_of_part(&input, &plan, node.as_ref()))?
+                    }
                     None => None,
                 };
                 if there.is_none() {

@@ -227,8 +227,7 @@ impl Planned {
         snapshot: &Snapshot,
         tracked: &Tracked,
     ) -> Result<SendableRecordBatchStream> {
-        let begin = self.beginning(session, snapshot, tracked);
-        Ok(self.shown(begin()?))
+        Ok(self.shown(self.beginning(session, snapshot, tracked)()?))
     }
 
     /// The same, but it begins only when its rows are asked for: until then it has no connection to a depot.
@@ -239,8 +238,8 @@ impl Planned {
         tracked: &Tracked,
     ) -> SendableRecordBatchStream {
         let begin = self.beginning(session, snapshot, tracked);
-        let schema = self.physical.schema();
         let inner = stream::once(async move { begin() }).try_flatten().boxed();
+        let schema = self.physical.schema();
         self.shown(Box::pin(Guarded { schema, inner }))
     }
 
@@ -271,11 +270,8 @@ impl Planned {
 
     fn shown(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
         let rows = named(rows);
-        let is_governed = self
-            .names
-            .grants
-            .iter()
-            .any(|(_, grant)| matches!(grant, Grant::Governed(_)));
+        let mut grants = self.names.grants.iter();
+        let is_governed = grants.any(|(_, grant)| matches!(grant, Grant::Governed(_)));
         if is_governed { scrubbed(rows) } else { rows }
     }
 }
@@ -316,8 +312,7 @@ pub(crate) async fn verified(
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let options = &mut state.config_mut().options_mut().optimizer;
     options.hash_join_inlist_pushdown_max_distinct_values = optimizer::most_keys(&physical)?;
-    let depots = &session.engine().depots;
-    escape::verify(&physical, &names.grants, depots)?;
+    escape::verify(&physical, &names.grants, &session.engine().depots)?;
     Ok(Planned {
         state,
         names,

@@ -19,6 +19,11 @@ use datafusion::{
 };
 use minerva_connectors::{MOST_KEYS, ScanExec};
 
+/// So many keys are listed where a depot is told those of a join that is expected to have few: expectations are wrong, and lists of so many are cheap.
+const SOME_KEYS: usize = 5_000;
+/// What few are.
+const FEW_ROWS: usize = 50;
+
 /// The most keys that a list of the plan's joins may have: many where a depot is told keys of a join that may have many.
 pub(crate) fn most_keys(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
     let few = OptimizerOptions::default().hash_join_inlist_pushdown_max_distinct_values;
@@ -36,7 +41,7 @@ pub(crate) fn most_keys(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
         return Ok(few);
     }
     let statistics = StatisticsContext::new();
-    let mut most = few;
+    let mut most = SOME_KEYS;
     plan.apply(|node| {
         let Some(join) = node.downcast_ref::<HashJoinExec>() else {
             return Ok(TreeNodeRecursion::Continue);
@@ -52,8 +57,7 @@ pub(crate) fn most_keys(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
         let built = statistics
             .compute(join.left().as_ref(), &StatisticsArgs::new())?
             .num_rows;
-        // An estimate may be far off.
-        if built.get_value().is_some_and(|rows| *rows <= few / 4) {
+        if built.get_value().is_some_and(|rows| *rows <= FEW_ROWS) {
             return Ok(TreeNodeRecursion::Continue);
         }
         most = MOST_KEYS;

@@ -310,8 +310,7 @@ pub(crate) async fn verified(
     let logical = state.optimize(&logical).map_err(|error| naming(error.into()))?;
     let (logical, stayed) = optimizer::push_down(logical, session)?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
-    let options = &mut state.config_mut().options_mut().optimizer;
-    options.hash_join_inlist_pushdown_max_distinct_values = optimizer::most_keys(&physical)?;
+    optimizer::limit_key_lists(&physical, state.config_mut())?;
     escape::verify(&physical, &names.grants, &session.engine().depots)?;
     Ok(Planned {
         state,

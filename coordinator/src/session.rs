@@ -480,7 +480,7 @@ fn settings(config: SessionConfig, wire: &Wire) -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false);
     let options = config.options_mut();
-    // How many keys, a plan decides: see `optimizer::most_keys`.
+    // How many keys a list may have is decided for each plan: see `optimizer::limit_key_lists`.
     options.optimizer.hash_join_inlist_pushdown_max_size = MOST_KEY_BYTES;
     options.sql_parser.collect_spans = true;
     options.execution.collect_statistics = true;

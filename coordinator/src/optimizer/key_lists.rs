@@ -11,6 +11,7 @@ use datafusion::{
         config::OptimizerOptions,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
+    execution::config::SessionConfig,
     physical_plan::{
         ExecutionPlan,
         joins::HashJoinExec,
@@ -24,8 +25,17 @@ const SOME_KEYS: usize = 5_000;
 /// What few are.
 const FEW_ROWS: usize = 50;
 
-/// The most keys that a list of the plan's joins may have: many where a depot is told keys of a join that may have many.
-pub(crate) fn most_keys(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
+/// Sets how many keys a list of the plan's joins may have, for the time when it runs.
+pub(crate) fn limit_key_lists(plan: &Arc<dyn ExecutionPlan>, config: &mut SessionConfig) -> Result<()> {
+    config
+        .options_mut()
+        .optimizer
+        .hash_join_inlist_pushdown_max_distinct_values = most_keys(plan)?;
+    Ok(())
+}
+
+/// The most keys that such a list may have: many where a depot is told keys of a join that may have many.
+fn most_keys(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
     let few = OptimizerOptions::default().hash_join_inlist_pushdown_max_distinct_values;
     let mut told = Vec::new();
     plan.apply(|node| {

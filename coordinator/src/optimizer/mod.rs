@@ -35,7 +35,7 @@ use distinct_sums::GuardedDistinct;
 use fences::Barriers;
 use filters_by_place::PushFiltersByPlace;
 use in_lists::GuardedSimplify;
-pub(crate) use key_lists::most_keys;
+pub(crate) use key_lists::limit_key_lists;
 use multisets::CountMultisets;
 use null_keys::{GuardedCrossJoins, GuardedJoinKeys};
 use single_rows::ExpectOneRow;

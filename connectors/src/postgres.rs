@@ -4,7 +4,6 @@
 //! stream of batches, with columns, comparisons and limit applied by PostgreSQL where that gives the same rows.
 
 mod allowed;
-mod cancel;
 mod catalog;
 mod column;
 mod connection;
@@ -17,6 +16,7 @@ mod fences;
 mod kind;
 mod listing;
 mod parked;
+mod place;
 mod question;
 mod read;
 mod session;

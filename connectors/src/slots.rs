@@ -168,12 +168,19 @@ pub(crate) struct Slot {
     loan: Loan,
     pool: u64,
     lender: Arc<dyn Lender>,
+    /// Whether the server is known to have closed its connection.
+    is_closed: bool,
 }
 
 impl Slot {
     /// What its connection is for.
     pub(crate) fn purpose(&self) -> Purpose {
         self.kind.purpose
+    }
+
+    /// Gives it back at once: the server has closed its connection.
+    pub(crate) fn end(mut self) {
+        self.is_closed = true;
     }
 
     /// Whether it was given up, and may be another's.
@@ -194,7 +201,9 @@ impl Drop for Slot {
             loan: self.loan,
             lender: Arc::clone(&self.lender),
         };
-        if let Ok(runtime) = Handle::try_current() {
+        if let Ok(runtime) = Handle::try_current()
+            && !self.is_closed
+        {
             // Also of one that was being made, or was left in the middle: its server may have it for a moment longer.
             runtime.spawn(async move {
                 tokio::time::sleep(NOTICED_WITHIN).await;
@@ -315,6 +324,7 @@ impl Slots {
             loan,
             pool: self.pool,
             lender: Arc::clone(&self.lender),
+            is_closed: false,
         }
     }
 
@@ -376,7 +386,14 @@ mod tests {
         // The server may have its connection for a moment longer.
         drop(slot);
         assert!(elsewhere.as_mut().now_or_never().is_none());
-        assert!(matches!(elsewhere.await, Either::Right(_)));
+        let Either::Right(slot) = elsewhere.await else {
+            unreachable!("nothing is kept");
+        };
+        // Of one that it is known to have closed it has none.
+        let mut third = Box::pin(slots.kept_or_slot(Purpose::Read, |_| None::<Slot>));
+        assert!(third.as_mut().now_or_never().is_none());
+        slot.end();
+        assert!(matches!(third.now_or_never(), Some(Either::Right(_))));
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn matching(names: Vec<String>, pattern: Option<&str>) -> Vec<String> {
 }
 
 fn column(name: &str, values: Vec<String>) -> Result<Answer> {
-    Ok(Answer::Table(crate::query::text_table(name, &values)?))
+    Ok(Answer::Table(crate::streams::text_table(name, &values)?))
 }
 
 fn current_catalog(session: &Session, named: Option<String>) -> Result<String> {

@@ -3,7 +3,7 @@
 //! In: the verified plan of a query that one process runs. Out: the same plan, which has parts of itself run here when a source takes too long for them. Such a
 //! part is planned when it is needed, by the query's own session, and verified against the query's grants as the query's plan was.
 
-use std::{fmt, sync::Arc};
+use std::{cell::LazyCell, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -39,12 +39,16 @@ pub(crate) fn open(
     if plan.is::<DistributedExec>() {
         return Ok(plan);
     }
-    let planner: Arc<dyn PlanHere> = Arc::new(Planner {
-        state: state.clone(),
-        grants: grants.clone(),
-        depots: Arc::clone(depots),
+    // Most plans need none, and a session is not small.
+    let planner = LazyCell::new(|| {
+        let planner = Planner {
+            state: state.clone(),
+            grants: grants.clone(),
+            depots: Arc::clone(depots),
+        };
+        Arc::new(planner) as Arc<dyn PlanHere>
     });
-    Ok(with_escapes(plan, &planner)?)
+    Ok(with_escapes(plan, &|| Arc::clone(&planner))?)
 }
 
 struct Planner {

@@ -21,8 +21,9 @@ use crate::{
     error::{Code, QueryError, Result},
     parse::{ExplainFormat, ExplainKind, ExplainOptions},
     queries::Tracked,
-    query::{Answer, Planned, plan, text_table},
+    query::{Answer, Planned, plan},
     session::Session,
+    streams::text_table,
 };
 
 const COLUMN: &str = "Query Plan";

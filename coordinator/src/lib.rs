@@ -26,6 +26,7 @@ mod queries;
 mod query;
 mod session;
 mod store;
+mod streams;
 mod system;
 mod views;
 mod write;

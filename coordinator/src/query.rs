@@ -3,21 +3,16 @@
 //! In: a session and SQL text. Out: a [`Query`] whose stream runs it. Read [`run`] aloud; every step is one call, its detail one file away.
 //! Nothing that is planned here is kept: the next statement is planned anew, for its principal and under the policies of its moment.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::{
-        array::{RecordBatch, RecordBatchOptions, StringArray},
-        datatypes::{DataType, Field, Schema, SchemaRef},
+        array::RecordBatch,
+        datatypes::{DataType, Schema, SchemaRef},
     },
     common::ScalarValue,
     error::DataFusionError,
-    execution::{RecordBatchStream, SendableRecordBatchStream, SessionState, TaskContext},
+    execution::{SendableRecordBatchStream, SessionState, TaskContext},
     logical_expr::LogicalPlan,
     physical_plan::{ExecutionPlan, common::spawn_buffered, execute_stream},
     sql::{
@@ -42,6 +37,7 @@ use crate::{
     parse::Request,
     queries::Tracked,
     session::{Description, Session},
+    streams::{Guarded, named, once, scrubbed},
     write,
 };
 
@@ -409,52 +405,6 @@ pub(crate) fn parameters_of(plan: &LogicalPlan) -> Result<Vec<(String, DataType)
     Ok(parameters)
 }
 
-/// Leaves in each batch's buffers only what its rows show: a filtered or masked array may still carry hidden values, unseen but sent.
-fn scrubbed(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
-    let schema = rows.schema();
-    let inner = rows
-        .map(|batch| batch.and_then(|batch| Ok(minerva_policy::scrub(&batch)?)))
-        .boxed();
-    Box::pin(Guarded { schema, inner })
-}
-
-/// Gives the columns the names that their reader knows them by.
-fn named(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
-    let schema = columns::without_marks(&rows.schema());
-    if Arc::ptr_eq(&schema, &rows.schema()) {
-        return rows;
-    }
-    let renamed = Arc::clone(&schema);
-    let inner = rows
-        .map(move |batch| batch.and_then(|batch| renamed_to(&renamed, batch)))
-        .boxed();
-    Box::pin(Guarded { schema, inner })
-}
-
-fn renamed_to(schema: &SchemaRef, batch: RecordBatch) -> Result<RecordBatch, DataFusionError> {
-    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let columns = batch.columns().to_vec();
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows)?)
-}
-
-/// One batch as a stream.
-fn once(batch: RecordBatch) -> SendableRecordBatchStream {
-    let schema = batch.schema();
-    Box::pin(Guarded {
-        schema,
-        inner: stream::once(async move { Ok(batch) }).boxed(),
-    })
-}
-
-/// One column of text, one row for each line.
-pub(crate) fn text_table(column: &str, lines: &[String]) -> Result<RecordBatch> {
-    let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
-    Ok(RecordBatch::try_new(
-        schema,
-        vec![Arc::new(StringArray::from_iter_values(lines))],
-    )?)
-}
-
 /// A query's record while it runs; dropping it ends the query.
 struct Running {
     tracked: Tracked,
@@ -595,25 +545,5 @@ async fn within_limit<T>(permit: &Permit, tracked: &Tracked, work: impl Future<O
     tokio::select! {
         done = work => done,
         () = expired(permit.max_run_time().map(|limit| begun + limit)) => Err(too_slow(Some(permit))),
-    }
-}
-
-/// A stream with its schema.
-struct Guarded {
-    schema: SchemaRef,
-    inner: stream::BoxStream<'static, Result<RecordBatch, DataFusionError>>,
-}
-
-impl Stream for Guarded {
-    type Item = Result<RecordBatch, DataFusionError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.inner.poll_next_unpin(cx)
-    }
-}
-
-impl RecordBatchStream for Guarded {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
     }
 }

@@ -5,12 +5,14 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, join_all};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -19,9 +21,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Statement};
 
 use super::allowed::{readers_of_one_scan, shares};
-use super::cancel::Place;
 use super::failure::refuses_user;
 use super::parked::Parked;
+use super::place::Place;
 use super::question::Tables;
 use super::session::{PROBE, Session};
 use super::settings::{Settings, TlsMode};
@@ -34,17 +36,11 @@ use crate::{Error, ErrorKind, Result};
 const MOST_IDLE: usize = 8;
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
-/// How long it may take to tell a server that a connection is closed.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a server may take to close a connection that was taken leave of.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a server may take to be told to stop.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A host that does not answer for about a minute is gone.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 3;
-const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// How long somebody waits for a connection that others use.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -93,18 +89,39 @@ struct Refused {
     slot: Slot,
 }
 
-/// Why there is no connection to any address.
-enum Unconnected {
-    /// There is none.
-    Nowhere(std::io::Error),
+/// Why there is no connection to an address.
+pub(super) enum Unconnected {
+    /// There is none, or nobody at it.
+    Nowhere(io::Error),
     By(tokio_postgres::Error),
 }
 
+impl From<io::Error> for Unconnected {
+    fn from(failure: io::Error) -> Unconnected {
+        Unconnected::Nowhere(failure)
+    }
+}
+
+impl From<tokio_postgres::Error> for Unconnected {
+    fn from(failure: tokio_postgres::Error) -> Unconnected {
+        Unconnected::By(failure)
+    }
+}
+
 /// Moves bytes between a socket and its client, whenever somebody waits for the client. It runs in the task of who waits:
-/// a task of its own would be woken for every eight kilobytes.
-pub(super) struct Driver(pub(super) Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+/// a task of its own would be woken for every eight kilobytes. It ends with whether the server has closed what was taken leave of.
+pub(super) struct Driver(pub(super) Option<Pin<Box<dyn Future<Output = bool> + Send>>>);
 
 impl Driver {
+    /// Whoever uses the client is told of failures.
+    pub(super) fn of<S, T>(connection: tokio_postgres::Connection<S, T>) -> Driver
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Driver(Some(Box::pin(async move { connection.await.is_ok() })))
+    }
+
     /// Does what the client has to do.
     pub(super) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
@@ -118,10 +135,11 @@ impl Driver {
         .await
     }
 
-    /// Does what is left to do when the client is gone.
-    async fn finish(&mut self) {
-        if let Some(running) = self.0.take() {
-            running.await;
+    /// Does what is left to do when the client is gone, and says whether the server has closed the connection.
+    async fn finish(self) -> bool {
+        match self.0 {
+            Some(running) => running.await,
+            None => false,
         }
     }
 
@@ -142,16 +160,14 @@ impl Connection {
     /// Closes it, and gives its slot back when the server has noticed.
     pub(super) async fn close(self) {
         let Connection {
-            client,
-            mut driver,
-            slot,
-            ..
+            client, driver, slot, ..
         } = self;
         drop(client);
-        // Tells the server, if it still listens.
-        let _ = timeout(CLOSE_TIMEOUT, driver.finish()).await;
-        drop(driver);
-        drop(slot);
+        match timeout(CLOSE_TIMEOUT, driver.finish()).await {
+            Ok(true) => slot.end(),
+            // The server may not listen any more.
+            Ok(false) | Err(_) => drop(slot),
+        }
     }
 }
 
@@ -330,12 +346,12 @@ impl Database {
 
     /// Connects to the first address that answers.
     async fn connect_somewhere(&self) -> Result<(Client, Driver, Place), Unconnected> {
-        let mut told: Option<tokio_postgres::Error> = None;
-        for place in Place::of(&self.settings).await.map_err(Unconnected::Nowhere)? {
-            match self.connect_to(&place.in_config(&self.config)).await {
+        let mut told: Option<Unconnected> = None;
+        for place in Place::of(&self.settings).await? {
+            match self.connect_to(&place).await {
                 Ok((client, driver)) => return Ok((client, driver, place)),
                 // Another server of this name would say it, too.
-                Err(failure) if refuses_user(&failure) => return Err(Unconnected::By(failure)),
+                Err(Unconnected::By(failure)) if refuses_user(&failure) => return Err(failure.into()),
                 // One that is full may have room soon, and what one says of itself is more than that another does not answer.
                 Err(failure) => {
                     if told.as_ref().is_none_or(|told| weight(told) <= weight(&failure)) {
@@ -344,34 +360,28 @@ impl Database {
                 }
             }
         }
-        Err(told.map_or_else(
-            || Unconnected::Nowhere(std::io::Error::other("its name has no address")),
-            Unconnected::By,
-        ))
+        Err(told.unwrap_or_else(|| io::Error::other("its name has no address").into()))
     }
 
-    async fn connect_to(&self, config: &Config) -> Result<(Client, Driver), tokio_postgres::Error> {
+    async fn connect_to(&self, place: &Place) -> Result<(Client, Driver), Unconnected> {
         if let Some(token) = self.session.token() {
-            let mut config = config.clone();
+            let mut config = self.config.clone();
             config.options(Session::options(&token));
-            match self.connect_by(&config, Some(&token)).await {
-                Err(failure) if Session::refuses_options(&failure) => {}
+            match self.connect_by(place, &config, Some(&token)).await {
+                Err(Unconnected::By(failure)) if Session::refuses_options(&failure) => {}
                 connected => return connected,
             }
         }
-        self.connect_by(config, None).await
+        self.connect_by(place, &self.config, None).await
     }
 
     async fn connect_by(
         &self,
+        place: &Place,
         config: &Config,
         token: Option<&str>,
-    ) -> Result<(Client, Driver), tokio_postgres::Error> {
-        let (client, connection) = config.connect(self.tls.clone()).await?;
-        let mut driver = Driver(Some(Box::pin(async move {
-            // Whoever uses the client is told of the failure.
-            let _ = connection.await;
-        })));
+    ) -> Result<(Client, Driver), Unconnected> {
+        let (client, mut driver) = place.connect(config, &self.settings.host, self.tls.clone()).await?;
         let answer = driver.drive(client.simple_query(PROBE)).await?;
         self.session.learn(&answer, token);
         Ok((client, driver))
@@ -474,7 +484,8 @@ async fn close_old_connections(database: Weak<Database>, mut changes: watch::Rec
 }
 
 /// How much it tells of a name with several addresses that one of them failed so.
-fn weight(failure: &tokio_postgres::Error) -> u8 {
+fn weight(failure: &Unconnected) -> u8 {
+    let Unconnected::By(failure) = failure else { return 0 };
     match failure.code() {
         Some(code) if *code == SqlState::TOO_MANY_CONNECTIONS => 2,
         Some(_) => 1,
@@ -485,21 +496,14 @@ fn weight(failure: &tokio_postgres::Error) -> u8 {
 fn config(settings: &Settings) -> Config {
     let mut config = Config::new();
     config
-        .host(&settings.host)
-        .port(settings.port)
         .dbname(&settings.database)
         .user(&settings.user)
         .application_name(&settings.application_name)
-        .connect_timeout(settings.connect_timeout)
         .channel_binding(ChannelBinding::Disable)
         .ssl_mode(match settings.tls {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
-        })
-        .keepalives_idle(KEEPALIVE_IDLE)
-        .keepalives_interval(KEEPALIVE_INTERVAL)
-        .keepalives_retries(KEEPALIVE_RETRIES)
-        .tcp_user_timeout(UNACKNOWLEDGED);
+        });
     if let Some(password) = &settings.password {
         config.password(password);
     }

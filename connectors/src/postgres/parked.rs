@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Statement};
 
-use super::cancel::Place;
 use super::connection::{Connection, Driver};
+use super::place::Place;
 use crate::slots::Slot;
 
 /// How long a server may take to end a transaction that is done.

@@ -49,7 +49,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         default: Some("32"),
         secret: false,
         description: "How many connections are open at most, in the whole cluster, from 1 to 1000. From 7 on a large table is read by several at \
-                      the same time, all of which see the same state of it. A statement that writes what it reads from the same depot needs 2.",
+                      the same time, all of which see the same state of it. A statement that writes what it reads from the same depot, and \
+                      UPDATE and DELETE, need 2, and are refused with 1.",
     },
     Parameter {
         name: "params",

@@ -13,8 +13,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
+use arrow::util::display::FormatOptions;
 use async_trait::async_trait;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, Statistics, internal_err};
@@ -127,7 +128,10 @@ pub trait PlanHere: fmt::Debug + Send + Sync {
 ///
 /// # Errors
 /// When a plan cannot be put together again, which is a defect.
-pub fn with_escapes(plan: Arc<dyn ExecutionPlan>, planner: &Arc<dyn PlanHere>) -> Result<Arc<dyn ExecutionPlan>> {
+pub fn with_escapes(
+    plan: Arc<dyn ExecutionPlan>,
+    planner: &dyn Fn() -> Arc<dyn PlanHere>,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let escaping = |node: Arc<dyn ExecutionPlan>| {
         let Some(leaf) = node.downcast_ref::<ScanExec>() else {
             return Ok(Transformed::no(node));
@@ -140,7 +144,7 @@ pub fn with_escapes(plan: Arc<dyn ExecutionPlan>, planner: &Arc<dyn PlanHere>) -
         };
         let escape = EscapeExec {
             escape: Arc::clone(escape),
-            planner: Arc::clone(planner),
+            planner: planner(),
             properties: Arc::clone(node.properties()),
             depot: leaf.scan().address.depot.clone(),
             there: Arc::clone(&node),
@@ -310,6 +314,12 @@ impl EscapeExec {
     }
 }
 
+/// A value that is none of the other type is an error, and no NULL.
+const EXACTLY: CastOptions<'_> = CastOptions {
+    safe: false,
+    format_options: FormatOptions::new(),
+};
+
 /// The same rows in columns of the types that the statement's have.
 fn as_columns_of(schema: &SchemaRef, batch: RecordBatch) -> Result<RecordBatch> {
     if batch.schema() == *schema {
@@ -320,7 +330,7 @@ fn as_columns_of(schema: &SchemaRef, batch: RecordBatch) -> Result<RecordBatch> 
     }
     let columns = batch.columns().iter().zip(schema.fields());
     let columns: Vec<_> = columns
-        .map(|(column, field)| cast(column, field.data_type()))
+        .map(|(column, field)| cast_with_options(column, field.data_type(), &EXACTLY))
         .collect::<Result<_, _>>()?;
     let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows)?)
@@ -455,6 +465,7 @@ mod tests {
         let told = leaf.handle_child_pushdown_result(FilterPushdownPhase::Post, offered, &ConfigOptions::new());
         let told = told.unwrap().updated_node.unwrap();
         let leaf: Arc<dyn ExecutionPlan> = Arc::new(leaf);
+        let planner = || Arc::clone(&planner);
         assert!(with_escapes(leaf, &planner).unwrap().is::<EscapeExec>());
         assert!(!with_escapes(told, &planner).unwrap().is::<EscapeExec>());
     }

@@ -16,7 +16,7 @@
 
 mod site;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -90,7 +90,7 @@ async fn the_wrong_token_is_refused_at_the_cluster_port_and_at_the_worker() {
     let stranger = Channels::new(Token::generate().unwrap(), None);
 
     let error = CoordinatorClient::new(site.url.clone(), stranger.clone())
-        .heartbeat("me", BTreeMap::new())
+        .heartbeat("me", BTreeSet::new(), BTreeMap::new())
         .await
         .unwrap_err();
     assert!(

@@ -196,9 +196,12 @@ impl Client {
         self.command(CLOSE, &[&statement.0.to_le_bytes()]).await
     }
 
-    /// Takes leave.
+    /// Takes leave, and waits until the server has closed the connection.
     pub(in super::super) async fn quit(mut self) {
-        let _ = self.command(QUIT, &[]).await;
+        if self.command(QUIT, &[]).await.is_ok() {
+            // There is no answer, but the end.
+            while self.packets.receive().await.is_ok() {}
+        }
     }
 
     /// The columns of the rows that follow.

@@ -1,20 +1,30 @@
-//! Where one connection's server is, and telling it to stop what it does for that connection.
+//! Where one connection's server is: connecting to it, and telling it to stop what it does for that connection.
 //!
-//! A server, or a pooler in front of it, closes the connection over which it was told when it has done it. That is waited for: who leaves earlier does not
-//! know what will be stopped, and brings pgbouncer 1.18 down.
+//! A server, or a pooler in front of it, closes a connection when it has done with it: one that was taken leave of, and one over which it was told to stop.
+//! That is waited for. Who leaves earlier does not know whether the server counts it still, or what will be stopped, and brings pgbouncer 1.18 down.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{CancelToken, Config};
+use tokio_postgres::{CancelToken, Client, Config, NoTls};
 
+use super::connection::{Driver, Unconnected};
 use super::settings::Settings;
 use super::tls::Tls;
+
+/// A host that does not answer for about a minute is gone.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// Where a connection leads. One name may have several addresses, and another server at each.
 #[derive(Debug, Clone)]
@@ -37,13 +47,35 @@ impl Place {
         Ok(addresses.map(Place::Address).collect())
     }
 
-    /// The configuration that leads there and nowhere else.
-    pub(super) fn in_config(&self, config: &Config) -> Config {
-        let mut config = config.clone();
-        if let Place::Address(address) = self {
-            config.hostaddr(address.ip());
+    /// Connects and logs in.
+    pub(super) async fn connect(
+        &self,
+        config: &Config,
+        host: &str,
+        mut tls: Tls,
+    ) -> Result<(Client, Driver), Unconnected> {
+        match self {
+            Place::Address(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                let keepalive = TcpKeepalive::new()
+                    .with_time(KEEPALIVE_IDLE)
+                    .with_interval(KEEPALIVE_INTERVAL)
+                    .with_retries(KEEPALIVE_RETRIES);
+                let socket = SockRef::from(&stream);
+                socket.set_tcp_keepalive(&keepalive)?;
+                #[cfg(target_os = "linux")]
+                socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+                let handshake = MakeTlsConnect::<Patient<TcpStream>>::make_tls_connect(&mut tls, host)?;
+                let (client, connection) = config.connect_raw(Patient(stream), handshake).await?;
+                Ok((client, Driver::of(connection)))
+            }
+            Place::File(path) => {
+                let stream = UnixStream::connect(path).await?;
+                let (client, connection) = config.connect_raw(Patient(stream), NoTls).await?;
+                Ok((client, Driver::of(connection)))
+            }
         }
-        config
     }
 
     /// Has the server stop what it does for the connection of a token, and waits until it has.
@@ -56,7 +88,7 @@ impl Place {
             }
             Place::File(path) => {
                 let stream = Patient(UnixStream::connect(path).await?);
-                token.cancel_query_raw(stream, tokio_postgres::NoTls).await
+                token.cancel_query_raw(stream, NoTls).await
             }
         };
         asked.map_err(io::Error::other)
@@ -83,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let mut bytes = [0; 64];
+            let mut bytes = [0; 1024];
             let mut into = ReadBuf::new(&mut bytes);
             let read = ready!(Pin::new(&mut self.0).poll_read(context, &mut into));
             if read.is_err() || into.filled().is_empty() {

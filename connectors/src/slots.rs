@@ -290,11 +290,12 @@ impl Slots {
     pub(crate) fn exchange(&self, slot: &mut Slot, purpose: Purpose) -> bool {
         let (purpose, most) = self.shares.of(purpose);
         let kind = self.kind(purpose);
-        let loan = self.lender.lend_now(&kind, self.pool, most);
-        if let Some(loan) = loan {
-            *slot = self.slot(kind, loan);
-        }
-        loan.is_some()
+        let Some(loan) = self.lender.lend_now(&kind, self.pool, most) else {
+            return false;
+        };
+        // Its connection stays, and counts as one of the others from now on.
+        std::mem::replace(slot, self.slot(kind, loan)).end();
+        true
     }
 
     /// Says that a connection was kept.
@@ -394,6 +395,22 @@ mod tests {
         assert!(third.as_mut().now_or_never().is_none());
         slot.end();
         assert!(matches!(third.now_or_never(), Some(Either::Right(_))));
+    }
+
+    /// Small statements change what their connection is for many times in a tenth of a second.
+    #[tokio::test]
+    async fn who_exchanges_a_slot_keeps_nothing_of_the_old_one() {
+        let lender: Arc<dyn Lender> = Arc::new(Own(Arc::default()));
+        let slots = Slots::new("crm", &lender, Shares::new([(Purpose::Read, 1), (Purpose::Ask, 1)]));
+        let found = slots.kept_or_slot_now(Purpose::Read, |_| None::<Slot>);
+        let Some(Either::Right(mut slot)) = found else {
+            unreachable!("nothing is kept");
+        };
+        for _ in 0..3 {
+            assert!(slots.exchange(&mut slot, Purpose::Ask) && slots.exchange(&mut slot, Purpose::Read));
+        }
+        assert!(slots.kept_or_slot_now(Purpose::Read, |_| None::<Slot>).is_none());
+        assert!(slots.kept_or_slot_now(Purpose::Ask, |_| None::<Slot>).is_some());
     }
 
     #[test]

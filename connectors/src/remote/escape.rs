@@ -358,10 +358,10 @@ mod tests {
         Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]))
     }
 
-    /// Sends one row when it is told to, and says when somebody waits for that.
+    /// Sends one row, or fails, when it is told to, and says when somebody waits for that.
     #[derive(Debug)]
     struct OneRow {
-        value: i64,
+        value: Option<i64>,
         schema: SchemaRef,
         asked: Arc<Notify>,
         goes: Arc<Notify>,
@@ -370,9 +370,9 @@ mod tests {
     }
 
     impl OneRow {
-        fn new(value: i64) -> Arc<OneRow> {
+        fn new(value: impl Into<Option<i64>>) -> Arc<OneRow> {
             Arc::new(OneRow {
-                value,
+                value: value.into(),
                 schema: schema(),
                 asked: Arc::default(),
                 goes: Arc::default(),
@@ -402,6 +402,9 @@ mod tests {
                 let _reading = reading;
                 asked.notify_one();
                 goes.notified().await;
+                let Some(value) = value else {
+                    return internal_err!("it fails");
+                };
                 Ok(RecordBatch::try_new(
                     schema(),
                     vec![Arc::new(Int64Array::from(vec![value]))],
@@ -487,6 +490,37 @@ mod tests {
         );
         // Of what stays as it is all is done above.
         assert_eq!(done_there(&whole, None), Some(scan));
+    }
+
+    /// Whichever fails first, the other one is waited for.
+    #[tokio::test]
+    async fn a_failure_of_one_hides_no_row_of_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let depots = testing::depots(folder.path(), "");
+        let context = testing::session(&depots).task_ctx();
+        for (there, here) in [(None, Some(2)), (Some(1), None), (None, None)] {
+            let expected = there.or(here);
+            let (there, here) = (OneRow::new(there), OneRow::new(here));
+            let node = node(&there, &here);
+            let mut rows = node.execute(0, Arc::clone(&context)).unwrap();
+            let first = rows.next();
+            let going = async {
+                there.asked.notified().await;
+                here.asked.notified().await;
+                let (fails, other) = match there.value {
+                    None => (&there, &here),
+                    Some(_) => (&here, &there),
+                };
+                fails.goes.notify_one();
+                while Arc::strong_count(&fails.reading) > 1 {
+                    tokio::task::yield_now().await;
+                }
+                other.goes.notify_one();
+            };
+            let (first, ()) = futures::join!(first, going);
+            assert_eq!(first.unwrap().ok().as_ref().map(value), expected);
+            assert!(rows.next().await.is_none());
+        }
     }
 
     fn value(batch: &RecordBatch) -> i64 {

@@ -92,7 +92,6 @@ impl Pushed {
                 table_of: &same,
                 fences: None,
                 is_eager: &|_| true,
-                tells_keys: true,
             };
             plan = pushing.push(plan).unwrap().0;
         }
@@ -440,7 +439,6 @@ async fn a_statement_reads_what_its_leaf_says() {
         table_of: &same,
         fences: None,
         is_eager: &|_| true,
-        tells_keys: true,
     };
     let plan = pushing.push(plan).unwrap().0;
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(RemotePlanner)]);

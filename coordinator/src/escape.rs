@@ -7,6 +7,7 @@ use std::{cell::LazyCell, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
+    common::exec_err,
     error::{DataFusionError, Result as DataFusionResult},
     execution::SessionState,
     logical_expr::LogicalPlan,
@@ -17,7 +18,7 @@ use minerva_cluster::leaf_of;
 use minerva_connectors::{Depots, PlanHere, PushDown, with_escapes};
 use minerva_policy::{Grants, Leaf};
 
-use crate::{error::Result, system};
+use crate::{engine::Engine, error::Result, system};
 
 /// Refuses a plan that reads what was not granted.
 pub(crate) fn verify(plan: &Arc<dyn ExecutionPlan>, grants: &Grants, depots: &Depots) -> Result<()> {
@@ -33,10 +34,10 @@ pub(crate) fn open(
     plan: Arc<dyn ExecutionPlan>,
     state: &SessionState,
     grants: &Grants,
-    depots: &Arc<Depots>,
+    engine: &Engine,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    // What travels to workers was dealt to them as it is.
-    if plan.is::<DistributedExec>() {
+    // What travels to workers was dealt to them as it is, and what is planned with several of them is planned for them.
+    if plan.is::<DistributedExec>() || engine.members.active().len() > 1 {
         return Ok(plan);
     }
     // Most plans need none, and a session is not small.
@@ -44,7 +45,7 @@ pub(crate) fn open(
         let planner = Planner {
             state: state.clone(),
             grants: grants.clone(),
-            depots: Arc::clone(depots),
+            depots: Arc::clone(&engine.depots),
         };
         Arc::new(planner) as Arc<dyn PlanHere>
     });
@@ -70,7 +71,6 @@ impl PlanHere for Planner {
             table_of: &minerva_policy::open_table,
             fences: None,
             is_eager: &|_| false,
-            tells_keys: true,
             reads_only: true,
         };
         let (part, _) = rule.push(part)?;
@@ -79,6 +79,10 @@ impl PlanHere for Planner {
             .query_planner()
             .create_physical_plan(&part, &self.state)
             .await?;
+        // There were several workers when the query was planned, and are no more.
+        if plan.is::<DistributedExec>() {
+            return exec_err!("it would run on workers");
+        }
         verify(&plan, &self.grants, &self.depots).map_err(|error| DataFusionError::External(Box::new(error)))?;
         Ok(plan)
     }

@@ -287,8 +287,8 @@ pub(crate) async fn plan(
 ) -> Result<Planned> {
     let (state, names, logical) = logical(session, snapshot, query).await?;
     let planned = verified(session, state, names, logical, parameters).await?;
-    let depots = &session.engine().depots;
-    let physical = escape::open(planned.physical, &planned.state, &planned.names.grants, depots)?;
+    let grants = &planned.names.grants;
+    let physical = escape::open(planned.physical, &planned.state, grants, session.engine())?;
     Ok(Planned { physical, ..planned })
 }
 

@@ -73,7 +73,7 @@ impl Escape {
 impl PushDown<'_> {
     /// The way out of a statement for a node, unless its source is to do it whatever that costs.
     pub(super) fn escape(&self, grown: &Grown, instead: &LogicalPlan) -> Option<Arc<Escape>> {
-        let may = self.tells_keys && !grown.is_scan && !self.does_all(grown);
+        let may = !grown.is_scan && !self.does_all(grown);
         may.then(|| Escape::from(instead.clone(), grown.cost())).flatten()
     }
 

@@ -25,6 +25,7 @@ pub use decision::Decision;
 pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, Windowed, met_by_list, plain};
 pub(crate) use escape::Escape;
 pub use escape::{PlanHere, with_escapes};
+pub(crate) use fence::Shown;
 pub use fence::{Fence, Fences, Opened};
 pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;

@@ -92,7 +92,6 @@ impl Pushed {
                 table_of: &same,
                 fences: None,
                 is_eager: &|_| true,
-                tells_keys: true,
                 reads_only: false,
             };
             plan = pushing.push(plan).unwrap().0;
@@ -441,7 +440,6 @@ async fn a_statement_reads_what_its_leaf_says() {
         table_of: &same,
         fences: None,
         is_eager: &|_| true,
-        tells_keys: true,
         reads_only: false,
     };
     let plan = pushing.push(plan).unwrap().0;

@@ -78,7 +78,6 @@ pub(crate) fn push_down(plan: LogicalPlan, session: &Session) -> Result<(Logical
         table_of: &minerva_policy::open_table,
         fences: Some(&barriers),
         is_eager: &|depot| session.is_eager(depot),
-        tells_keys: session.engine().members.active().len() < 2,
         reads_only: false,
     };
     rule.push(plan)

@@ -168,13 +168,16 @@ impl Ledger {
     /// Takes a slot, or a ticket, back. One that was taken back already changes nothing.
     pub fn take_back(&self, kind: &SlotKind, number: u64) {
         let mut state = self.state();
-        if let Some(lent) = state.get_mut(kind) {
-            lent.held.remove(&number);
-            lent.waiting.retain(|waiter| waiter.number != number);
-            lent.deal();
-        }
+        let Some(lent) = state.get_mut(kind) else { return };
+        let is_waited_for = !lent.waiting.is_empty();
+        lent.held.remove(&number);
+        lent.waiting.retain(|waiter| waiter.number != number);
+        lent.deal();
         drop(state);
-        self.tell();
+        // Small statements give many back, of which nobody needs to hear.
+        if is_waited_for {
+            self.tell();
+        }
     }
 
     /// Takes back what a node has but for those that it says it has, and those that were lent a moment ago: it may not have heard of them yet.

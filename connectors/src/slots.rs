@@ -172,6 +172,11 @@ pub(crate) struct Slot {
     is_closed: bool,
 }
 
+/// Waits until a server has surely noticed that a connection was closed, so that its slot may serve for another one.
+pub(crate) async fn noticed() {
+    tokio::time::sleep(NOTICED_WITHIN).await;
+}
+
 impl Slot {
     /// What its connection is for.
     pub(crate) fn purpose(&self) -> Purpose {
@@ -181,6 +186,11 @@ impl Slot {
     /// Gives it back at once: the server has closed its connection.
     pub(crate) fn end(mut self) {
         self.is_closed = true;
+    }
+
+    /// Has its connection counted by another slot, which has none, from now on.
+    pub(crate) fn become_other(&mut self, other: Slot) {
+        std::mem::replace(self, other).end();
     }
 
     /// Whether it was given up, and may be another's.
@@ -206,7 +216,7 @@ impl Drop for Slot {
         {
             // Also of one that was being made, or was left in the middle: its server may have it for a moment longer.
             runtime.spawn(async move {
-                tokio::time::sleep(NOTICED_WITHIN).await;
+                noticed().await;
                 drop(right);
             });
         }
@@ -294,7 +304,7 @@ impl Slots {
             return false;
         };
         // Its connection stays, and counts as one of the others from now on.
-        std::mem::replace(slot, self.slot(kind, loan)).end();
+        slot.become_other(self.slot(kind, loan));
         true
     }
 

@@ -19,7 +19,7 @@ use super::failure;
 use super::settings::Settings;
 use super::wire::{Client, Failure, Target};
 use crate::postgres::{Tls, TlsMode};
-use crate::slots::{Lender, Purpose, Shares, Slot, Slots, given_up};
+use crate::slots::{Lender, Purpose, Shares, Slot, Slots, given_up, noticed};
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that are kept when nobody uses them, and for how long.
@@ -213,31 +213,46 @@ impl Database {
         }
     }
 
-    async fn renewed_or_new(&self, found: Either<Parked, Slot>) -> Result<Connection> {
-        let mut slot = match found {
-            Either::Left(parked) => match self.renewed(parked).await {
-                // All was given up while it was renewed.
-                Ok(connection) if connection.slot.is_over() => return Err(given_up(self.depot())),
-                Ok(connection) => return Ok(connection),
-                Err(slot) => slot,
-            },
-            Either::Right(slot) => slot,
-        };
+    async fn renewed_or_new(&self, mut found: Either<Parked, Slot>) -> Result<Connection> {
         let begun = Instant::now();
         loop {
+            let slot = match found {
+                Either::Left(parked) => match self.renewed(parked).await {
+                    // All was given up while it was renewed.
+                    Ok(connection) if connection.slot.is_over() => return Err(given_up(self.depot())),
+                    Ok(connection) => return Ok(connection),
+                    Err(slot) => slot,
+                },
+                Either::Right(slot) => slot,
+            };
             match self.connect(slot).await {
                 Ok(connection) if connection.slot.is_over() => {
                     return Err(given_up(self.depot()));
                 }
                 Ok(connection) => return Ok(connection),
-                // The user or the server has fewer than the depot may use: another reader gives one back soon.
+                // The user or the server has fewer than the depot may use: another reader gives one back soon, or keeps it.
                 Err(refused) if refused.is_full && begun.elapsed() < FULL_TIMEOUT => {
-                    slot = refused.slot;
-                    tokio::time::sleep(FULL_PAUSE).await;
+                    found = self.any_idle(refused.slot);
+                    if let Either::Right(slot) = found {
+                        tokio::time::sleep(FULL_PAUSE).await;
+                        found = self.any_idle(slot);
+                    }
                 }
                 Err(refused) => return Err(refused.error),
             }
         }
+    }
+
+    /// A connection that was kept, for whatever that was, for who has a slot and cannot open another one; without one, the slot.
+    fn any_idle(&self, slot: Slot) -> Either<Parked, Slot> {
+        let mut idle = self.idle();
+        let is_there = |parked: &Parked| !parked.slot.is_over();
+        let Some(last) = idle.connections.iter().rposition(is_there) else {
+            return Either::Right(slot);
+        };
+        let mut parked = idle.connections.remove(last);
+        parked.slot.become_other(slot);
+        Either::Left(parked)
     }
 
     /// A kept connection as a new one; its slot, if it was closed meanwhile.
@@ -261,7 +276,12 @@ impl Database {
                 thread,
                 slot,
             }),
-            Ok(Err(_)) | Err(_) => Err(slot),
+            Ok(Err(_)) | Err(_) => {
+                // The server may have it for a moment longer.
+                drop(client);
+                noticed().await;
+                Err(slot)
+            }
         }
     }
 
@@ -287,8 +307,8 @@ impl Database {
         Some(idle.connections.remove(last?))
     }
 
-    async fn connect(&self, slot: Slot) -> Result<Connection, Refused> {
-        let limit = self.settings.connect_timeout;
+    /// A new connection, by which number the server knows it, and what the server says of itself.
+    async fn begin(&self) -> Result<(Client, u64, Identity), Failure> {
         let target = Target {
             host: &self.settings.host,
             port: self.settings.port,
@@ -297,20 +317,22 @@ impl Database {
             password: &self.settings.password,
             tls: self.tls.as_ref().map(|(connector, verifies)| (connector, *verifies)),
         };
-        let connecting = async {
-            let mut client = Client::connect(target).await?;
-            begin_session(&mut client).await?;
-            let mut identity = client.query(IDENTITY).await?.into_iter().next().unwrap_or_default();
-            // The greeting has room for the lower half of it only.
-            let thread = identity.pop().flatten().and_then(|thread| thread.parse().ok());
-            let thread = thread.unwrap_or_else(|| u64::from(client.thread()));
-            Ok::<_, Failure>((client, thread, identity))
-        };
-        match timeout(limit, connecting).await {
+        let mut client = Client::connect(target).await?;
+        begin_session(&mut client).await?;
+        let mut identity = client.query(IDENTITY).await?.into_iter().next().unwrap_or_default();
+        // The greeting has room for the lower half of it only.
+        let thread = identity.pop().flatten().and_then(|thread| thread.parse().ok());
+        let thread = thread.unwrap_or_else(|| u64::from(client.thread()));
+        Ok((client, thread, Identity(identity)))
+    }
+
+    async fn connect(&self, slot: Slot) -> Result<Connection, Refused> {
+        let limit = self.settings.connect_timeout;
+        match timeout(limit, self.begin()).await {
             Ok(Ok((client, thread, identity))) => Ok(Connection {
                 client,
                 thread,
-                server: Arc::new(Identity(identity)),
+                server: Arc::new(identity),
                 slot,
             }),
             Ok(Err(refusal)) => Err(Refused {
@@ -368,25 +390,38 @@ impl Database {
         let database = Arc::clone(self);
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                let killing = async {
-                    let mut killer = database.connection_for(Purpose::Stop).await.ok()?;
-                    // Several servers may answer to one address, and have other connections by this number.
-                    if killer.server != connection.server {
-                        return None;
-                    }
-                    let done = killer
-                        .client
-                        .execute(&format!("KILL CONNECTION {}", connection.thread))
-                        .await;
-                    if done.is_ok() || done.is_err_and(|failure| failure.code().is_some()) {
-                        database.keep(killer);
-                    }
-                    Some(())
-                };
                 // If the server cannot be told, it finds the connection closed.
-                let _ = timeout(CANCEL_TIMEOUT, killing).await;
+                let _ = timeout(CANCEL_TIMEOUT, database.kill(&connection)).await;
                 drop(connection);
             });
+        }
+    }
+
+    /// Has the server end a connection. Several servers may answer to one address, and have other connections by its number.
+    async fn kill(self: &Arc<Self>, connection: &Connection) {
+        let statement = format!("KILL CONNECTION {}", connection.thread);
+        if !connection.slot.is_over() {
+            let killer = tokio::select! {
+                killer = self.connection_for(Purpose::Stop) => killer.ok(),
+                () = self.given_up() => None,
+            };
+            if let Some(mut killer) = killer {
+                if killer.server == connection.server {
+                    let done = killer.client.execute(&statement).await;
+                    if done.is_ok() || done.is_err_and(|failure| failure.code().is_some()) {
+                        self.keep(killer);
+                    }
+                }
+                return;
+            }
+        }
+        // Nobody is there to be asked for a slot, and the connection must go now: the one that ends it lives for milliseconds.
+        if connection.slot.is_over()
+            && let Ok((mut client, _, server)) = self.begin().await
+            && server == *connection.server
+            && client.execute(&statement).await.is_ok()
+        {
+            let _ = client.quit().await;
         }
     }
 

@@ -29,7 +29,7 @@ use super::session::{PROBE, Session};
 use super::settings::{Settings, TlsMode};
 use super::statistics::Known;
 use super::tls::Tls;
-use crate::slots::{Lender, Purpose, Slot, Slots, given_up};
+use crate::slots::{Lender, Purpose, Slot, Slots, given_up, noticed};
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that are kept when nobody uses them, and for how long.
@@ -255,31 +255,46 @@ impl Database {
         }
     }
 
-    async fn woken_or_new(&self, found: Either<Parked, Slot>) -> Result<Connection> {
-        let mut slot = match woken(found).await {
-            // All was given up while it was woken.
-            Ok(connection) if connection.slot.is_over() => {
-                connection.close().await;
-                return Err(given_up(self.depot()));
-            }
-            Ok(connection) => return Ok(connection),
-            Err(slot) => slot,
-        };
+    async fn woken_or_new(&self, mut found: Either<Parked, Slot>) -> Result<Connection> {
         let begun = Instant::now();
         loop {
+            let slot = match woken(found).await {
+                // All was given up while it was woken.
+                Ok(connection) if connection.slot.is_over() => {
+                    connection.close().await;
+                    return Err(given_up(self.depot()));
+                }
+                Ok(connection) => return Ok(connection),
+                Err(slot) => slot,
+            };
             match self.connect(slot).await {
                 Ok(connection) if connection.slot.is_over() => {
                     return Err(given_up(self.depot()));
                 }
                 Ok(connection) => return Ok(connection),
-                // The role or the server has fewer than the depot may use: another reader gives one back soon.
+                // The role or the server has fewer than the depot may use: another reader gives one back soon, or keeps it.
                 Err(refused) if refused.is_full && begun.elapsed() < FULL_TIMEOUT => {
-                    slot = refused.slot;
-                    tokio::time::sleep(FULL_PAUSE).await;
+                    found = self.any_idle(refused.slot);
+                    if let Either::Right(slot) = found {
+                        tokio::time::sleep(FULL_PAUSE).await;
+                        found = self.any_idle(slot);
+                    }
                 }
                 Err(refused) => return Err(refused.error),
             }
         }
+    }
+
+    /// A connection that was kept, for whatever that was, for who has a slot and cannot open another one; without one, the slot.
+    fn any_idle(&self, slot: Slot) -> Either<Parked, Slot> {
+        let mut idle = self.idle();
+        let is_there = |parked: &Parked| !parked.client.is_closed() && !parked.slot.is_over();
+        let Some(last) = idle.connections.iter().rposition(is_there) else {
+            return Either::Right(slot);
+        };
+        let mut parked = idle.connections.remove(last);
+        parked.slot.become_other(slot);
+        Either::Left(parked)
     }
 
     /// A connection that was kept for a purpose.
@@ -451,7 +466,14 @@ impl Database {
 /// The connection that was kept; without one, the slot for a new one.
 async fn woken(found: Either<Parked, Slot>) -> Result<Connection, Slot> {
     match found {
-        Either::Left(parked) => parked.wake().await,
+        Either::Left(parked) => match parked.wake().await {
+            Ok(connection) => Ok(connection),
+            Err(slot) => {
+                // It was left, maybe before the server had noticed.
+                noticed().await;
+                Err(slot)
+            }
+        },
         Either::Right(slot) => Err(slot),
     }
 }

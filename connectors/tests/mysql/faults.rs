@@ -1,11 +1,16 @@
 //! What breaks while rows are read, and who leaves early.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use futures::StreamExt;
-use minerva_connectors::{Error, ErrorKind, ScanExec, decode_scan, encode_scan};
+use minerva_connectors::{
+    Depots, Error, ErrorKind, Lender, Loan, Purpose, ScanExec, SlotKind, decode_scan, encode_scan,
+};
+use tokio::sync::watch;
 
 use crate::server::{PASSWORD, Place, Server, context, row_count, shared};
 
@@ -263,6 +268,65 @@ async fn a_lock_is_waited_for_and_left() {
     place.until(waiting).await;
     drop(locker);
     assert_eq!(row_count(&reading.await.unwrap().unwrap()), 1);
+}
+
+/// A lender whose coordinator went away: it has lent what readers have, and lends nothing more.
+#[derive(Debug, Default)]
+struct Away {
+    term: AtomicU64,
+    changed: watch::Sender<u64>,
+}
+
+#[async_trait]
+impl Lender for Away {
+    async fn lend(&self, kind: &SlotKind, _pool: u64, _most: usize) -> Loan {
+        if kind.purpose == Purpose::Stop {
+            std::future::pending::<()>().await;
+        }
+        Loan {
+            number: 1,
+            term: self.term(),
+        }
+    }
+
+    fn lend_now(&self, _kind: &SlotKind, _pool: u64, _most: usize) -> Option<Loan> {
+        None
+    }
+
+    fn take_back(&self, _kind: &SlotKind, _number: u64) {}
+
+    fn is_wanted(&self, _kind: &SlotKind, _pool: u64) -> bool {
+        false
+    }
+
+    fn term(&self) -> u64 {
+        self.term.load(Ordering::SeqCst)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_its_connections_up_ends_its_statements() {
+    let server = shared();
+    let mut place = server.database(
+        "away",
+        "CREATE VIEW busy AS SELECT sum(a.seq ^ b.seq) AS id FROM seq_1_to_1000000 a, seq_1_to_1000000 b",
+    );
+    let lender = Arc::new(Away::default());
+    let resources = place.depots.resources();
+    place.depots = Arc::new(Depots::with_lender(resources, Arc::clone(&lender) as Arc<dyn Lender>));
+    let planned = plan(&place, "busy").await;
+    let context = context(&place.depots).task_ctx();
+    let reading = tokio::spawn(collect(planned, context));
+    place.until(&running("away")).await;
+    lender.term.fetch_add(1, Ordering::SeqCst);
+    lender.changed.send_modify(|count| *count += 1);
+    let failure = reading.await.unwrap().unwrap_err().to_string();
+    assert!(failure.contains("lost its coordinator"), "{failure}");
+    place.until(&format!("SELECT NOT ({})", running("away"))).await;
 }
 
 /// No more connections are open than the depot may have, and all who wait get one.

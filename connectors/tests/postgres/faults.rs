@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use minerva_connectors::{DepotState, Error, ErrorKind};
 
 use crate::server::{PASSWORD, Place, Server, context, depots, row_count, shared};
@@ -401,6 +401,37 @@ async fn dead_connections_are_replaced_before_anything_was_read() {
     let error = place.find("public", "t").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
     assert_eq!(place.depots.health("db").unwrap().state, DepotState::Unreachable);
+}
+
+/// Who has a right to a connection that the server refuses takes one that another reader has kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_a_full_server_takes_what_another_one_has_kept() {
+    let server = Server::start();
+    let place = server
+        .database(
+            "narrow",
+            "CREATE VIEW large AS SELECT i AS id, repeat('x', 1000) AS s FROM generate_series(1, 50000) i",
+        )
+        .await;
+    let limit = "ALTER ROLE reader CONNECTION LIMIT 2";
+    place.admin.batch_execute(limit).await.unwrap();
+    let planned = plan(&place, "large").await;
+    let session = context(&place.depots);
+    let read = || execute_stream(Arc::clone(&planned), session.task_ctx()).unwrap();
+    let mut first = [read(), read()];
+    let mut rows = 0;
+    for stream in &mut first {
+        rows += stream.next().await.unwrap().unwrap().num_rows();
+    }
+    let mut third = read();
+    let nothing = tokio::time::timeout(Duration::from_millis(500), third.next()).await;
+    assert!(nothing.is_err(), "the role has two connections");
+    let last = tokio::spawn(third.try_collect::<Vec<_>>());
+    for stream in first {
+        rows += row_count(&stream.try_collect::<Vec<_>>().await.unwrap());
+    }
+    assert_eq!(rows, 100_000);
+    assert_eq!(row_count(&last.await.unwrap().unwrap()), 50_000);
 }
 
 /// A table that somebody has locked is waited for, and leaving does not leave the wait behind.

@@ -16,6 +16,7 @@ use minerva_resources::{Depot, ResourceSet};
 
 use crate::health::Health;
 use crate::ledger::{Ledger, Own};
+use crate::remote::WaysOut;
 use crate::slots::Lender;
 use crate::watched::{self, Watch};
 use crate::{Around, Connector, DepotHealth, Error, ErrorKind, Result, Source, Stores, connector};
@@ -26,6 +27,7 @@ type Opening = SharedFuture<BoxFuture<'static, Result<Arc<dyn Source>>>>;
 pub struct Depots {
     shared: Arc<Shared>,
     ledger: Arc<Ledger>,
+    ways_out: WaysOut,
 }
 
 /// The same, for those who look after depots that failed.
@@ -63,6 +65,7 @@ impl Depots {
     pub fn with_lender(resources: Arc<ResourceSet>, lender: Arc<dyn Lender>) -> Depots {
         Depots {
             ledger: Arc::default(),
+            ways_out: WaysOut::default(),
             shared: Arc::new(Shared {
                 around: Around {
                     stores: Arc::new(Stores::new(Arc::clone(&resources))),
@@ -100,6 +103,11 @@ impl Depots {
     /// The rights to have connections open, where they are counted in this process.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    /// What runs here in the place of statements of depots.
+    pub(crate) fn ways_out(&self) -> &WaysOut {
+        &self.ways_out
     }
 
     /// The resource set that names are looked up in.

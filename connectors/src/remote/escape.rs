@@ -7,9 +7,10 @@
 //!
 //! Only plans of one process have ways out: what runs here is read with several tables' scans, which a stage on a worker was not dealt.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -28,15 +29,17 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
     StatisticsArgs, execute_stream,
 };
-use futures::future::{Either, select};
+use futures::future::Either;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::timeout;
 
 use super::grow::{Grown, PushDown};
-use crate::{ScanExec, depots_of};
+use crate::{Ledger, ScanExec, depots_of};
 
 /// No statement is left earlier.
 const SOONEST: Duration = Duration::from_secs(2);
+/// For how long others wait for a connection before what runs here lets go of its own. A scan of it may have to wait for another one of it, too.
+const BUSY: Duration = Duration::from_millis(500);
 /// How many times longer than expected a statement may take.
 const TIMES_EXPECTED: u32 = 8;
 
@@ -253,6 +256,56 @@ impl ExecutionPlan for EscapeExec {
     }
 }
 
+/// The depots whose statements' parts run here just now.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WaysOut(Arc<Mutex<BTreeSet<String>>>);
+
+impl WaysOut {
+    /// The only one of a depot, until it is dropped; `None` when there is one already.
+    fn begin(&self, depot: &str) -> Option<WayOut> {
+        let is_first = self.depots().insert(depot.to_owned());
+        is_first.then(|| WayOut {
+            all: self.clone(),
+            depot: depot.to_owned(),
+        })
+    }
+
+    fn depots(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way out of one statement, as long as it is taken.
+struct WayOut {
+    all: WaysOut,
+    depot: String,
+}
+
+impl Drop for WayOut {
+    fn drop(&mut self) {
+        self.all.depots().remove(&self.depot);
+    }
+}
+
+/// Waits until connections to a depot have been waited for without a break for longer than [`BUSY`].
+async fn is_busy(ledger: &Ledger, depot: &str) {
+    let mut changes = ledger.changes();
+    let mut until = async |is_waited_for: bool| {
+        while ledger.is_waited_for(depot) != is_waited_for {
+            if changes.changed().await.is_err() {
+                // Nobody can.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    loop {
+        until(true).await;
+        if timeout(BUSY, until(false)).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// What came first, and what follows.
 type Begun = (Option<Result<RecordBatch>>, SendableRecordBatchStream);
 
@@ -270,7 +323,16 @@ impl EscapeExec {
                 Ok(first) => break (THERE, (first, there)),
                 // It may not have been sent yet, and what runs here would wait as well.
                 Err(_) if depots.ledger().is_waited_for(&self.depot) => {}
-                Err(_) => break self.race(there, context).await,
+                Err(_) => {
+                    // What holds one statement up may hold up all: they must not take all connections to wait for the same.
+                    let Some(way) = depots.ways_out().begin(&self.depot) else {
+                        continue;
+                    };
+                    match self.race(there, &context, depots.ledger(), way).await {
+                        Either::Left(ended) => break ended,
+                        Either::Right(waiting) => there = waiting,
+                    }
+                }
             }
         };
         self.ran.store(ran, Ordering::Relaxed);
@@ -278,32 +340,49 @@ impl EscapeExec {
         Ok(rows.map(move |batch| batch.and_then(|batch| as_columns_of(&schema, batch))))
     }
 
-    /// The first that has something to say: a failure of one is none of the other.
-    async fn race(&self, mut there: SendableRecordBatchStream, context: Arc<TaskContext>) -> (u8, Begun) {
+    /// The first that has something to say: a failure of one is none of the other. When somebody else waits for the depot meanwhile, nothing runs here any
+    /// longer, and the statement is given back.
+    async fn race(
+        &self,
+        mut there: SendableRecordBatchStream,
+        context: &Arc<TaskContext>,
+        ledger: &Ledger,
+        way: WayOut,
+    ) -> Either<(u8, Begun), SendableRecordBatchStream> {
         tracing::debug!(patience = ?self.escape.patience(), "a source takes too long for a statement: what it stands for is run here, too");
-        let here = Box::pin(self.begin_here(context));
-        match select(there.next(), here).await {
-            Either::Left((Some(Err(failure)), here)) => match here.await {
-                Ok((plan, begun)) => self.answered_here(plan, begun),
-                Err(_) => (THERE, (Some(Err(failure)), there)),
+        let mut here = Box::pin(self.begin_here(Arc::clone(context)));
+        let ended = tokio::select! {
+            biased;
+            first = there.next() => match first {
+                Some(Err(failure)) => match here.await {
+                    Ok((plan, begun)) => self.answered_here(plan, begun, way),
+                    Err(_) => (THERE, (Some(Err(failure)), there)),
+                },
+                first => (THERE, (first, there)),
             },
-            Either::Left((first, here)) => {
-                drop(here);
-                (THERE, (first, there))
+            begun = &mut here => match begun {
+                Ok((plan, begun)) => self.answered_here(plan, begun, way),
+                Err(_) => {
+                    tracing::debug!("what a statement stands for cannot be run here");
+                    drop(way);
+                    (THERE, (there.next().await, there))
+                }
+            },
+            () = is_busy(ledger, &self.depot) => {
+                tracing::debug!("others wait for the source: what a statement stands for is run here no longer");
+                return Either::Right(there);
             }
-            Either::Right((Ok((plan, begun)), _)) => self.answered_here(plan, begun),
-            Either::Right((Err(_), first)) => {
-                tracing::debug!("what a statement stands for cannot be run here");
-                let first = first.await;
-                (THERE, (first, there))
-            }
-        }
+        };
+        Either::Left(ended)
     }
 
-    fn answered_here(&self, plan: Arc<dyn ExecutionPlan>, begun: Begun) -> (u8, Begun) {
+    fn answered_here(&self, plan: Arc<dyn ExecutionPlan>, (first, rest): Begun, way: WayOut) -> (u8, Begun) {
         // It runs only once, but for a node that is executed twice.
         let _ = self.here.set(plan);
-        (HERE, begun)
+        let schema = rest.schema();
+        // The way is taken until the last row.
+        let rest = rest.inspect(move |_| _ = &way);
+        (HERE, (first, Box::pin(RecordBatchStreamAdapter::new(schema, rest))))
     }
 
     async fn begin_here(&self, context: Arc<TaskContext>) -> Result<(Arc<dyn ExecutionPlan>, Begun)> {
@@ -526,6 +605,54 @@ mod tests {
     fn value(batch: &RecordBatch) -> i64 {
         let column = batch.column(0).as_any().downcast_ref::<Int64Array>();
         column.unwrap().value(0)
+    }
+
+    /// Whoever waits for a connection goes before what runs in the place of a statement.
+    #[tokio::test]
+    async fn what_runs_here_is_left_when_others_wait_and_is_the_only_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let depots = testing::depots(folder.path(), "");
+        let context = testing::session(&depots).task_ctx();
+        let (there, here, other) = (OneRow::new(1), OneRow::new(2), OneRow::new(3));
+        let (node, second) = (node(&there, &here), node(&other, &other));
+        let mut rows = node.execute(0, Arc::clone(&context)).unwrap();
+        let kind = crate::SlotKind {
+            depot: "crm".to_owned(),
+            purpose: crate::Purpose::Read,
+        };
+        let holder = crate::SlotHolder {
+            node_id: "a".to_owned(),
+            pool: 0,
+        };
+        let going = async {
+            there.asked.notified().await;
+            here.asked.notified().await;
+            // Another one finds the way taken; the statement is all it has.
+            assert!(depots.ways_out().begin("crm").is_none());
+            let mut waiting = second.execute(0, Arc::clone(&context)).unwrap();
+            assert!(
+                timeout(SOONEST + Duration::from_millis(500), waiting.next())
+                    .await
+                    .is_err()
+            );
+            assert_eq!(Arc::strong_count(&other.reading), 2, "it is read once");
+            drop(waiting);
+            let _held = depots.ledger().lend(&kind, &holder, 1).await;
+            let others = depots.ledger().lend(&kind, &holder, 1);
+            let answered = async {
+                while Arc::strong_count(&here.reading) > 1 {
+                    tokio::task::yield_now().await;
+                }
+                assert!(depots.ways_out().begin("crm").is_some(), "it is free again");
+                there.goes.notify_one();
+            };
+            tokio::select! {
+                _ = others => unreachable!("it is lent"),
+                () = answered => {}
+            }
+        };
+        let (first, ()) = futures::join!(rows.next(), going);
+        assert_eq!(value(&first.unwrap().unwrap()), 1);
     }
 
     /// What a node has built is gone only with the node, and a connection with that.

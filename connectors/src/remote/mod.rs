@@ -23,7 +23,7 @@ mod windows;
 
 pub use decision::Decision;
 pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, Windowed, met_by_list, plain};
-pub(crate) use escape::Escape;
+pub(crate) use escape::{Escape, WaysOut};
 pub use escape::{PlanHere, with_escapes};
 pub(crate) use fence::Shown;
 pub use fence::{Fence, Fences, Opened};

@@ -32,6 +32,8 @@ const PLACE_KEPT_FOR: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long to wait after a call that failed.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often a worker that stops looks whether all is closed.
+const CLOSED_EVERY: Duration = Duration::from_millis(20);
 /// How many calls one worker makes for connections of one kind at the same time, so that the line stays free for others.
 const MOST_CALLS: usize = 8;
 
@@ -73,7 +75,8 @@ impl Drop for Unheard {
 
 #[derive(Debug)]
 struct State {
-    held: BTreeSet<u64>,
+    /// By number, with the term in which it was lent. What was given up stays until its connection is closed: the coordinator lends it to others only then.
+    held: BTreeMap<u64, u64>,
     waiting: Waiting,
     /// When the last heartbeat that was answered was sent.
     heard: Instant,
@@ -86,7 +89,7 @@ impl Borrower {
             node_id: node_id.to_owned(),
             client,
             state: Mutex::new(State {
-                held: BTreeSet::new(),
+                held: BTreeMap::new(),
                 waiting: Waiting::new(),
                 heard: Instant::now(),
             }),
@@ -97,9 +100,9 @@ impl Borrower {
         })
     }
 
-    /// What the worker has, to be told with a heartbeat.
+    /// What the worker has, and what it has given up and not closed yet, to be told with a heartbeat.
     pub fn held(&self) -> BTreeSet<u64> {
-        self.state().held.clone()
+        self.state().held.keys().copied().collect()
     }
 
     /// A heartbeat was answered that was sent then.
@@ -107,13 +110,31 @@ impl Borrower {
         self.state().heard = sent;
     }
 
-    /// Gives all up: nobody knows any more whose it is.
-    pub fn give_up(&self) {
-        let mut state = self.state();
-        if !state.held.is_empty() {
-            tracing::warn!(node = %self.node_id, connections = state.held.len(), "gives up its connections to depots: the coordinator is away, or new");
+    /// Gives all up, and forgets it: the coordinator does not know whose it is.
+    pub fn forget(&self) {
+        let held = std::mem::take(&mut self.state().held);
+        if !held.is_empty() {
+            tracing::warn!(node = %self.node_id, connections = held.len(), "gives up its connections to depots: the coordinator is new, or has missed this worker");
         }
-        state.held.clear();
+        self.give_up();
+    }
+
+    /// Gives all up before the worker stops, and waits until it is closed, but not for long.
+    pub async fn close(&self, within: Duration) {
+        self.give_up();
+        let closed = async {
+            while !self.state().held.is_empty() {
+                sleep(CLOSED_EVERY).await;
+            }
+        };
+        if timeout(within, closed).await.is_err() {
+            tracing::debug!(node = %self.node_id, "stops with connections to depots that are not closed yet");
+        }
+    }
+
+    /// Has all connections closed.
+    fn give_up(&self) {
+        let state = self.state();
         self.term.fetch_add(1, Ordering::SeqCst);
         drop(state);
         self.tell();
@@ -130,8 +151,13 @@ impl Borrower {
     async fn look_at_silence(&self) {
         loop {
             sleep(LOOK_EVERY).await;
-            let heard = self.state().heard;
-            if heard.elapsed() > GIVEN_UP_AFTER && !self.state().held.is_empty() {
+            let (heard, connections) = {
+                let (state, term) = (self.state(), self.term());
+                let current = state.held.values().filter(|lent_in| **lent_in == term);
+                (state.heard, current.count())
+            };
+            if heard.elapsed() > GIVEN_UP_AFTER && connections > 0 {
+                tracing::warn!(node = %self.node_id, connections, "gives up its connections to depots: the coordinator is away");
                 self.give_up();
             }
         }
@@ -196,7 +222,7 @@ impl Borrower {
         let mut state = self.state();
         let is_current = self.term() == loan.term;
         if is_current {
-            state.held.insert(loan.number);
+            state.held.insert(loan.number, loan.term);
         }
         drop(state);
         is_current.then_some(unheard)
@@ -248,7 +274,6 @@ impl Lender for Borrower {
     }
 
     fn take_back(&self, kind: &SlotKind, number: u64) {
-        // What was lent before it was given up is not known here any more, and not given back twice.
         self.state().held.remove(&number);
         let (Some(myself), Ok(runtime)) = (self.myself.upgrade(), tokio::runtime::Handle::try_current()) else {
             // The next heartbeat says it.
@@ -401,9 +426,34 @@ mod tests {
         let loan = Loan { number: 7, term: 0 };
         let lent = borrower.lent(&kind(), loan).unwrap();
         borrower.give_up();
-        assert!(borrower.held().is_empty());
         assert_ne!(lent.loan.term, borrower.term());
         assert!(borrower.lent(&kind(), loan).is_none());
+        // It is told to the coordinator until its connection is closed.
+        let loan = lent.heard();
+        assert_eq!(borrower.held(), BTreeSet::from([7]));
+        borrower.take_back(&kind(), loan.number);
         assert!(borrower.held().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_the_coordinator_does_not_know_is_not_told_again() {
+        let borrower = borrower();
+        let lent = borrower.lent(&kind(), Loan { number: 7, term: 0 }).unwrap();
+        borrower.forget();
+        assert!(borrower.held().is_empty());
+        assert_ne!(lent.heard().term, borrower.term());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_stops_waits_for_its_connections_but_not_for_long() {
+        let borrower = borrower();
+        let loan = borrower.lent(&kind(), Loan { number: 7, term: 0 }).unwrap().heard();
+        borrower.close(Duration::from_millis(50)).await;
+        assert_ne!(loan.term, borrower.term());
+        assert_eq!(borrower.held(), BTreeSet::from([7]));
+        let (closing, closed) = (Arc::clone(&borrower), Duration::from_secs(600));
+        let closing = tokio::spawn(async move { closing.close(closed).await });
+        borrower.take_back(&kind(), loan.number);
+        timeout(Duration::from_secs(60), closing).await.unwrap().unwrap();
     }
 }

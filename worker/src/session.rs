@@ -60,8 +60,8 @@ impl State {
         let heard = self.client.heartbeat(&self.node_id, slots, news).await?;
         match heard.known {
             true => self.borrower.heard(sent),
-            // Another coordinator may lend what this worker has to others.
-            false => self.borrower.give_up(),
+            // What this worker has may be lent to others already.
+            false => self.borrower.forget(),
         }
         Ok(heard)
     }

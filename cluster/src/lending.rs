@@ -377,6 +377,8 @@ pub(crate) async fn look_after(ledger: &Ledger, members: &Members) {
             };
             if silence > TAKEN_BACK_AFTER {
                 tracing::warn!(%node, "takes back the connections to depots that a lost worker had");
+                // Its own clock may have stood still: it must hear of it before it does anything else.
+                members.disown(node);
                 ledger.free(|gone| gone == node);
             }
         }

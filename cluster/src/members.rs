@@ -77,6 +77,8 @@ struct Member {
     heard: Option<Instant>,
     /// Whether it said that it takes nothing new.
     leaving: bool,
+    /// Whether what it had was given to others. It must join again.
+    disowned: bool,
 }
 
 /// The live list of nodes. Clones share it.
@@ -110,6 +112,7 @@ impl Members {
             },
             heard: None,
             leaving: false,
+            disowned: false,
         };
         Self(Arc::new(Inner {
             lost_after,
@@ -136,6 +139,7 @@ impl Members {
                 node,
                 heard: None,
                 leaving: false,
+                disowned: false,
             },
         );
         self.tell();
@@ -162,6 +166,7 @@ impl Members {
                 node,
                 heard: Some(Instant::now()),
                 leaving: false,
+                disowned: false,
             },
         );
         drop(members);
@@ -171,7 +176,7 @@ impl Members {
     /// Notes that a worker is alive; false when it is not known and must join again.
     pub(crate) fn heartbeat(&self, node_id: &str) -> bool {
         let mut members = self.lock();
-        let Some(member) = members.get_mut(node_id) else {
+        let Some(member) = members.get_mut(node_id).filter(|member| !member.disowned) else {
             return false;
         };
         if member.heard.is_some() {
@@ -193,9 +198,18 @@ impl Members {
         true
     }
 
-    /// For how long a worker was not heard of; `None` when it is not known.
+    /// For how long a worker was not heard of; `None` when it is not known, or must join again.
     pub(crate) fn silence(&self, node_id: &str) -> Option<Duration> {
-        self.lock().get(node_id).map(Member::silence)
+        let members = self.lock();
+        let member = members.get(node_id).filter(|member| !member.disowned);
+        member.map(Member::silence)
+    }
+
+    /// Has a worker that is heard of again join again, since what it had was given to others. It gives that up then.
+    pub(crate) fn disown(&self, node_id: &str) {
+        if let Some(member) = self.lock().get_mut(node_id) {
+            member.disowned = true;
+        }
     }
 
     /// Notes that a worker takes no new work, or is gone; then its address is answered.
@@ -373,5 +387,17 @@ mod tests {
         assert!(members.active().is_empty());
         assert!(members.heartbeat("a"));
         assert_eq!(members.active().len(), 1);
+    }
+
+    #[test]
+    fn a_worker_whose_things_were_given_to_others_joins_again() {
+        let members = Members::new("coordinator", url("http://127.0.0.1:7435"));
+        members.join(&join("a"), url("http://10.0.0.2:1"));
+        members.disown("a");
+        assert!(!members.heartbeat("a"));
+        assert_eq!(members.silence("a"), None, "nothing is lent to it");
+        members.join(&join("a"), url("http://10.0.0.2:1"));
+        assert!(members.heartbeat("a"));
+        assert!(members.silence("a").is_some());
     }
 }

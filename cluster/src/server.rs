@@ -138,6 +138,10 @@ impl ClusterService {
         if let Some(url) = self.0.members().leave(leave) {
             self.0.channels().forget(&url);
         }
+        if leave.drained {
+            // It has closed its connections, or its process ends with them now.
+            self.0.ledger().free(|node| node == leave.node_id);
+        }
         Done {}
     }
 

@@ -176,3 +176,26 @@ fn a_worker_without_a_coordinator_closes_its_connections() {
         thread::sleep(Duration::from_millis(100));
     }
 }
+
+/// What a worker had that stops in good order is lent to others at once, and not only when it is surely lost.
+#[test]
+fn a_worker_that_stops_leaves_its_connections_to_others_at_once() {
+    let postgres = filled();
+    let (mut minerva, expected) = cluster(&postgres, 2);
+    let begun = Instant::now();
+    let has_some = |minerva: &Minerva| {
+        let mut workers = minerva.workers.iter();
+        workers.any(|worker| connections(worker.id(), postgres.port()) > 0)
+    };
+    while !has_some(&minerva) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no worker reads the depot");
+        minerva.rows(None, STATEMENTS[1]);
+    }
+    for worker in minerva.workers.drain(..) {
+        let (in_order, errors) = worker.leave();
+        assert!(in_order, "{errors}");
+    }
+    let begun = Instant::now();
+    assert_eq!(minerva.rows(None, STATEMENTS[4]), expected[4]);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}

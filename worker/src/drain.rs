@@ -18,9 +18,11 @@ use crate::session::State;
 
 /// How long connections may stay open once nothing runs any more.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+/// How long its connections to depots may take to be closed before the coordinator lends them to others.
+const DEPOTS_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Tells the coordinator, waits for the tasks, tells it again.
+/// Tells the coordinator, waits for the tasks, closes what is open to depots, tells it again.
 pub(crate) async fn drain(state: &State, worker: &Worker, within: Duration) {
     leave(state, false).await;
     let left = tokio::select! {
@@ -30,6 +32,7 @@ pub(crate) async fn drain(state: &State, worker: &Worker, within: Duration) {
     if left > 0 {
         tracing::warn!(tasks = left, waited = ?within, "stops with tasks that did not finish");
     }
+    state.borrower.close(DEPOTS_WITHIN).await;
     leave(state, true).await;
 }
 

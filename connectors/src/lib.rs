@@ -11,6 +11,7 @@
 
 mod depots;
 mod error;
+mod figures;
 mod files;
 mod health;
 mod leaf;
@@ -63,7 +64,10 @@ pub use health::{DepotHealth, DepotState};
 pub use leaf::{LeafSource, leaf_addresses};
 pub use narrow::MOST_KEYS;
 pub use postgres::CopyDecoder;
-pub use remote::{Decision, Fence, Fences, Opened, PushDown, RemotePlanner, RemoteQuery, TableOf};
+pub use remote::{
+    Conditions, Decision, Fence, Fences, Key, Opened, PushDown, RemotePlanner, RemoteQuery, TableOf, Weighed,
+    WeighedLeaf,
+};
 pub use remote_table::{RemoteTable, estimated};
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, encode_scan};

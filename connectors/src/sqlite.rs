@@ -13,6 +13,7 @@ mod kind;
 mod pushdown_tests;
 mod read;
 mod sql;
+mod statistics;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -174,6 +175,7 @@ impl Source for SqliteSource {
         }
         let mut provider = RemoteTable::new(address, info.schema)
             .with_rows(rows)
+            .with_statistics(info.figures)
             .with_table_type(if info.is_view { TableType::View } else { TableType::Base })
             .with_filters(move |filter| sql::accepts(filter, &comparable));
         if let Some(uses) = info.uses {

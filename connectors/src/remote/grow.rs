@@ -94,12 +94,12 @@ impl PushDown<'_> {
     }
 
     /// Whether its source is to do what it can, whatever that costs.
-    fn does_all(&self, grown: &Grown) -> bool {
+    pub(super) fn does_all(&self, grown: &Grown) -> bool {
         grown.depot().is_some_and(self.is_eager)
     }
 
     #[recursive::recursive]
-    fn visit(&self, plan: LogicalPlan) -> Result<Visited> {
+    pub(super) fn visit(&self, plan: LogicalPlan) -> Result<Visited> {
         let (plan, mut stayed) = self.visit_subqueries(plan)?;
         if let LogicalPlan::TableScan(scan) = &plan {
             let grown = self.scan(scan);

@@ -18,6 +18,7 @@ mod node;
 mod realise;
 mod select;
 mod translate;
+mod weigh;
 mod windows;
 
 pub use decision::Decision;
@@ -27,3 +28,4 @@ pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;
 pub use node::RemotePlanner;
 pub use select::RemoteQuery;
+pub use weigh::{Conditions, Key, Weighed, WeighedLeaf};

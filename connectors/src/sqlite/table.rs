@@ -12,6 +12,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::dialect::Use;
 use super::kind::Kind;
+use super::statistics::{Analyzed, figures, first_numbers};
+use crate::figures::Figures;
 
 /// How many rows of a column without a declared type are looked at.
 pub(super) const SAMPLED_ROWS: usize = 1000;
@@ -31,6 +33,8 @@ pub(super) struct TableInfo {
     /// How statements may use its columns, where they may.
     pub(super) uses: Option<HashMap<String, Use>>,
     pub(super) rows: Option<u64>,
+    /// What its indexes tell of its columns.
+    pub(super) figures: Figures,
     pub(super) row_id: Option<RowId>,
 }
 
@@ -82,6 +86,7 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         Form::View | Form::Virtual => None,
     };
     let is_utf8 = is_utf8(connection)?;
+    let analyzed = first_numbers(connection, name)?;
     let (comparable, uses, rows) = match form {
         Form::Table | Form::WithoutRowid => (
             comparable(&columns, is_utf8),
@@ -89,13 +94,18 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
                 true => Some(uses(connection, name, form, &columns, &schema)?),
                 false => None,
             },
-            rows(connection, name, &columns, form == Form::Table)?,
+            rows(connection, name, &columns, form == Form::Table, &analyzed)?,
         ),
         // The columns of a view may have any affinity, and a virtual table compares as its module likes.
         Form::View | Form::Virtual => (HashMap::new(), None, None),
     };
+    let figures = match (form, rows) {
+        (Form::Table | Form::WithoutRowid, Some(rows)) => figures(connection, name, &schema, &analyzed, rows as f64)?,
+        _ => Figures::default(),
+    };
     Ok(Some(TableInfo {
         schema,
+        figures,
         is_view: form == Form::View,
         comparable,
         uses,
@@ -276,8 +286,10 @@ fn rows(
     table: &str,
     columns: &[ColumnInfo],
     has_rowid: bool,
+    analyzed: &Analyzed,
 ) -> rusqlite::Result<Option<u64>> {
-    if let Some(rows) = analyzed_rows(connection, table)? {
+    // A partial index has fewer rows than the table.
+    if let Some(rows) = analyzed.values().map(|(rows, _)| *rows).max() {
         return Ok(Some(rows));
     }
     let Some(rowid) = rowid(columns).filter(|_| has_rowid) else {
@@ -309,22 +321,6 @@ fn key(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
         connection.prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE pk > 0 ORDER BY pk")?;
     let names = statement.query_map([table], |row| row.get(0))?;
     names.collect()
-}
-
-fn analyzed_rows(connection: &Connection, table: &str) -> rusqlite::Result<Option<u64>> {
-    let sql = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = 'sqlite_stat1'";
-    if connection.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
-        return Ok(None);
-    }
-    let mut statement = connection.prepare("SELECT stat FROM main.sqlite_stat1 WHERE tbl = ?1")?;
-    let stats = statement.query_map([table], |row| row.get::<_, Option<String>>(0))?;
-    let mut most = None;
-    for stat in stats {
-        // The first number is how many rows the index has; a partial index has fewer than the table.
-        let rows = stat?.and_then(|stat| stat.split(' ').next()?.parse().ok());
-        most = most.max(rows);
-    }
-    Ok(most)
 }
 
 fn quoted(name: &str) -> String {

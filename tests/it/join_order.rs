@@ -1,5 +1,7 @@
 //! The order of joins, over a real database and files: tables of one depot come together, and nothing tells of hidden rows.
 
+use std::fs;
+
 use crate::{minerva::Minerva, private_postgres::Postgres};
 
 const NONE: &str = "SET SESSION join_reordering_strategy = 'NONE'";
@@ -10,6 +12,12 @@ name: jane
 version: v1
 type: user
 user: {tags: [roles:id:analyst]}
+---
+name: analysts
+version: v1
+type: policy
+policy:
+  access: {subjects: {tags: [[roles:id:analyst]]}, predicates: [select], objects: {paths: ['dataos://pg:public/*', 'dataos://lake:shop/*']}, allow: true}
 ";
 
 const LAKE: &str = "\
@@ -47,6 +55,7 @@ policy:
 const TABLES: &str = "\
 CREATE TABLE buyers AS SELECT i AS id, 'n' || i AS name FROM generate_series(1, 20000) i;
 CREATE TABLE orders AS SELECT i AS id, i % 20000 + 1 AS buyer FROM generate_series(1, 200000) i;
+CREATE INDEX ON orders (buyer);
 CREATE TABLE few_hidden AS SELECT i AS id, i % 20000 + 1 AS buyer, false AS secret FROM generate_series(1, 2000) i;
 CREATE TABLE many_hidden AS SELECT i AS id, i % 20000 + 1 AS buyer, i > 2000 AS secret FROM generate_series(1, 300000) i;
 ANALYZE";
@@ -68,6 +77,7 @@ impl World {
         ];
         let manifests: Vec<(&str, &str)> = manifests.iter().map(|(name, text)| (*name, text.as_str())).collect();
         let minerva = Minerva::start(&manifests, workers);
+        fs::create_dir(minerva.resources().join("lake")).unwrap();
         let items = "CREATE TABLE lake.shop.items AS SELECT o.id AS order_id, n.value AS number, o.id + n.value AS price \
                      FROM pg.public.orders o CROSS JOIN (VALUES (1), (2), (3)) AS n(value)";
         minerva.rows(None, items);

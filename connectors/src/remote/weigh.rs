@@ -246,7 +246,8 @@ impl PushDown<'_> {
         Some(WeighedLeaf {
             weighed: Weighed {
                 estimate: part.estimate,
-                cost: visited.cost,
+                // It is the same in any order, and what is known of it here is less than of what it is joined to.
+                cost: 0.0,
                 columns: part.columns.len(),
                 statement: None,
             },

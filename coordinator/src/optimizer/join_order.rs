@@ -178,7 +178,11 @@ fn better(plan: &LogicalPlan, weighing: &PushDown<'_>, threshold: Threshold) -> 
     let Some((order, after)) = graph.cheapest(&written) else {
         return Ok(None);
     };
-    if after.cost() * threshold.better > before.cost() || after.cost() + threshold.gain > before.cost() {
+    // Figures are guesses, and may be none at all.
+    let is_better = after.cost().is_finite()
+        && after.cost() * threshold.better <= before.cost()
+        && after.cost() + threshold.gain <= before.cost();
+    if !is_better {
         return Ok(None);
     }
     let wanted = plan.schema().iter().map(Column::from);

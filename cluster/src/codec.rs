@@ -9,7 +9,7 @@ use datafusion::common::{Result, internal_datafusion_err, internal_err, not_impl
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
-use minerva_connectors::{ScanExec, decode_file_scan, decode_scan, encode_file_scan, encode_scan};
+use minerva_connectors::{ScanExec, decode_file_scan, decode_told_scan, encode_file_scan, encode_told_scan};
 use minerva_policy::{decode_barrier, decode_fence, encode_barrier, encode_fence};
 
 use crate::paced::PacedExec;
@@ -40,7 +40,7 @@ impl PhysicalExtensionCodec for Codec {
             bytes.extend(body);
             Ok(())
         } else if let Some(scan) = node.downcast_ref::<ScanExec>() {
-            let body = encode_scan(scan)?;
+            let body = encode_told_scan(scan, self, converter)?;
             bytes.push(SCAN);
             bytes.extend(body);
             Ok(())
@@ -69,7 +69,7 @@ impl PhysicalExtensionCodec for Codec {
         match *kind {
             BARRIER => decode_barrier(body, inputs),
             FENCE => decode_fence(body, inputs),
-            SCAN => Ok(Arc::new(decode_scan(body)?)),
+            SCAN => Ok(Arc::new(decode_told_scan(body, context, self, converter)?)),
             FILE_SCAN => decode_file_scan(body, context, self, converter),
             PACED => match inputs {
                 [input] => Ok(Arc::new(PacedExec::new(Arc::clone(input)))),

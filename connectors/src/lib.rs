@@ -70,7 +70,7 @@ pub use remote::{
 };
 pub use remote_table::{RemoteTable, estimated};
 pub use scan::{Comparison, Scan, ScanFilter, Split};
-pub use scan_codec::{decode_scan, encode_scan};
+pub use scan_codec::{decode_scan, decode_told_scan, encode_scan, encode_told_scan};
 pub use scan_exec::{ScanExec, split, splits_of};
 pub use stores::Stores;
 pub use unpushed::unpushed;

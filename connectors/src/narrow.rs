@@ -30,6 +30,11 @@ pub(crate) fn is_dynamic(filter: &Arc<dyn PhysicalExpr>) -> bool {
         || filter.children().into_iter().any(is_dynamic)
 }
 
+/// Whether an expression has the value of a subquery in it.
+pub(crate) fn has_subquery(filter: &Arc<dyn PhysicalExpr>) -> bool {
+    filter.is::<ScalarSubqueryExpr>() || filter.children().into_iter().any(has_subquery)
+}
+
 /// What an expression without columns is now; `None` when that is not known, or NULL.
 fn constant(expr: &Arc<dyn PhysicalExpr>) -> Option<ScalarValue> {
     if let Some(literal) = expr.downcast_ref::<Literal>() {
@@ -178,7 +183,8 @@ impl Translating<'_> {
     fn is_beyond(&self, expr: &Arc<dyn PhysicalExpr>, place: usize) -> bool {
         let data_type = self.schema.fields().get(place).map(|field| field.data_type());
         match (constant(expr), data_type) {
-            (Some(value), Some(to)) if width(&value.data_type()).is_some() && width(to).is_some() => {
+            // A cast of a single value is slow, and a list has many.
+            (Some(value), Some(to)) if width(&value.data_type()) > width(to) && width(to).is_some() => {
                 value.cast_to(to).is_err()
             }
             _ => false,

@@ -48,7 +48,7 @@ pub(crate) use self::dialect::PostgresDialect;
 pub(crate) use self::settings::{TlsMode, expected_modes as expected_tls_modes};
 pub(crate) use self::tls::Tls;
 
-/// A reader of its own is worth it from so many pages on, 16 MiB as PostgreSQL is usually built.
+/// A reader has about so many pages, 16 MiB as PostgreSQL is usually built.
 const FEWEST_PAGES: u64 = 2048;
 
 /// Opens depots of type `postgresql`.
@@ -119,7 +119,8 @@ fn splits(tables: &[u64], readers: usize) -> Vec<Split> {
     let readers = readers.min(MOST_OPENED / tables.len().max(1));
     let up_to = |page: u64| tables.iter().map(|pages| u128::from(page.min(*pages))).sum::<u128>();
     let pages = up_to(u64::MAX);
-    let ranges = (pages / u128::from(FEWEST_PAGES)).min(readers as u128);
+    let few = u128::from(FEWEST_PAGES);
+    let ranges = ((pages + few / 2) / few).min(readers as u128);
     let last = tables.iter().copied().max().unwrap_or_default();
     let mut bounds = vec![0];
     for range in 1..ranges {
@@ -278,13 +279,13 @@ mod tests {
 
     #[test]
     fn ranges_of_pages_cover_a_table_once() {
-        for pages in [0, FEWEST_PAGES, 2 * FEWEST_PAGES - 1] {
+        for pages in [0, FEWEST_PAGES, FEWEST_PAGES + FEWEST_PAGES / 2 - 1] {
             assert_eq!(splits(&[pages], 6), [Split::Whole]);
         }
         assert_eq!(splits(&[], 6), [Split::Whole]);
         assert_eq!(splits(&[1 << 30], 1), [Split::Whole]);
         let cases: [(&[u64], usize, usize); 6] = [
-            (&[2 * FEWEST_PAGES], 6, 2),
+            (&[FEWEST_PAGES + FEWEST_PAGES / 2], 6, 2),
             (&[1 << 30], 6, 6),
             (&[u64::MAX - 1], 7, 7),
             (&[1 << 20, 0, 1 << 10], 4, 4),

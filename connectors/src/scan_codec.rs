@@ -7,11 +7,25 @@ use arrow::datatypes::Schema;
 use datafusion::common::stats::Precision;
 use datafusion::common::{DataFusionError, ScalarValue, internal_datafusion_err};
 use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion_proto::physical_plan::{
+    PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
+};
 use datafusion_proto::protobuf;
 use minerva_resources::Address;
 use prost::Message;
 
+use crate::remote::{Form, Shown};
 use crate::{Comparison, Fence, RemoteQuery, Scan, ScanExec, ScanFilter, Split};
+
+/// A scan, and what joins of its stage tell it.
+#[derive(Clone, PartialEq, Message)]
+struct ToldMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    scan: Vec<u8>,
+    #[prost(message, repeated, tag = "2")]
+    dynamic: Vec<protobuf::PhysicalExprNode>,
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct ScanMessage {
@@ -56,6 +70,22 @@ struct QueryMessage {
     limited: bool,
     #[prost(message, repeated, tag = "7")]
     fences: Vec<FenceMessage>,
+    #[prost(bool, repeated, tag = "8")]
+    compared: Vec<bool>,
+    #[prost(message, repeated, tag = "9")]
+    inside: Vec<ShownMessage>,
+}
+
+/// A column inside a fence; without a type it is none.
+#[derive(Clone, PartialEq, Message)]
+struct ShownMessage {
+    #[prost(string, tag = "1")]
+    sql: String,
+    #[prost(message, optional, tag = "2")]
+    data_type: Option<protobuf::ArrowType>,
+    /// One of the `FORM_` numbers below.
+    #[prost(uint32, tag = "3")]
+    form: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -133,7 +163,48 @@ const KIND_IS_NOT_NULL: u32 = 9;
 const KIND_ALL: u32 = 10;
 const KIND_ANY: u32 = 11;
 
-/// The bytes of a scan.
+const FORMS: [(u32, Form); 5] = [
+    (1, Form::Exact),
+    (2, Form::Text { own: false }),
+    (3, Form::Text { own: true }),
+    (4, Form::Opaque { tested: false }),
+    (5, Form::Opaque { tested: true }),
+];
+
+/// The bytes of a scan with what joins of the same stage tell it. The converter is that of the whole stage, so that what a join tells is heard there.
+pub fn encode_told_scan(
+    exec: &ScanExec,
+    codec: &dyn PhysicalExtensionCodec,
+    converter: &dyn PhysicalProtoConverterExtension,
+) -> Result<Vec<u8>> {
+    let told = exec.told_by_joins();
+    let message = ToldMessage {
+        scan: encode_scan(exec)?,
+        dynamic: told
+            .map(|filter| converter.physical_expr_to_proto(filter, codec))
+            .collect::<Result<_>>()?,
+    };
+    Ok(message.encode_to_vec())
+}
+
+/// The scan that [`encode_told_scan`] wrote.
+pub fn decode_told_scan(
+    bytes: &[u8],
+    context: &TaskContext,
+    codec: &dyn PhysicalExtensionCodec,
+    converter: &dyn PhysicalProtoConverterExtension,
+) -> Result<ScanExec> {
+    let message = ToldMessage::decode(bytes).map_err(|error| malformed(&error.to_string()))?;
+    let exec = decode_scan(&message.scan)?;
+    let context = PhysicalPlanDecodeContext::new(context, codec);
+    let schema = Arc::clone(&exec.scan().schema);
+    let told = message.dynamic.iter();
+    let told = told.map(|filter| converter.proto_to_physical_expr(filter, &schema, &context));
+    let told = told.collect::<Result<_>>()?;
+    Ok(exec.told(told))
+}
+
+/// The bytes of a scan that nobody tells anything.
 pub fn encode_scan(exec: &ScanExec) -> Result<Vec<u8>> {
     let scan = exec.scan();
     let (rows, rows_are_exact) = match exec.rows() {
@@ -156,7 +227,7 @@ pub fn encode_scan(exec: &ScanExec) -> Result<Vec<u8>> {
         rows,
         rows_are_exact,
         snapshot: scan.snapshot.clone(),
-        query: scan.query.as_deref().map(encode_query),
+        query: scan.query.as_deref().map(encode_query).transpose()?,
     };
     Ok(message.encode_to_vec())
 }
@@ -169,7 +240,8 @@ pub fn decode_scan(bytes: &[u8]) -> Result<ScanExec> {
         .as_ref()
         .ok_or_else(|| malformed("it has no schema"))?
         .try_into()?;
-    let query = message.query.map(|query| Arc::new(decode_query(query, &message.depot)));
+    let query = message.query.map(|query| decode_query(query, &message.depot));
+    let query = query.transpose()?.map(Arc::new);
     let scan = Scan {
         address: Address {
             depot: message.depot,
@@ -310,9 +382,9 @@ fn decode_filter(message: &FilterMessage) -> Result<ScanFilter> {
     }
 }
 
-fn encode_query(query: &RemoteQuery) -> QueryMessage {
+fn encode_query(query: &RemoteQuery) -> Result<QueryMessage> {
     let names = |address: &Address| [address.collection.clone(), address.dataset.clone()];
-    QueryMessage {
+    Ok(QueryMessage {
         datasets: query.addresses.iter().flat_map(names).collect(),
         select: query.select.clone(),
         conditions: query.conditions.clone(),
@@ -320,7 +392,33 @@ fn encode_query(query: &RemoteQuery) -> QueryMessage {
         divisible: query.divisible,
         limited: query.limited,
         fences: query.fences.iter().map(encode_fence).collect(),
-    }
+        compared: query.compared.clone(),
+        inside: (query.inside.iter())
+            .map(|shown| shown.as_ref().map_or_else(|| Ok(ShownMessage::default()), encode_shown))
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn encode_shown(shown: &Shown) -> Result<ShownMessage> {
+    let form = FORMS.iter().find(|(_, form)| *form == shown.form);
+    Ok(ShownMessage {
+        sql: shown.sql.clone(),
+        data_type: Some((&shown.data_type).try_into()?),
+        form: form.map_or(0, |(number, _)| *number),
+    })
+}
+
+fn decode_shown(message: ShownMessage) -> Result<Option<Shown>> {
+    let Some(data_type) = &message.data_type else {
+        return Ok(None);
+    };
+    let form = FORMS.iter().find(|(number, _)| *number == message.form);
+    let (_, form) = form.ok_or_else(|| malformed("a column of a fence has an unknown form"))?;
+    Ok(Some(Shown {
+        sql: message.sql,
+        data_type: data_type.try_into()?,
+        form: *form,
+    }))
 }
 
 fn encode_fence(fence: &Fence) -> FenceMessage {
@@ -335,9 +433,9 @@ fn encode_fence(fence: &Fence) -> FenceMessage {
     }
 }
 
-fn decode_query(message: QueryMessage, depot: &str) -> RemoteQuery {
+fn decode_query(message: QueryMessage, depot: &str) -> Result<RemoteQuery> {
     let (pairs, _) = message.datasets.as_chunks::<2>();
-    RemoteQuery {
+    Ok(RemoteQuery {
         addresses: pairs
             .iter()
             .map(|[collection, dataset]| Address::new(depot, collection, dataset))
@@ -357,10 +455,10 @@ fn decode_query(message: QueryMessage, depot: &str) -> RemoteQuery {
                 after: fence.after,
             })
             .collect(),
-        compared: Vec::new(),
-        inside: Vec::new(),
+        compared: message.compared,
+        inside: message.inside.into_iter().map(decode_shown).collect::<Result<_>>()?,
         around: None,
-    }
+    })
 }
 
 fn malformed(why: &str) -> DataFusionError {
@@ -421,8 +519,15 @@ mod tests {
                     conditions: vec!["true".to_owned()],
                     after: ")".to_owned(),
                 }],
-                compared: Vec::new(),
-                inside: Vec::new(),
+                compared: vec![true, false],
+                inside: vec![
+                    None,
+                    Some(Shown {
+                        sql: "t.\"id\"".to_owned(),
+                        data_type: DataType::Decimal128(12, 2),
+                        form: Form::Text { own: true },
+                    }),
+                ],
                 around: None,
             })),
         };

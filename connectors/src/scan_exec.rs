@@ -44,7 +44,7 @@ pub struct ScanExec {
     takes_limits: bool,
     /// What keeps the scan's snapshot alive in its source. It does not travel: whoever planned the query keeps the plan until the query ends.
     held: Option<Arc<dyn Held>>,
-    /// What joins above will have learnt of their keys when this is read. It does not travel.
+    /// What joins above will have learnt of their keys when this is read. What subqueries find does not travel.
     dynamic: Vec<Arc<dyn PhysicalExpr>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -106,6 +106,16 @@ impl ScanExec {
     /// How many rows its filters leave, before its limit.
     pub fn rows(&self) -> Precision<usize> {
         self.rows
+    }
+
+    /// What joins above tell it.
+    pub(crate) fn told_by_joins(&self) -> impl Iterator<Item = &Arc<dyn PhysicalExpr>> {
+        self.dynamic.iter().filter(|filter| !narrow::has_subquery(filter))
+    }
+
+    /// The same leaf, which is told this.
+    pub(crate) fn told(self, dynamic: Vec<Arc<dyn PhysicalExpr>>) -> ScanExec {
+        ScanExec { dynamic, ..self }
     }
 
     fn statistics(&self, partition: Option<usize>) -> Result<Statistics> {

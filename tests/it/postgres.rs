@@ -317,6 +317,57 @@ fn worker_processes_see_one_moment_of_a_large_table() {
     }
 }
 
+/// Joins that run on workers tell the database their keys, over tables and over statements: no more rows are fetched than the join needs.
+#[test]
+fn joins_on_workers_tell_the_database_their_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let picked: String = (0..40)
+        .map(|number| format!("{},kind {}\n", number * 97, number % 4))
+        .collect();
+    std::fs::create_dir_all(folder.path().join("lake/chosen/picked")).unwrap();
+    std::fs::write(
+        folder.path().join("lake/chosen/picked/part.csv"),
+        "customer,kind\n".to_owned() + &picked,
+    )
+    .unwrap();
+    let postgres = Postgres::start();
+    postgres.execute(
+        "CREATE TABLE sales AS SELECT i AS id, (i * 79) % 4000 AS customer, repeat('x', 200) AS filler FROM generate_series(1, 400000) i;
+         ALTER TABLE sales ADD PRIMARY KEY (id); ANALYZE sales",
+        b"",
+    );
+    postgres.execute("ALTER SYSTEM SET log_statement = 'all'", b"");
+    postgres.execute("SELECT pg_reload_conf()", b"");
+    let files = lake(folder.path()).replace("PARQUET", "CSV");
+    let mut apart = Minerva::start(&[("pg.yaml", &postgres.manifest()), ("lake.yaml", &files)], 0);
+    apart.add_worker();
+    apart.add_worker();
+    let statement = "(SELECT id, customer % 4000 AS customer FROM pg.public.sales WHERE filler LIKE 'x%')";
+    for (sales, places) in [("pg.public.sales", 2), (statement, 1)] {
+        let sql = format!(
+            "SELECT kind, count(*), sum(s.id % 7) FROM {sales} s JOIN lake.chosen.picked p ON s.customer = p.customer WHERE kind <> 'kind 3' GROUP BY kind ORDER BY kind"
+        );
+        let plan = apart.rows(None, &format!("EXPLAIN {sql}")).join("\n");
+        let (_, stages) = plan.split_once("Stage 1").unwrap_or_else(|| panic!("{plan}"));
+        assert!(stages.contains("dynamic filters=1"), "{plan}");
+        let before = postgres.log().len();
+        let answer = apart.rows(None, &sql);
+        let log = postgres.log();
+        let asked: Vec<&str> = (log.get(before..).unwrap().lines())
+            .filter(|line| line.contains("COPY (") && line.contains("sales"))
+            .collect();
+        assert!(asked.len() >= places, "{asked:?}");
+        for line in asked {
+            assert!(line.contains(" ANY ('{"), "{line}");
+        }
+        assert_eq!(
+            answer,
+            apart.rows(None, &format!("SET SESSION pg.pushdown = false; {sql}")),
+            "{sql}"
+        );
+    }
+}
+
 /// Who writes waits for no connection that its own readers have.
 #[test]
 fn rows_go_from_table_to_table_over_the_fewest_connections() {

@@ -146,7 +146,6 @@ fn pushed(plan: LogicalPlanBuilder) -> String {
         table_of: &open,
         fences: Some(&fences),
         is_eager: &|_| true,
-        tells_keys: true,
     };
     rule.push(plan.build().unwrap()).unwrap().0.display_indent().to_string()
 }

@@ -138,9 +138,11 @@ fn condition(sql: &mut String, filter: &ScanFilter, table: &Table) -> Option<()>
         ScanFilter::OneOf { values, .. } if values.is_empty() => sql.push_str("false"),
         ScanFilter::OneOf { column, values } => {
             let scalar = compared_scalar(column, table)?;
-            let constants: Option<Vec<String>> = values.iter().map(|value| literal(scalar, value)).collect();
             let left = compared(column, table, Comparison::Equal)?;
-            let list = array(&constants?);
+            let list = whole_numbers(scalar, values).or_else(|| {
+                let constants: Option<Vec<String>> = values.iter().map(|value| literal(scalar, value)).collect();
+                constants.map(|constants| array(&constants))
+            })?;
             push(sql, format_args!("{left} OPERATOR(pg_catalog.=) ANY ({list})"));
         }
         ScanFilter::IsNull(column) => push(sql, format_args!("{} IS NULL", null_tested(column, table)?)),
@@ -232,12 +234,6 @@ const LONG_LIST: usize = 16;
 
 /// An array of constants of one type, each as [`literal`] writes it.
 pub(super) fn array(constants: &[impl AsRef<str>]) -> String {
-    let parts = |constant: &'_ str| -> Option<(String, String)> {
-        let (text, type_name) = constant.strip_prefix('\'')?.split_once("'::")?;
-        let is_number = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-        let is_plain = !text.is_empty() && text.bytes().all(is_number) && !type_name.contains('\'');
-        is_plain.then(|| (text.to_owned(), type_name.to_owned()))
-    };
     let separate = || {
         let constants: Vec<&str> = constants.iter().map(AsRef::as_ref).collect();
         format!("ARRAY[{}]", constants.join(", "))
@@ -245,15 +241,41 @@ pub(super) fn array(constants: &[impl AsRef<str>]) -> String {
     if constants.len() < LONG_LIST {
         return separate();
     }
-    let all: Option<Vec<(String, String)>> = constants.iter().map(|constant| parts(constant.as_ref())).collect();
-    let Some(all) = all else { return separate() };
-    match all.split_first() {
-        Some(((_, type_name), others)) if others.iter().all(|(_, other)| other == type_name) => {
-            let texts: Vec<&str> = all.iter().map(|(text, _)| text.as_str()).collect();
+    let numbers: Option<Vec<(&str, &str)>> = constants.iter().map(|constant| number(constant.as_ref())).collect();
+    match numbers.as_deref() {
+        Some([(_, type_name), others @ ..]) if others.iter().all(|(_, other)| other == type_name) => {
+            let texts: Vec<&str> = numbers.iter().flatten().map(|(text, _)| *text).collect();
             format!("'{{{}}}'::{type_name}[]", texts.join(","))
         }
         _ => separate(),
     }
+}
+
+/// The text and the type of a constant whose text needs no quotes in an array.
+fn number(constant: &str) -> Option<(&str, &str)> {
+    let (text, type_name) = constant.strip_prefix('\'')?.split_once("'::")?;
+    let is_number = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    let is_plain = !text.is_empty() && text.bytes().all(is_number) && !type_name.contains('\'');
+    is_plain.then_some((text, type_name))
+}
+
+/// The same array of whole numbers, of which joins tell ten thousands; `None` of few values, and of others.
+fn whole_numbers(scalar: Scalar, values: &[ScalarValue]) -> Option<String> {
+    if values.len() < LONG_LIST {
+        return None;
+    }
+    let mut list = String::with_capacity(values.len() * 8);
+    for value in values {
+        list.push_str(if list.is_empty() { "'{" } else { "," });
+        match (scalar, value) {
+            (Scalar::Int2, ScalarValue::Int16(Some(value))) => push(&mut list, format_args!("{value}")),
+            (Scalar::Int4, ScalarValue::Int32(Some(value))) => push(&mut list, format_args!("{value}")),
+            (Scalar::Int8, ScalarValue::Int64(Some(value))) => push(&mut list, format_args!("{value}")),
+            _ => return None,
+        }
+    }
+    push(&mut list, format_args!("}}'::pg_catalog.{}[]", scalar.name()));
+    Some(list)
 }
 
 /// Whether it is how a UUID is printed, so that the order of such texts is that of UUIDs.
@@ -401,6 +423,22 @@ mod tests {
             array(&constants)
         };
         let numbers = |count: i32| (0..count).map(|value| ScalarValue::Int32(Some(-value))).collect();
+        for (scalar, values) in [
+            (
+                Scalar::Int2,
+                (0..20).map(|value| ScalarValue::Int16(Some(value * -9))).collect(),
+            ),
+            (Scalar::Int4, numbers(20)),
+            (
+                Scalar::Int8,
+                (0..20)
+                    .map(|value| ScalarValue::Int64(Some(i64::MIN + value)))
+                    .collect::<Vec<_>>(),
+            ),
+        ] {
+            assert_eq!(whole_numbers(scalar, &values).unwrap(), of(scalar, values));
+        }
+        assert_eq!(whole_numbers(Scalar::Int4, &numbers(LONG_LIST as i32 - 1)), None);
         assert_eq!(
             of(Scalar::Int4, numbers(2)),
             "ARRAY['0'::pg_catalog.int4, '-1'::pg_catalog.int4]"

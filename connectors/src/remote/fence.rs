@@ -53,9 +53,9 @@ impl Fence {
 /// A column inside a fence whose raw values are shown.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Shown {
-    pub(super) sql: String,
-    pub(super) data_type: DataType,
-    pub(super) form: Form,
+    pub(crate) sql: String,
+    pub(crate) data_type: DataType,
+    pub(crate) form: Form,
 }
 
 impl Shown {

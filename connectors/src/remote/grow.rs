@@ -45,8 +45,6 @@ pub struct PushDown<'a> {
     pub fences: Option<&'a dyn Fences>,
     /// Whether a depot is to do all that it can, whatever it costs.
     pub is_eager: &'a (dyn Fn(&str) -> bool + Sync),
-    /// Whether joins tell their keys to what they read: where one process runs the whole plan.
-    pub tells_keys: bool,
 }
 
 impl std::fmt::Debug for PushDown<'_> {
@@ -126,7 +124,7 @@ impl PushDown<'_> {
         let taken = grow(&plan, &inputs)?;
         let mut first = inputs.first().and_then(|input| input.first.clone());
         let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
-        let cost_here = cost_here(&plan, &inputs, &taken, self.tells_keys);
+        let cost_here = cost_here(&plan, &inputs, &taken);
         let schema_in = inputs.first().map(|input| Arc::clone(input.plan.schema()));
         let below: Vec<Decision> = inputs.iter_mut().flat_map(|input| input.stayed.drain(..)).collect();
         let over = |plan: &LogicalPlan, plans: Vec<LogicalPlan>| match plans.is_empty() {
@@ -378,12 +376,12 @@ pub(super) enum Taken {
 }
 
 /// What a node costs when it is done here.
-fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken, tells_keys: bool) -> f64 {
+fn cost_here(plan: &LogicalPlan, inputs: &[Visited], taken: &Taken) -> f64 {
     let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
     let before = inputs.iter().map(|input| input.cost).sum::<f64>();
     match (plan, inputs, taken) {
         (LogicalPlan::Join(node), [left, right], _) => match (&left.grown, &right.grown) {
-            (Some(there), Some(other)) if tells_keys => pulled(node, (there, left.cost), (other, right.cost)),
+            (Some(there), Some(other)) => pulled(node, (there, left.cost), (other, right.cost)),
             _ => before + joined_here(rows_in),
         },
         (LogicalPlan::Aggregate(_), _, Taken::Whole(grown)) => {

@@ -23,6 +23,7 @@ mod windows;
 
 pub use decision::Decision;
 pub(crate) use dialect::{Aggregation, Dialect, Form, Meeting, Relation, Value, Windowed, met_by_list, plain};
+pub(crate) use fence::Shown;
 pub use fence::{Fence, Fences, Opened};
 pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;

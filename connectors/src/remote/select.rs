@@ -28,9 +28,9 @@ pub struct RemoteQuery {
     pub divisible: bool,
     /// Whether no LIMIT can be put at its end.
     pub limited: bool,
-    /// Whether each of its columns means the same there as here when it is compared. It does not travel.
+    /// Whether each of its columns means the same there as here when it is compared.
     pub compared: Vec<bool>,
-    /// For each of its columns, the one inside its only fence that it is, where conditions on that may be said inside. It does not travel.
+    /// For each of its columns, the one inside its only fence that it is, where conditions on that may be said inside.
     pub(crate) inside: Vec<Option<Shown>>,
     /// What stands before and after all that, when a condition was found later.
     pub around: Option<(String, String)>,

@@ -49,7 +49,7 @@ async fn goes_on_for(place: &Place<'_>, table: &str) -> Duration {
     begun.elapsed()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn leaving_early_ends_the_statement() {
     let place = shared().database("leaving", ENDLESS);
     for table in ["endless", "never"] {
@@ -69,7 +69,7 @@ async fn leaving_early_ends_the_statement() {
 }
 
 /// Whoever stops reading keeps the server waiting, and the memory small.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_holds_the_server_back() {
     let place = shared().database(
         "slow",
@@ -111,7 +111,7 @@ fn end(place: &Place<'_>, how: &str, name: &str) -> usize {
     threads.len()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_lost_in_the_middle_is_an_error_and_not_the_end() {
     let place = shared().database("lost", ENDLESS);
     for (how, kind) in [("CONNECTION", ErrorKind::Unreachable), ("QUERY", ErrorKind::Busy)] {
@@ -135,7 +135,7 @@ async fn a_connection_lost_in_the_middle_is_an_error_and_not_the_end() {
 }
 
 /// What nobody has seen a row of is read once more, and only once.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_before_its_first_row_is_tried_once_more() {
     let place = shared().database(
         "again",
@@ -166,7 +166,7 @@ async fn what_breaks_before_its_first_row_is_tried_once_more() {
     let _ = tokio::time::timeout(Duration::from_secs(10), reading).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn dead_connections_are_replaced_before_anything_was_read() {
     let mut server = Server::start();
     let port = server.port;
@@ -207,7 +207,7 @@ async fn dead_connections_are_replaced_before_anything_was_read() {
 }
 
 /// A statement sees one moment, although somebody moves amounts all the time.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_is_read_as_it_is_at_one_moment() {
     let place = shared().database(
         "moved",
@@ -246,7 +246,7 @@ async fn a_table_is_read_as_it_is_at_one_moment() {
 }
 
 /// A table that somebody has locked is waited for, and leaving does not leave the wait behind.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_is_waited_for_and_left() {
     let place = shared().database("locked", "CREATE TABLE t AS SELECT 1 AS id");
     let planned = plan(&place, "t").await;
@@ -266,7 +266,7 @@ async fn a_lock_is_waited_for_and_left() {
 }
 
 /// No more connections are open than the depot may have, and all who wait get one.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_are_bounded() {
     let server = Server::start();
     let place = server.database_with(
@@ -294,7 +294,7 @@ async fn connections_are_bounded() {
     assert!((1..=4).contains(&most), "{most}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_altered_since_it_was_planned_is_read_as_planned_or_not_at_all() {
     const MADE: &str = "DROP TABLE IF EXISTS t; CREATE TABLE t (id bigint, name text); INSERT INTO t VALUES (1, 'a')";
     let place = shared().database("altered", MADE);
@@ -323,7 +323,7 @@ async fn a_table_altered_since_it_was_planned_is_read_as_planned_or_not_at_all()
 }
 
 /// What is planned here may be read somewhere else, by a process that knows the depot by its name.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scan_travels_without_a_credential() {
     let place = shared().database("travels", "CREATE TABLE t AS SELECT 1 AS id");
     let table = place.table("t").await;

@@ -94,7 +94,7 @@ async fn compare(place: &Place<'_>, table: &str, more: &[(&str, ScalarValue)]) -
     (names(pushed), names(kept))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn pushed_filters_find_what_filters_here_find() {
     let place = shared().database(
         "filters",
@@ -142,7 +142,7 @@ async fn pushed_filters_find_what_filters_here_find() {
 }
 
 /// Whatever a collation takes for equal, and in whatever order it has it, text is compared byte by byte.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn collations_make_no_difference() {
     let columns = [
         ("ci", "varchar(30)", ""),
@@ -222,7 +222,7 @@ async fn collations_make_no_difference() {
 }
 
 /// An index finds what is asked for by its text.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn equal_texts_are_found_by_an_index() {
     let place = shared().database(
         "indexed",
@@ -246,7 +246,7 @@ async fn equal_texts_are_found_by_an_index() {
 }
 
 /// Parts that are together true, or of which one is.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn conditions_are_joined_as_they_are_here() {
     let place = shared().database(
         "joined",

@@ -31,7 +31,7 @@ async fn pushed(name: &str, statements: &str) -> Pushed {
     Pushed::new(&place.depots, "db", name).await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_means_the_same_is_done_by_mariadb() {
     let pushed = pushed("pushed", TABLES).await;
     for (sql, parts) in [
@@ -211,7 +211,7 @@ async fn what_means_the_same_is_done_by_mariadb() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_may_mean_something_else_is_not() {
     let pushed = pushed("unpushed", TABLES).await;
     for sql in [
@@ -246,7 +246,7 @@ async fn what_may_mean_something_else_is_not() {
 }
 
 /// A sort of the server's takes such texts for equal, and groups are made by sorting.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn texts_that_end_in_nul_are_others() {
     let texts = "CREATE TABLE t (id int, s varchar(20), n int);
         INSERT INTO t SELECT seq, CONCAT(ELT(seq % 3 + 1, 'a', 'b', ''), REPEAT(CHAR(0), seq % 2)), seq % 7 FROM seq_1_to_200;";
@@ -266,7 +266,7 @@ async fn texts_that_end_in_nul_are_others() {
 }
 
 /// The server sorts by the beginning of a text, however it came by the text.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn long_constants_are_no_keys() {
     let pushed = pushed("constants", TABLES).await;
     let long = "x".repeat(1100);
@@ -281,7 +281,7 @@ async fn long_constants_are_no_keys() {
 }
 
 /// A NULL is of the type of its column.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nulls_have_types() {
     let pushed = pushed("nulls", TABLES).await;
     for null in [
@@ -305,7 +305,7 @@ async fn nulls_have_types() {
 }
 
 /// Letters are not the same everywhere: the server leaves out most rows, and what stays is decided here.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn conditions_on_letters_leave_out_most_rows() {
     let pushed = pushed("letters", TABLES).await;
     for sql in [
@@ -324,7 +324,7 @@ async fn conditions_on_letters_leave_out_most_rows() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn numbers_that_leave_their_range_are_errors() {
     let numbers = "CREATE TABLE t (n bigint, u bigint unsigned); INSERT INTO t VALUES (9223372036854775807, 18446744073709551615), (9223372036854775806, 1), (1, 0);";
     let pushed = pushed("ranges", numbers).await;
@@ -345,7 +345,7 @@ async fn numbers_that_leave_their_range_are_errors() {
 }
 
 /// Names and constants stay what they are, whatever is in them.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn names_and_constants_cannot_leave_their_quotes() {
     let names = "SET sql_mode = 'NO_BACKSLASH_ESCAPES'; CREATE TABLE `t`` AS (SELECT 1) -- x` (`c``; DROP TABLE x -- y` varchar(50), id int);
         INSERT INTO `t`` AS (SELECT 1) -- x` VALUES ('\\'' OR 1=1 --', 1), ('a''''b', 2), ('new\nline', 3), ('', 4), (NULL, 5);";
@@ -372,7 +372,7 @@ async fn names_and_constants_cannot_leave_their_quotes() {
 }
 
 /// What one side of a join knows reaches the statement of the other side before it is read.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_of_joins_are_asked_for() {
     let pushed = pushed(
         "keys",
@@ -404,7 +404,7 @@ async fn keys_of_joins_are_asked_for() {
 }
 
 /// A statement that computes for long without a row ends when nobody waits for it any more.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn leaving_early_stops_what_is_computed() {
     let place = shared().database(
         "pushed_leaving",
@@ -423,7 +423,7 @@ async fn leaving_early_stops_what_is_computed() {
 }
 
 /// The server would lose all rows of a join that it makes by hashing where another index filters them.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn joins_keep_their_rows_where_two_indexes_find_them() {
     let tables = "CREATE TABLE lots (k bigint, price int, KEY (k), KEY (price)); INSERT INTO lots SELECT seq % 9, IF(seq % 5 = 0, NULL, seq) FROM seq_1_to_45;
         CREATE TABLE many (k bigint, price int, KEY (k), KEY (price)); INSERT INTO many SELECT seq % 9, IF(seq % 5 = 0, NULL, seq) FROM seq_1_to_300;

@@ -4,7 +4,7 @@ use minerva_connectors::ErrorKind;
 
 use crate::server::{PASSWORD, Place, context, row_count, shared};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_not_let_in_is_told_why_and_no_password() {
     let server = shared();
     for (user, password, kind, words) in [
@@ -57,7 +57,7 @@ async fn whoever_is_not_let_in_is_told_why_and_no_password() {
     assert!(error.to_string().contains("did not answer within 1 seconds"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_user_may_not_read_is_denied_and_not_listed() {
     let server = shared();
     server.sql(
@@ -107,7 +107,7 @@ async fn what_the_user_may_not_read_is_denied_and_not_listed() {
 }
 
 /// One that is broken is an error of its own, and its neighbours are read.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn views_that_fail_say_so_themselves() {
     let place = shared().database(
         "failing",
@@ -153,7 +153,7 @@ async fn views_that_fail_say_so_themselves() {
     assert_eq!(place.sql("SELECT count(*) FROM base").trim(), "1");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn hostile_texts_are_values_and_nothing_else() {
     let place = shared().database(
         "hostile",
@@ -199,7 +199,7 @@ async fn hostile_texts_are_values_and_nothing_else() {
 }
 
 /// A row that is too large to be streamed is refused and not kept in memory.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_row_too_large_is_refused() {
     let place = shared().database(
         "large",

@@ -77,7 +77,7 @@ fn subject(place: &Place<'_>) -> Subject {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn conforms() {
     let place = shared().database("conforms", "");
     let subject = subject(&place);
@@ -152,7 +152,7 @@ fn value(column: &dyn Array, row: usize) -> String {
 }
 
 /// Databases and everything that can be read like a table, under whatever names.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_sort_of_table_is_found_and_nothing_of_the_system() {
     let place = shared().database(
         "sorts",
@@ -254,7 +254,7 @@ async fn every_sort_of_table_is_found_and_nothing_of_the_system() {
 }
 
 /// Many tables are asked for in another way than one, and a few in another way than many.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_listing_says_of_all_tables_what_each_says_of_itself() {
     let many: String = (0..60)
         .map(|n| format!("CREATE TABLE many{n} (n{n} int, f decimal(5, 2));"))
@@ -294,7 +294,7 @@ async fn a_listing_says_of_all_tables_what_each_says_of_itself() {
     assert!(nowhere.into_iter().all(|columns| columns.unwrap().is_none()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_are_guessed() {
     let place = shared().database(
         "guesses",
@@ -312,7 +312,7 @@ async fn rows_are_guessed() {
 }
 
 /// What a server or a session is set to makes no difference to what is read, and neither does what a function of a view has set.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_of_the_server_make_no_difference() {
     let place = shared().database(
         "settings",
@@ -348,7 +348,7 @@ async fn settings_of_the_server_make_no_difference() {
     assert_eq!(row_count(&frame.collect().await.unwrap()), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unix_socket_is_a_way_too() {
     let place = shared().database("socket", "CREATE TABLE t AS SELECT 1 AS id");
     let settings = format!("host: {}", shared().socket());

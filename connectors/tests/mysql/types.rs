@@ -271,7 +271,7 @@ const TRIED: &[Tried] = &[
     ),
 ];
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn values_are_what_the_client_prints() {
     let place = shared().database("printed", "");
     for (position, (declared, expected_type, asked, values)) in TRIED.iter().enumerate() {
@@ -407,7 +407,7 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// What no calendar has is an error by default, and NULL if that is asked for.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn dates_of_no_calendar_are_errors_or_nothing() {
     let statements = "SET sql_mode = 'ALLOW_INVALID_DATES';
          CREATE TABLE days (id int, v date NOT NULL); INSERT INTO days VALUES (1, '2024-01-01'), (2, '0000-00-00');
@@ -450,7 +450,7 @@ async fn dates_of_no_calendar_are_errors_or_nothing() {
 }
 
 /// Columns of views are those of what they compute.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn views_have_types_of_their_own() {
     let place = shared().database(
         "computed",

@@ -24,7 +24,7 @@ async fn told(place: &Place) -> String {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_of_a_table_is_never_old() {
     let place = shared()
         .database(
@@ -100,7 +100,7 @@ async fn what_is_kept_of_a_table_is_never_old() {
 }
 
 /// A question costs the server no transaction of its own, which it would warn of.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn questions_end_nothing_that_was_not_begun() {
     let place = shared().database("unbegun", "CREATE TABLE things (id int4)").await;
     for _ in 0..3 {

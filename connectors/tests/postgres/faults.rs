@@ -18,7 +18,7 @@ async fn failure_of(place: &Place, plan: Arc<dyn ExecutionPlan>) -> Error {
     Error::find(&failure).unwrap_or_else(|| panic!("{failure}")).clone()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_connected_to_is_said_and_no_credential_is() {
     let server = shared();
     let _place = server.database("connect", "").await;
@@ -60,7 +60,7 @@ async fn what_cannot_be_connected_to_is_said_and_no_credential_is() {
 }
 
 /// A server that is none, or that is cut off in the middle of its first words.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_speak_postgresql_is_said() {
     for answer in [
         &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
@@ -84,7 +84,7 @@ async fn what_does_not_speak_postgresql_is_said() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_may_not_be_read_is_not_listed_and_is_denied() {
     let place = shared()
         .database(
@@ -124,7 +124,7 @@ async fn what_may_not_be_read_is_not_listed_and_is_denied() {
     assert_eq!(failure_of(&place, planned).await.kind, ErrorKind::Denied);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_altered_since_it_was_planned_is_read_as_planned_or_not_at_all() {
     let place = shared()
         .database(
@@ -167,7 +167,7 @@ async fn a_table_altered_since_it_was_planned_is_read_as_planned_or_not_at_all()
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_does_not_fit_is_named_by_place_and_not_shown() {
     let place = shared()
         .database(
@@ -252,7 +252,7 @@ fn running(database: &str) -> String {
     )
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn leaving_early_cancels_the_statement() {
     let place = shared().database("leaving", ENDLESS).await;
     let session = context(&place.depots);
@@ -274,7 +274,7 @@ async fn leaving_early_cancels_the_statement() {
 }
 
 /// Whoever stops reading keeps the server waiting, and the memory small.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_holds_the_server_back() {
     let place = shared()
         .database(
@@ -309,7 +309,7 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_lost_in_the_middle_is_an_error_and_not_the_end() {
     let place = shared().database("lost", ENDLESS).await;
     for (action, kind) in [
@@ -354,7 +354,7 @@ async fn a_connection_lost_in_the_middle_is_an_error_and_not_the_end() {
 }
 
 /// Who terminates a statement wants it to end, not to begin again.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_is_terminated_does_not_begin_again() {
     let slow = "CREATE VIEW slow AS SELECT i AS id FROM generate_series(1, 3) AS i, pg_sleep(60) AS nothing";
     let place = shared().database("terminated", slow).await;
@@ -375,7 +375,7 @@ async fn a_statement_that_is_terminated_does_not_begin_again() {
     assert!(error.to_string().contains("57P01"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn dead_connections_are_replaced_before_anything_was_read() {
     let mut server = Server::start();
     let place = server
@@ -404,7 +404,7 @@ async fn dead_connections_are_replaced_before_anything_was_read() {
 }
 
 /// A table that somebody has locked is waited for, and leaving does not leave the wait behind.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_is_waited_for_and_left() {
     let place = shared().database("locked", "CREATE TABLE t AS SELECT 1 AS id").await;
     let planned = plan(&place, "t").await;

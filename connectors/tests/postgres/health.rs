@@ -7,7 +7,7 @@ use minerva_connectors::{DepotState, ErrorKind};
 use crate::server::{PASSWORD, Server, depots_with, row_count, shared};
 
 /// A server that is gone is not asked by everybody again and again, and is found by itself when it is back.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_gone_is_left_alone_and_found_again() {
     let mut server = Server::start();
     let place = server
@@ -40,7 +40,7 @@ async fn a_server_that_is_gone_is_left_alone_and_found_again() {
 }
 
 /// A depot that takes the connection and says nothing is given up, and so is one that stops in the middle of its rows.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_waited_for_without_end() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

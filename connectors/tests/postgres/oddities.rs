@@ -21,7 +21,7 @@ fn text(batches: &[arrow::array::RecordBatch], column: &str) -> String {
     column.as_string_view().value(0).to_owned()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn as_many_columns_as_there_can_be() {
     let columns: Vec<String> = (1..=1600).map(|at| format!("\"column {at}\" int4")).collect();
     let values: Vec<String> = (1..=1600).map(|at| at.to_string()).collect();
@@ -56,7 +56,7 @@ fn resident() -> u64 {
 }
 
 /// A value that is longer than what is read of a row is refused with the limit, and leaves nothing behind.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_value_of_hundreds_of_megabytes_is_refused() {
     let place = shared()
         .database(
@@ -80,7 +80,7 @@ async fn a_value_of_hundreds_of_megabytes_is_refused() {
 }
 
 /// Reserved words, quotes, letters of all sorts, and as many bytes as a name can have.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_every_sort() {
     let names = [
         "select",
@@ -130,7 +130,7 @@ async fn names_of_every_sort() {
     assert!(place.find("public", &format!("{long}yz")).await.unwrap().is_none());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn generated_columns_are_read_and_not_written() {
     let place = shared()
         .database(
@@ -164,7 +164,7 @@ async fn generated_columns_are_read_and_not_written() {
 }
 
 /// What a role may not do, and what a view does, is said of the table.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn roles_and_views_that_refuse() {
     let place = shared()
         .database(
@@ -221,7 +221,7 @@ async fn roles_and_views_that_refuse() {
 }
 
 /// The depot's limit is the server's too, unless the server has a shorter one of its own.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_of_time_hold_in_the_server() {
     let server = shared();
     let place = server

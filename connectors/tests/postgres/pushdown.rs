@@ -92,7 +92,6 @@ impl Pushed {
                 table_of: &same,
                 fences: None,
                 is_eager: &|_| true,
-                tells_keys: true,
             };
             plan = pushing.push(plan).unwrap().0;
         }
@@ -192,7 +191,7 @@ fn look(plan: &Arc<dyn ExecutionPlan>, statements: &mut Vec<String>, nodes: &mut
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_means_the_same_is_done_by_postgresql() {
     let pushed = Pushed::new("pushed", &format!("{COLLATION}{TABLES}")).await;
     for (sql, parts) in [
@@ -362,7 +361,7 @@ async fn what_means_the_same_is_done_by_postgresql() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_may_mean_something_else_is_not() {
     let pushed = Pushed::new("unpushed", &format!("{COLLATION}{TABLES}")).await;
     for sql in [
@@ -382,7 +381,7 @@ async fn what_may_mean_something_else_is_not() {
 }
 
 /// Letters are not the same everywhere: PostgreSQL leaves out most rows, and what stays is decided here.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn conditions_on_letters_leave_out_most_rows() {
     let pushed = Pushed::new("letters", &format!("{COLLATION}{TABLES}")).await;
     for sql in [
@@ -404,7 +403,7 @@ async fn conditions_on_letters_leave_out_most_rows() {
 }
 
 /// Names and constants stay what they are, whatever is in them.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn names_and_constants_cannot_leave_their_quotes() {
     let names = "CREATE TABLE \"t\"\" AS (SELECT 1) --\" (\"c\"\"; DROP TABLE x --\" text, id int4);
         INSERT INTO \"t\"\" AS (SELECT 1) --\" VALUES ('\\'' OR 1=1 --', 1), ('a''''b', 2), (E'new\\nline', 3), ('', 4), (NULL, 5);";
@@ -419,7 +418,7 @@ async fn names_and_constants_cannot_leave_their_quotes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_statement_reads_what_its_leaf_says() {
     let pushed = Pushed::new("leaves", &format!("{COLLATION}{TABLES}")).await;
     let state = pushed.context.state();
@@ -440,7 +439,6 @@ async fn a_statement_reads_what_its_leaf_says() {
         table_of: &same,
         fences: None,
         is_eager: &|_| true,
-        tells_keys: true,
     };
     let plan = pushing.push(plan).unwrap().0;
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(RemotePlanner)]);
@@ -456,7 +454,7 @@ async fn a_statement_reads_what_its_leaf_says() {
     assert_eq!(names, ["a", "b"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_postgresql_cannot_compute_is_a_typed_error() {
     let pushed = Pushed::new(
         "uncomputed",
@@ -471,7 +469,7 @@ async fn what_postgresql_cannot_compute_is_a_typed_error() {
 }
 
 /// What reads a table row by row is dealt to several readers, of a partitioned table as well.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn statements_over_partitions_have_several_readers() {
     let parted = "CREATE TABLE parted (id int8, filler text, day date) PARTITION BY RANGE (id);
          CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (50000); CREATE TABLE high PARTITION OF parted FOR VALUES FROM (50000) TO (200001);
@@ -497,7 +495,7 @@ async fn statements_over_partitions_have_several_readers() {
 }
 
 /// A join that knows its keys asks the other side for these alone; a subquery's value is asked for as well.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_of_joins_and_values_of_subqueries_reach_the_other_side() {
     let many = "CREATE TABLE many (k int8, t text, n int4); INSERT INTO many SELECT i, 'k' || i, i % 10 FROM generate_series(1, 50000) i;
         CREATE TABLE few (k int8, t text); INSERT INTO few VALUES (7, 'k7'), (8, NULL), (60000, 'k9'), (NULL, 'k10');";
@@ -532,7 +530,7 @@ async fn keys_of_joins_and_values_of_subqueries_reach_the_other_side() {
 }
 
 /// What is written where it is used would be written for ever.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn statements_stay_of_a_size_that_databases_take() {
     let pushed = Pushed::new(
         "sizes",

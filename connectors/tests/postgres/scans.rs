@@ -17,7 +17,7 @@ use minerva_connectors::{Depots, ErrorKind, ScanExec, decode_scan, encode_scan};
 
 use crate::server::{PASSWORD, Place, Server, context, depots_with, quoted, row_count, shared};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn conforms() {
     let place = shared().database("conforms", "").await;
     let subject = subject(&place).await;
@@ -146,7 +146,7 @@ fn value(column: &dyn Array, row: usize) -> String {
 }
 
 /// Schemas and everything that can be read like a table, under whatever names.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_sort_of_table_is_found_and_nothing_of_the_system() {
     let place = shared()
         .database(
@@ -239,7 +239,7 @@ async fn every_sort_of_table_is_found_and_nothing_of_the_system() {
     assert_eq!(place.find("hidden", "t").await.unwrap_err().kind, ErrorKind::Denied);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_are_guessed_from_what_was_analyzed() {
     let place = shared()
         .database(
@@ -286,7 +286,7 @@ async fn ids(frame: datafusion::dataframe::DataFrame) -> Vec<String> {
 }
 
 /// Every comparison of every column with every value that is stored in it finds the same rows, whoever decides it.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn pushed_filters_find_what_filters_here_find() {
     let place = shared()
         .database_with(
@@ -363,7 +363,7 @@ async fn pushed_filters_find_what_filters_here_find() {
     assert_eq!(names(&kept, &is_null_test), "");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn hostile_texts_are_values_and_nothing_else() {
     let place = shared()
         .database(
@@ -407,7 +407,7 @@ async fn hostile_texts_are_values_and_nothing_else() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn columns_filters_and_limit_are_asked_of_the_server() {
     let place = shared()
         .database(
@@ -457,7 +457,7 @@ async fn columns_filters_and_limit_are_asked_of_the_server() {
 }
 
 /// A connection serves one query after another, and a whole result leaves it ready.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_are_used_again() {
     let place = shared()
         .database("again", "CREATE TABLE t AS SELECT generate_series(1, 20000) AS id")
@@ -489,7 +489,7 @@ async fn connections_are_used_again() {
 }
 
 /// Several results of one depot, read in turns, do not wait for each other.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn results_are_read_side_by_side() {
     let place = shared()
         .database("beside", "CREATE TABLE t AS SELECT generate_series(1, 300000) AS id")

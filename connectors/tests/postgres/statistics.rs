@@ -36,7 +36,7 @@ fn rows(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn estimates_come_from_what_the_database_knows() {
     let place = shared().database("figures", FIGURES).await;
     for (condition, actual) in [
@@ -66,7 +66,7 @@ async fn estimates_come_from_what_the_database_knows() {
 }
 
 /// The figures count rows that a policy hides: without being told that nothing governs a table nothing is planned by them.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn no_plan_follows_from_figures_unless_the_table_is_open() {
     let place = shared().database("unfigured", FIGURES).await;
     for condition in ["kind = 1", "kind = 2", "id < 10", "id < 19000", "note IS NULL"] {
@@ -76,7 +76,7 @@ async fn no_plan_follows_from_figures_unless_the_table_is_open() {
 }
 
 /// Some take the statistics away from everybody; that costs plans and nothing else.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_does_not_tell_is_read_all_the_same() {
     let place = shared().database("untold", FIGURES).await;
     place

@@ -4,7 +4,7 @@ use minerva_connectors::ErrorKind;
 
 use crate::server::{PASSWORD, Server, row_count, shared};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn each_mode_asks_for_what_it_says() {
     let place = shared().database("tls", "CREATE TABLE t AS SELECT 1 AS id").await;
     let root = |name: &str| format!("sslrootcert: {}", Server::certificate(name));
@@ -81,7 +81,7 @@ async fn each_mode_asks_for_what_it_says() {
 }
 
 /// A server that does not speak TLS is not spoken to without it.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_falls_back_to_no_tls() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -21,7 +21,7 @@ const TYPES: &str = "CREATE TYPE mood AS ENUM ('sad', 'ok', 'Happy day');
      CREATE TYPE span AS RANGE (subtype = float8);
      CREATE EXTENSION hstore; CREATE EXTENSION citext;";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_manual_says_what_every_type_is_read_as() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/depots/postgresql.md");
     let page = std::fs::read_to_string(page).unwrap();
@@ -201,7 +201,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("dear", &["12.34"]),
 ];
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn values_are_what_the_server_prints() {
     let place = shared().database("printed", TYPES).await;
     for (position, (type_name, values)) in VALUES.iter().enumerate() {
@@ -301,7 +301,7 @@ async fn shown(place: &Place, table: &str, column: usize) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn lists_rows_and_what_is_in_them_are_read() {
     let place = shared().database("lists", TYPES).await;
     for (position, (type_name, value, expected)) in [
@@ -369,7 +369,7 @@ async fn lists_rows_and_what_is_in_them_are_read() {
 }
 
 /// What a server, a database or a user is set to makes no difference to what is read.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_of_the_server_make_no_difference() {
     let place = shared()
         .database(
@@ -409,7 +409,7 @@ async fn settings_of_the_server_make_no_difference() {
 }
 
 /// Texts of databases in other encodings arrive as they are meant.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn other_encodings_are_read() {
     let place = shared()
         .database_with(
@@ -430,7 +430,7 @@ async fn other_encodings_are_read() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_columns_are_kept() {
     let names = [
         "Capital",
@@ -461,7 +461,7 @@ async fn names_of_columns_are_kept() {
 }
 
 /// Many tables are asked for in another way than one, and a few in another way than many.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_listing_says_of_all_tables_what_each_says_of_itself() {
     let kinds = "a int8 NOT NULL, b numeric(9, 3), c numeric, d varchar(5), e char(4)[], f dear, g dear[], h numbers, i numbers[], j home, k mood, \
                  l positive NOT NULL, m address[], n span, o hstore, p citext, q timestamptz(3), r interval, s inet, t name, u \"char\", v int4[][]";

@@ -37,7 +37,7 @@ async fn place(name: &str, statements: &str) -> Place {
     place
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_type_is_read_back_as_it_was_written() {
     let place = place("written", "").await;
     let intervals = [Some(IntervalMonthDayNano::new(-14, 3, -5_000_001_000)), None];
@@ -102,7 +102,7 @@ async fn every_type_is_read_back_as_it_was_written() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn columns_of_types_that_only_postgresql_has_are_written_as_texts() {
     let types = "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE t (id serial, m mood, u uuid, i inet, j jsonb)";
     let place = place("texts", types).await;
@@ -153,7 +153,7 @@ async fn columns_of_types_that_only_postgresql_has_are_written_as_texts() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_of_partitions_are_changed_where_they_lie_and_views_are_not() {
     let place = place(
         "changed",

@@ -76,7 +76,6 @@ impl Pushed {
                 table_of: &same,
                 fences: None,
                 is_eager: &|_| true,
-                tells_keys: true,
             };
             plan = pushing.push(plan).unwrap().0;
         }

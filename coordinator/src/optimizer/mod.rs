@@ -81,7 +81,6 @@ pub(crate) fn push_down(plan: LogicalPlan, session: &Session) -> Result<(Logical
         table_of: &minerva_policy::open_table,
         fences: Some(&barriers),
         is_eager: &|depot| session.is_eager(depot),
-        tells_keys: session.engine().members.active().len() < 2,
     };
     let plan = match session.orders_joins() {
         true => order_joins(

@@ -170,15 +170,15 @@ impl Weighed {
         }
     }
 
-    /// The rows of this part and another that meet on keys, and for which conditions hold. `tells_keys` says whether joins tell their keys to what they read.
+    /// The rows of this part and another that meet on keys, and for which conditions hold.
     #[must_use]
-    pub fn joined(&self, other: &Weighed, on: &[(&Key, &Key)], conditions: Conditions, tells_keys: bool) -> Weighed {
+    pub fn joined(&self, other: &Weighed, on: &[(&Key, &Key)], conditions: Conditions) -> Weighed {
         let keys: Vec<(Value, Value)> = (on.iter())
             .map(|(left, right)| (left.0.clone(), right.0.clone()))
             .collect();
         let estimate = self.estimate.joined(other.estimate, &keys).filtered(conditions.share);
         let columns = self.columns + other.columns;
-        let here = pulled_sides(&self.side(tells_keys), &other.side(tells_keys), Some(&keys));
+        let here = pulled_sides(&self.side(), &other.side(), Some(&keys));
         let statement = match (&self.statement, &other.statement) {
             (Some(left), Some(right)) if left.depot == right.depot && conditions.are_there => {
                 let is_met =
@@ -203,13 +203,13 @@ impl Weighed {
         }
     }
 
-    fn side(&self, tells_keys: bool) -> Side {
+    fn side(&self) -> Side {
         Side {
             estimate: self.estimate,
             cost: self.cost,
             columns: self.columns,
             is_in_pieces: self.statement.as_ref().is_some_and(|statement| statement.is_in_pieces),
-            is_told: tells_keys && self.statement.is_some(),
+            is_told: self.statement.is_some(),
         }
     }
 }

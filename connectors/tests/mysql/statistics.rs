@@ -42,7 +42,7 @@ fn near(found: usize, actual: f64, condition: &str) {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn indexes_tell_how_many_values_there_are() {
     let place = shared().database("figures", FIGURES);
     for (condition, actual) in [
@@ -59,7 +59,7 @@ async fn indexes_tell_how_many_values_there_are() {
 }
 
 /// The figures count rows that a policy hides: without being told that nothing governs a table nothing is planned by them.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn no_plan_follows_from_figures_unless_the_table_is_open() {
     let place = shared().database("unfigured", FIGURES);
     for condition in ["id = 1", "kind = 1", "part = 1"] {
@@ -68,7 +68,7 @@ async fn no_plan_follows_from_figures_unless_the_table_is_open() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_gathered_is_known_where_it_may_be_read() {
     let server = Server::start();
     let gathered = "ANALYZE TABLE figures PERSISTENT FOR ALL;";
@@ -88,7 +88,7 @@ async fn what_was_gathered_is_known_where_it_may_be_read() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_of_which_nothing_may_be_known_is_read_all_the_same() {
     let place = shared().database("untold", FIGURES);
     // A right on one column only, and none on what was gathered.

@@ -165,7 +165,7 @@ fn better(plan: &LogicalPlan, weighing: &PushDown<'_>, threshold: Threshold) -> 
     let Some(weighed) = weighed else {
         return Ok(None);
     };
-    let Some(graph) = Graph::of(&parts, &schema, weighed, weighing.tells_keys) else {
+    let Some(graph) = Graph::of(&parts, &schema, weighed) else {
         return Ok(None);
     };
     let Some((before, written)) = graph.weigh(&written) else {

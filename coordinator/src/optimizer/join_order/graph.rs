@@ -82,7 +82,6 @@ pub(super) struct Graph {
     classes: Vec<Vec<End>>,
     pairs: Vec<Pair>,
     conditions: Vec<Condition>,
-    tells_keys: bool,
 }
 
 /// How two parts of a tree meet.
@@ -133,7 +132,7 @@ fn is_transitive(left: &Expr, right: &Expr, schema: &DFSchema) -> bool {
 
 impl Graph {
     /// The graph of a tree; `None` when a key or a condition is not about several of its inputs.
-    pub(super) fn of(parts: &Parts, schema: &DFSchema, leaves: Vec<WeighedLeaf>, tells_keys: bool) -> Option<Graph> {
+    pub(super) fn of(parts: &Parts, schema: &DFSchema, leaves: Vec<WeighedLeaf>) -> Option<Graph> {
         let owners: Vec<usize> = (parts.inputs.iter().enumerate())
             .flat_map(|(input, plan)| vec![input; plan.schema().fields().len()])
             .collect();
@@ -183,7 +182,6 @@ impl Graph {
             classes,
             pairs,
             conditions: conditions?,
-            tells_keys,
         })
     }
 
@@ -261,7 +259,7 @@ impl Graph {
         let keys: Vec<(&Key, &Key)> = joint.on.iter().map(|(left, right)| (&left.key, &right.key)).collect();
         let expected = joint.conditions.iter().map(|condition| condition.expected);
         let expected = expected.fold(Conditions::NONE, Conditions::and);
-        Some(left.1.joined(right.1, &keys, expected, self.tells_keys))
+        Some(left.1.joined(right.1, &keys, expected))
     }
 
     /// The cheapest order. How many rows a part has does not depend on its order: the written one, whose parts are given, says it first.

@@ -140,7 +140,6 @@ fn weighing<T>(run: impl FnOnce(&PushDown<'_>) -> T) -> T {
         table_of: &|_| None,
         fences: None,
         is_eager: &|_| false,
-        tells_keys: true,
     })
 }
 

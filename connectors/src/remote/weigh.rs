@@ -10,7 +10,7 @@ use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::{Column, ColumnStatistics as Planned, DFSchema, JoinType, ScalarValue};
 use datafusion::logical_expr::{Expr, FetchType, Join, LogicalPlan, TableScan};
 
-use super::cost::Estimate;
+use super::cost::{Estimate, here};
 use super::dialect::{Dialect, Form, Value};
 use super::grow::PushDown;
 use super::joins::{Side, pulled_sides};
@@ -246,8 +246,8 @@ impl PushDown<'_> {
         Some(WeighedLeaf {
             weighed: Weighed {
                 estimate: part.estimate,
-                // It is the same in any order, and what is known of it here is less than of what it is joined to.
-                cost: 0.0,
+                // It is read once in any order.
+                cost: here(part.estimate.unfiltered),
                 columns: part.columns.len(),
                 statement: None,
             },

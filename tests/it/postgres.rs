@@ -368,6 +368,48 @@ fn joins_on_workers_tell_the_database_their_keys() {
     }
 }
 
+/// Up to 50,000 keys are told as a list, more as a range.
+#[test]
+fn a_join_tells_many_keys_as_a_list_and_more_as_their_range() {
+    let folder = tempfile::tempdir().unwrap();
+    for count in [20_000, 60_000] {
+        let place = folder.path().join(format!("lake/chosen/keys{count}"));
+        std::fs::create_dir_all(&place).unwrap();
+        let keys: String = (0..count).map(|number| format!("{}\n", 100 + number * 3)).collect();
+        std::fs::write(place.join("part.csv"), "id\n".to_owned() + &keys).unwrap();
+    }
+    let postgres = Postgres::start();
+    postgres.execute(
+        "CREATE TABLE sales AS SELECT i AS id, repeat('x', 200) AS filler FROM generate_series(1, 400000) i; ANALYZE sales",
+        b"",
+    );
+    postgres.execute("ALTER SYSTEM SET log_statement = 'all'", b"");
+    postgres.execute("SELECT pg_reload_conf()", b"");
+    let files = lake(folder.path()).replace("PARQUET", "CSV");
+    let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest()), ("lake.yaml", &files)], 1);
+    for (count, is_listed) in [(20_000, true), (60_000, false)] {
+        let sql = format!(
+            "SELECT count(*), sum(s.id % 7) FROM pg.public.sales s JOIN lake.chosen.keys{count} k ON s.id = k.id"
+        );
+        let before = postgres.log().len();
+        let answer = minerva.rows(None, &sql);
+        let log = postgres.log();
+        let asked: Vec<&str> = (log.get(before..).unwrap().lines())
+            .filter(|line| line.contains("COPY (") && line.contains("sales"))
+            .collect();
+        assert!(!asked.is_empty(), "{answer:?}");
+        for line in asked {
+            let begun: String = line.chars().take(700).collect();
+            assert_eq!(line.contains(" ANY ('{100,103,"), is_listed, "{begun}");
+            assert!(line.contains(">=) '100'::") && line.contains("<=) '"), "{begun}");
+        }
+        let sum = postgres.ask(&format!(
+            "SELECT count(*), sum(id % 7) FROM sales WHERE id >= 100 AND id < 100 + 3 * {count} AND (id - 100) % 3 = 0"
+        ));
+        assert_eq!(answer.last(), Some(&sum[0].replace('|', ",")), "{count}");
+    }
+}
+
 /// Who writes waits for no connection that its own readers have.
 #[test]
 fn rows_go_from_table_to_table_over_the_fewest_connections() {

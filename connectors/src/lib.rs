@@ -64,7 +64,7 @@ pub use leaf::{LeafSource, leaf_addresses};
 pub use narrow::MOST_KEYS;
 pub use postgres::CopyDecoder;
 pub use remote::{Decision, Fence, Fences, Opened, PushDown, RemotePlanner, RemoteQuery, TableOf};
-pub use remote_table::{RemoteTable, estimated};
+pub use remote_table::{RemoteTable, RowsAreWritten, estimated};
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, decode_told_scan, encode_scan, encode_told_scan};
 pub use scan_exec::{ScanExec, split, splits_of};

@@ -68,7 +68,7 @@ pub use remote::{
     Conditions, Decision, Fence, Fences, Key, Opened, PushDown, RemotePlanner, RemoteQuery, TableOf, Weighed,
     WeighedLeaf,
 };
-pub use remote_table::{RemoteTable, estimated};
+pub use remote_table::{RemoteTable, RowsAreWritten, estimated};
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, decode_told_scan, encode_scan, encode_told_scan};
 pub use scan_exec::{ScanExec, split, splits_of};

@@ -27,7 +27,7 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, stream};
 use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
-use minerva_connectors::Decision;
+use minerva_connectors::{Decision, RowsAreWritten};
 use minerva_policy::{Grant, Leaf};
 use tokio::runtime::Handle;
 
@@ -269,8 +269,20 @@ pub(crate) async fn plan(
     verified(session, state, names, logical, parameters).await
 }
 
+/// Makes a verified plan of a logical one, whose rows are written somewhere.
+pub(crate) async fn verified_to_write(
+    session: &Session,
+    mut state: SessionState,
+    names: Names,
+    logical: LogicalPlan,
+    parameters: Vec<ScalarValue>,
+) -> Result<Planned> {
+    state.config_mut().set_extension(Arc::new(RowsAreWritten));
+    verified(session, state, names, logical, parameters).await
+}
+
 /// Makes a verified plan of a logical one.
-pub(crate) async fn verified(
+async fn verified(
     session: &Session,
     mut state: SessionState,
     names: Names,

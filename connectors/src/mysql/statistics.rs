@@ -4,12 +4,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::catalog::Table;
 use super::connection::Database;
 use super::sql::{is_name, quoted};
 use crate::figures::{Figures, Known};
 use crate::statistics::{ColumnStatistics, NULLS_GUESSED, written};
+
+/// Plans do not wait longer for what they can do without.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is known of a table with about so many rows.
 pub(super) async fn of(
@@ -31,21 +37,19 @@ pub(super) async fn of(
         return figures;
     }
     let mut figures = types(table);
-    let object = format!("{schema}.{name}");
-    // Nothing is known, too, where they may not be read: that is not asked again and again.
-    for row in database
-        .query(&object, &indexes(schema, name))
-        .await
-        .unwrap_or_default()
-    {
-        counted(&mut figures, row, rows as f64);
-    }
-    for row in database
-        .query(&object, &gathered(schema, name))
-        .await
-        .unwrap_or_default()
-    {
-        measured(&mut figures, table, row, rows as f64);
+    let asked = timeout(PATIENCE, async {
+        let object = format!("{schema}.{name}");
+        let indexes = database.query(&object, &indexes(schema, name)).await;
+        (indexes, database.query(&object, &gathered(schema, name)).await)
+    });
+    // Nothing is known, too, where they may not be read, or not soon: that is not asked again and again.
+    if let Ok((indexes, gathered)) = asked.await {
+        for row in indexes.unwrap_or_default() {
+            counted(&mut figures, row, rows as f64);
+        }
+        for row in gathered.unwrap_or_default() {
+            measured(&mut figures, table, row, rows as f64);
+        }
     }
     let figures: Figures = Arc::new(
         figures
@@ -71,7 +75,7 @@ fn indexes(schema: &str, name: &str) -> String {
 /// What was gathered of columns. Few users may read this; MySQL has no such table.
 fn gathered(schema: &str, name: &str) -> String {
     format!(
-        "SELECT column_name, min_value, max_value, nulls_ratio, avg_length, avg_frequency FROM mysql.column_stats WHERE db_name = {} AND table_name = {}",
+        "SELECT column_name, CONVERT(min_value USING utf8mb4), CONVERT(max_value USING utf8mb4), nulls_ratio, avg_length, avg_frequency FROM mysql.column_stats WHERE db_name = {} AND table_name = {}",
         quoted(schema),
         quoted(name)
     )

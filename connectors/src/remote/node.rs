@@ -126,7 +126,7 @@ impl ExtensionPlanner for RemotePlanner {
             snapshot: None,
             query: Some(Arc::clone(&read.query)),
         };
-        let ready = ReadyScan::of(scan, &read.splits, read.snapshots.as_ref(), false).await?;
+        let ready = ReadyScan::of(session, scan, &read.splits, read.snapshots.as_ref(), false).await?;
         Ok(Some(Arc::new(ready.into_exec(session, Precision::Inexact(read.rows)))))
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct TableInfo {
     /// What its indexes tell of its columns.
     pub(super) figures: Figures,
     pub(super) row_id: Option<RowId>,
+    /// The least and the largest rowid of a table that has some.
+    pub(super) ends: Option<(i64, i64)>,
 }
 
 /// What tells the rows of a table from each other.
@@ -85,6 +87,10 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         Form::WithoutRowid => Some(RowId::Key(key(connection, name)?)),
         Form::View | Form::Virtual => None,
     };
+    let ends = match &row_id {
+        Some(RowId::Rowid(rowid)) => ends(connection, name, rowid)?,
+        Some(RowId::Key(_)) | None => None,
+    };
     let is_utf8 = is_utf8(connection)?;
     let analyzed = first_numbers(connection, name)?;
     let (comparable, uses, rows) = match form {
@@ -111,6 +117,7 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         uses,
         rows,
         row_id,
+        ends,
     }))
 }
 
@@ -295,18 +302,23 @@ fn rows(
     let Some(rowid) = rowid(columns).filter(|_| has_rowid) else {
         return Ok(None);
     };
-    // Two statements, because SQLite walks to an end of the tree only when asked for one end at a time.
-    let end = |function: &str| -> rusqlite::Result<Option<i64>> {
-        let sql = format!("SELECT {function}(t.{rowid}) FROM main.{} AS t", quoted(table));
-        connection.query_row(&sql, [], |row| row.get(0))
-    };
-    let (Some(first), Some(last)) = (end("min")?, end("max")?) else {
+    let Some((first, last)) = ends(connection, table, rowid)? else {
         return Ok(Some(0));
     };
     let span = last.abs_diff(first).saturating_add(1);
     let pages: u64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     let page_size: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
     Ok((span <= pages.saturating_mul(page_size) / LEAST_BYTES_PER_ROW).then_some(span))
+}
+
+/// The least and the largest rowid; `None` when there are no rows.
+fn ends(connection: &Connection, table: &str, rowid: &str) -> rusqlite::Result<Option<(i64, i64)>> {
+    // Two statements, because SQLite walks to an end of the tree only when asked for one end at a time.
+    let end = |function: &str| -> rusqlite::Result<Option<i64>> {
+        let sql = format!("SELECT {function}(t.{rowid}) FROM main.{} AS t", quoted(table));
+        connection.query_row(&sql, [], |row| row.get(0))
+    };
+    Ok(end("min")?.zip(end("max")?))
 }
 
 /// A name of the rowid that no column has.

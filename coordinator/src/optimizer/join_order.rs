@@ -5,7 +5,7 @@
 //! (`connectors/src/remote/weigh.rs`): of governed tables nothing but their number, so that no order tells of rows that a policy hides.
 //!
 //! The written order stays where something is not known, and where another one is not expected to be much better. No rows are joined that share no key, and
-//! nothing is moved over a join that is no inner one, over conditions that may be different each time, or over a barrier.
+//! nothing is moved over a join that is no inner one, over conditions that may be different each time or may fail, or over a barrier.
 
 mod graph;
 #[cfg(test)]
@@ -15,12 +15,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::{
+    arrow::datatypes::{DataType, FieldRef},
     common::{
-        Column, DFSchema, JoinConstraint, JoinType, NullEquality, Result,
+        Column, DFSchema, JoinConstraint, JoinType, NullEquality, Result, TableReference,
         tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        Expr, Join, LogicalPlan, Projection,
+        BinaryExpr, Expr, ExprSchemable, Join, LogicalPlan, Operator, Projection,
         utils::{conjunction, split_conjunction},
     },
 };
@@ -89,21 +90,69 @@ fn is_free(join: &Join) -> bool {
         && join.null_equality == NullEquality::NullEqualsNothing
         && !join.null_aware
         && !join.on.is_empty()
-        && keys.chain(&join.filter).all(is_constant)
+        && keys.chain(&join.filter).all(|expr| is_steady(expr, &join.schema))
 }
 
-/// Whether an expression says the same of the same row wherever it stands.
-fn is_constant(expr: &Expr) -> bool {
-    let mut is_constant = !expr.is_volatile() && !expr.contains_outer();
+/// Whether an expression says the same of the same row wherever it stands, and fails for none: what was to be joined first may have kept from it what it fails for.
+fn is_steady(expr: &Expr, schema: &DFSchema) -> bool {
+    let mut is_steady = true;
     // Errors do not occur.
     let _ = expr.apply(|part| {
-        is_constant &= !matches!(
-            part,
-            Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
-        );
-        Ok(TreeNodeRecursion::Continue)
+        is_steady &= match part {
+            Expr::Column(_)
+            | Expr::Literal(..)
+            | Expr::Not(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsTrue(_)
+            | Expr::IsFalse(_)
+            | Expr::IsUnknown(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsNotFalse(_)
+            | Expr::IsNotUnknown(_)
+            | Expr::Between(_)
+            | Expr::InList(_)
+            | Expr::Case(_) => true,
+            Expr::Like(like) => matches!(*like.pattern, Expr::Literal(..)),
+            Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(
+                op,
+                Operator::And
+                    | Operator::Or
+                    | Operator::Eq
+                    | Operator::NotEq
+                    | Operator::Lt
+                    | Operator::LtEq
+                    | Operator::Gt
+                    | Operator::GtEq
+                    | Operator::IsDistinctFrom
+                    | Operator::IsNotDistinctFrom
+            ),
+            Expr::Cast(cast) => cast
+                .expr
+                .get_type(schema)
+                .is_ok_and(|from| from == *cast.field.data_type() || is_wider(&from, cast.field.data_type())),
+            _ => false,
+        };
+        Ok(match is_steady {
+            true => TreeNodeRecursion::Continue,
+            false => TreeNodeRecursion::Stop,
+        })
     });
-    is_constant
+    is_steady
+}
+
+/// Whether one type has every value of another.
+fn is_wider(from: &DataType, to: &DataType) -> bool {
+    let text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    match (from, to) {
+        (DataType::Decimal128(digits, scale), DataType::Decimal128(more, finer)) => {
+            finer >= scale && i16::from(*more) - i16::from(*finer) >= i16::from(*digits) - i16::from(*scale)
+        }
+        (from, to) if from.is_signed_integer() && to.is_signed_integer() => {
+            from.primitive_width() <= to.primitive_width()
+        }
+        (from, to) => text(from) && text(to),
+    }
 }
 
 /// Whether a node is one of a tree of joins: a join, or what leaves columns or rows of one out.
@@ -113,7 +162,7 @@ fn is_within(node: &LogicalPlan) -> bool {
         LogicalPlan::Projection(node) => {
             node.expr.iter().all(|expr| matches!(expr, Expr::Column(_))) && is_within(&node.input)
         }
-        LogicalPlan::Filter(node) => is_constant(&node.predicate) && is_within(&node.input),
+        LogicalPlan::Filter(node) => is_steady(&node.predicate, node.input.schema()) && is_within(&node.input),
         _ => false,
     }
 }
@@ -151,13 +200,23 @@ impl Parts {
     }
 }
 
+/// How many inputs a tree of joins has.
+fn inputs_of(plan: &LogicalPlan) -> usize {
+    match plan {
+        LogicalPlan::Join(join) if is_within(plan) => inputs_of(&join.left) + inputs_of(&join.right),
+        LogicalPlan::Projection(node) if is_within(plan) => inputs_of(&node.input),
+        LogicalPlan::Filter(node) if is_within(plan) => inputs_of(&node.input),
+        _ => 1,
+    }
+}
+
 /// The tree in a better order, if there is one.
 fn better(plan: &LogicalPlan, weighing: &PushDown<'_>, threshold: Threshold) -> Result<Option<LogicalPlan>> {
-    let mut parts = Parts::default();
-    let written = parts.take(plan);
-    if parts.inputs.len() < 3 || parts.inputs.len() > MOST_INPUTS {
+    if !(3..=MOST_INPUTS).contains(&inputs_of(plan)) {
         return Ok(None);
     }
+    let mut parts = Parts::default();
+    let written = parts.take(plan);
     let Some(schema) = all_columns(&parts.inputs) else {
         return Ok(None);
     };
@@ -198,15 +257,33 @@ fn better(plan: &LogicalPlan, weighing: &PushDown<'_>, threshold: Threshold) -> 
     }))
 }
 
-/// The columns of all inputs; `None` when two have one name.
+/// The columns of all inputs; `None` when the name of one finds another. Names are looked up by as much of their qualifiers as both have: `orders.k` is found by
+/// `pg.sales.orders.k`, too.
 fn all_columns(inputs: &[LogicalPlan]) -> Option<DFSchema> {
     let (first, others) = inputs.split_first()?;
     let mut schema = first.schema().as_ref().clone();
     for input in others {
         schema = schema.join(input.schema()).ok()?;
     }
-    let names: BTreeSet<Column> = schema.iter().map(Column::from).collect();
-    (names.len() == schema.fields().len()).then_some(schema)
+    let is_found = |at: usize| {
+        let own = schema.qualified_field(at);
+        let mut found = schema.iter().enumerate().filter(|(_, field)| finds(own, *field));
+        found.next().is_some_and(|(first, _)| first == at) && found.next().is_none()
+    };
+    (0..schema.fields().len()).all(is_found).then_some(schema)
+}
+
+/// Whether the name of one column may be taken for the name of another.
+fn finds(
+    (one, field): (Option<&TableReference>, &FieldRef),
+    (other, other_field): (Option<&TableReference>, &FieldRef),
+) -> bool {
+    let same = match (one, other) {
+        (Some(one), Some(other)) => one.resolved_eq(other),
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    same && field.name() == other_field.name()
 }
 
 /// Makes the plan of an order.

@@ -26,6 +26,7 @@ mod query;
 mod session;
 mod store;
 mod system;
+mod tables_apart;
 mod views;
 mod write;
 

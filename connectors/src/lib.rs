@@ -11,6 +11,7 @@
 
 mod depots;
 mod error;
+mod figures;
 mod files;
 mod health;
 mod leaf;
@@ -68,9 +69,10 @@ pub use ledger::Ledger;
 pub use narrow::MOST_KEYS;
 pub use postgres::CopyDecoder;
 pub use remote::{
-    Decision, Fence, Fences, Opened, PlanHere, PushDown, RemotePlanner, RemoteQuery, TableOf, with_escapes,
+    Conditions, Decision, Fence, Fences, Key, Opened, PlanHere, PushDown, RemotePlanner, RemoteQuery, TableOf, Weighed,
+    WeighedLeaf, with_escapes,
 };
-pub use remote_table::{RemoteTable, estimated};
+pub use remote_table::{RemoteTable, RowsAreWritten, estimated};
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, decode_told_scan, encode_scan, encode_told_scan};
 pub use scan_exec::{ScanExec, split, splits_of};

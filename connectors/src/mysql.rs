@@ -13,6 +13,7 @@ mod kind;
 mod read;
 mod settings;
 mod sql;
+mod statistics;
 mod value;
 mod whole;
 mod wire;
@@ -30,6 +31,7 @@ use minerva_resources::{Address, Depot, Parameter, Problem};
 use self::connection::Database;
 use self::dialect::{MariadbDialect, MariadbRelation};
 use self::settings::Settings;
+use crate::figures::Known;
 use crate::remote::narrowed;
 use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split};
 
@@ -85,13 +87,17 @@ instance-secret:
         })?;
         let database = Arc::new(Database::new(settings, &around.lender)?);
         database.reach().await?;
-        Ok(Arc::new(MysqlSource { database }))
+        Ok(Arc::new(MysqlSource {
+            database,
+            figures: Known::default(),
+        }))
     }
 }
 
 #[derive(Debug)]
 struct MysqlSource {
     database: Arc<Database>,
+    figures: Known,
 }
 
 #[async_trait]
@@ -123,9 +129,11 @@ impl Source for MysqlSource {
         };
         let address = Address::new(self.depot(), collection, dataset);
         let relation = MariadbRelation::of(&address, &table);
+        let figures = statistics::of(&self.database, &self.figures, (collection, dataset), &table).await;
         let indexed = Arc::clone(&table);
         let mut provider = RemoteTable::new(address, Arc::clone(&table.schema))
             .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
+            .with_statistics(figures)
             .with_table_type(if table.is_view {
                 TableType::View
             } else {

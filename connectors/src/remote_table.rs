@@ -35,7 +35,16 @@ type Accepts = Arc<dyn Fn(&ScanFilter) -> bool + Send + Sync>;
 pub(crate) trait Snapshots: Send + Sync {
     /// A snapshot of now; `None` when the source cannot make one.
     async fn take(&self) -> crate::Result<Option<Snapshot>>;
+
+    /// Whether others can write while a snapshot is held.
+    fn lets_write(&self) -> bool {
+        true
+    }
 }
+
+/// What a session's configuration has as an extension when its plan's rows are written somewhere.
+#[derive(Debug)]
+pub struct RowsAreWritten;
 
 /// A state of a source.
 pub(crate) struct Snapshot {
@@ -229,7 +238,7 @@ impl RemoteTable {
             Some(known.planned(*rows.get_value()? as f64))
         });
         let columns = columns.map(Option::unwrap_or_default).collect();
-        let ready = ReadyScan::of(scan, &self.splits, self.snapshots.as_ref(), is_short).await?;
+        let ready = ReadyScan::of(session, scan, &self.splits, self.snapshots.as_ref(), is_short).await?;
         Ok(ready.into_exec(session, rows).with_column_statistics(columns))
     }
 
@@ -313,6 +322,7 @@ pub(crate) struct ReadyScan {
 
 impl ReadyScan {
     pub(crate) async fn of(
+        session: &dyn Session,
         mut scan: Scan,
         splits: &[Split],
         snapshots: Option<&Arc<dyn Snapshots>>,
@@ -321,7 +331,9 @@ impl ReadyScan {
         let mut splits = splits.to_vec();
         let mut held = None;
         if let Some(snapshots) = snapshots.filter(|_| splits.len() > 1) {
-            match if is_short { None } else { snapshots.take().await? } {
+            let writes = session.config().get_extension::<RowsAreWritten>().is_some();
+            let is_whole = is_short || (writes && !snapshots.lets_write());
+            match if is_whole { None } else { snapshots.take().await? } {
                 Some(snapshot) => {
                     scan.snapshot = Some(snapshot.name);
                     held = Some(snapshot.held);

@@ -9,10 +9,12 @@ mod decode;
 mod dialect;
 mod functions;
 mod kind;
+mod moment;
 #[cfg(test)]
 mod pushdown_tests;
 mod read;
 mod sql;
+mod statistics;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,8 @@ use minerva_resources::{Address, Depot, Parameter, ParameterKind};
 use self::connection::{Database, absolute};
 use self::dialect::{SqliteDialect, SqliteRelation};
 use self::kind::Kind;
+use self::moment::Readers;
+use self::table::RowId;
 use crate::remote::narrowed;
 use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Writer};
 
@@ -174,8 +178,18 @@ impl Source for SqliteSource {
         }
         let mut provider = RemoteTable::new(address, info.schema)
             .with_rows(rows)
+            .with_statistics(info.figures)
             .with_table_type(if info.is_view { TableType::View } else { TableType::Base })
             .with_filters(move |filter| sql::accepts(filter, &comparable));
+        if let (Some(RowId::Rowid(rowid)), Some((first, last))) = (info.row_id, info.ends) {
+            let splits = moment::splits(first, last);
+            let readers = Readers {
+                database: Arc::clone(&self.database),
+                readers: splits.len(),
+                rowid,
+            };
+            provider = provider.with_splits(splits).with_snapshots(Some(Arc::new(readers)));
+        }
         if let Some(uses) = info.uses {
             provider = provider.with_relation(Arc::new(SqliteRelation::new(dataset, uses)));
         }
@@ -233,12 +247,6 @@ impl Source for SqliteSource {
     }
 
     fn read(&self, scan: &Scan, split: &Split, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        match split {
-            Split::Whole => read::read(&self.database, scan, context.session_config().batch_size()),
-            Split::Part { .. } | Split::Range { .. } => {
-                Err(Error::new(self.depot(), ErrorKind::Internal, "it is read whole only")
-                    .about_dataset(&scan.address.collection, &scan.address.dataset))
-            }
-        }
+        read::read(&self.database, scan, split, context.session_config().batch_size())
     }
 }

@@ -17,6 +17,8 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 const SHARE_EQUAL: f64 = 0.1;
 const SHARE_OTHER: f64 = 0.33;
 const SHARE_NOT_NULL: f64 = 0.95;
+/// The share of NULLs where there may be some.
+pub(crate) const NULLS_GUESSED: f64 = 1.0 - SHARE_NOT_NULL;
 /// Texts that are like a pattern.
 const SHARE_LIKE: f64 = 0.05;
 /// Deeper conditions are not looked into.
@@ -27,6 +29,8 @@ const DEEPEST: usize = 32;
 pub(crate) struct ColumnStatistics {
     /// How many different values it has, without NULL.
     pub(crate) distinct: Option<f64>,
+    /// No more than so many, where it is not known how many: whole numbers between two others.
+    pub(crate) most: Option<f64>,
     /// The share of rows in which it is NULL.
     pub(crate) nulls: f64,
     /// Bytes of a value.
@@ -44,7 +48,7 @@ impl ColumnStatistics {
         if let Some((_, share)) = found {
             return Some(*share);
         }
-        let others = self.distinct? - self.common.len() as f64;
+        let others = self.distinct.or(self.most)? - self.common.len() as f64;
         Some((self.other_rows() / others.max(1.0)).clamp(0.0, 1.0))
     }
 
@@ -247,7 +251,7 @@ fn one(predicate: &Expr, known: Known<'_>, deepest: usize) -> f64 {
         }
         Expr::Not(inner) | Expr::IsFalse(inner) | Expr::IsNotTrue(inner) => 1.0 - of(inner),
         Expr::IsTrue(inner) | Expr::IsNotFalse(inner) => of(inner),
-        Expr::IsNull(inner) | Expr::IsUnknown(inner) => nulls(inner, known).unwrap_or(1.0 - SHARE_NOT_NULL),
+        Expr::IsNull(inner) | Expr::IsUnknown(inner) => nulls(inner, known).unwrap_or(NULLS_GUESSED),
         Expr::IsNotNull(inner) | Expr::IsNotUnknown(inner) => {
             nulls(inner, known).map_or(SHARE_NOT_NULL, |nulls| 1.0 - nulls)
         }

@@ -22,6 +22,8 @@ mod refusals;
 mod scans;
 #[path = "mysql/server.rs"]
 mod server;
+#[path = "mysql/statistics.rs"]
+mod statistics;
 #[path = "mysql/tls.rs"]
 mod tls;
 #[path = "mysql/types.rs"]

@@ -42,7 +42,7 @@ use crate::{
     engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
     session::{NOWHERE, Session, View},
-    system,
+    system, tables_apart,
 };
 
 /// How deep views may be built on views.
@@ -193,6 +193,7 @@ impl<'a> Catalog<'a> {
         depth: usize,
     ) -> BoxFuture<'b, Result<()>> {
         Box::pin(async move {
+            tables_apart::check(&query)?;
             let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
             for reference in state.resolve_table_references(&statement)? {
                 let opened = match (self.changed_of(&reference), self.view_of(&reference)?) {

@@ -28,6 +28,7 @@ mod session;
 mod store;
 mod streams;
 mod system;
+mod tables_apart;
 mod views;
 mod write;
 

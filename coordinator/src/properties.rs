@@ -43,6 +43,9 @@ const PUSHDOWN: &str = "pushdown";
 const STRATEGY: &str = "join_pushdown_strategy";
 const AUTOMATIC: &str = "AUTOMATIC";
 const EAGER: &str = "EAGER";
+/// The property of joins.
+const REORDERING: &str = "join_reordering_strategy";
+const NONE: &str = "NONE";
 
 /// What a session has set.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +57,8 @@ pub(crate) struct Properties {
     unpushed: BTreeSet<String>,
     /// The depots that do all they can, whatever it costs.
     eager: BTreeSet<String>,
+    /// Whether joins stay in the order that they are written in.
+    keeps_order: bool,
 }
 
 /// A property as `SHOW SESSION` lists it: name, value, default, type, description.
@@ -100,6 +105,14 @@ impl Properties {
                 };
                 Ok(())
             }
+            [property] if property == REORDERING => {
+                self.keeps_order = match value.to_ascii_uppercase().as_str() {
+                    AUTOMATIC => false,
+                    NONE => true,
+                    _ => return Err(unfit(name, value, "`AUTOMATIC` or `NONE`")),
+                };
+                Ok(())
+            }
             [property] => {
                 let (property, key, ..) = limit(property).ok_or_else(|| unknown(name))?;
                 let mut limits = self.limits.clone();
@@ -129,6 +142,7 @@ impl Properties {
             [depot, property] if property == STRATEGY => {
                 self.eager.remove(depot);
             }
+            [property] if property == REORDERING => self.keeps_order = false,
             [property] => {
                 let (property, ..) = limit(property).ok_or_else(|| unknown(name))?;
                 self.texts.remove(property);
@@ -158,6 +172,11 @@ impl Properties {
     /// Whether a depot does all that it can, also where that is thought to cost more.
     pub(crate) fn is_eager(&self, depot: &str) -> bool {
         self.eager.contains(depot)
+    }
+
+    /// Whether joins may be done in another order than they are written in.
+    pub(crate) fn orders_joins(&self) -> bool {
+        !self.keeps_order
     }
 
     /// Every property with the value that is in force, and those of these depots, each with whether it computes more than scans.
@@ -194,7 +213,14 @@ impl Properties {
             ];
             computes.then_some(strategy).into_iter().chain([pushdown])
         });
-        depots.chain(limits).collect()
+        let reordering = [
+            REORDERING.to_owned(),
+            if self.keeps_order { NONE } else { AUTOMATIC }.to_owned(),
+            AUTOMATIC.to_owned(),
+            "varchar".to_owned(),
+            "the order of joins: what is expected to be cheapest, or as they are written".to_owned(),
+        ];
+        depots.chain(limits).chain([reordering]).collect()
     }
 }
 
@@ -204,7 +230,7 @@ fn limit(name: &str) -> Option<(&'static str, &'static str, &'static str, &'stat
 
 fn unknown(name: &[String]) -> QueryError {
     let name = name.join(".");
-    let known = LIMITS.iter().map(|(known, ..)| *known);
+    let known = LIMITS.iter().map(|(known, ..)| *known).chain([REORDERING]);
     QueryError::new(Code::NotFound, format!("session property `{name}` does not exist"))
         .with_hint("SHOW SESSION lists them")
         .suggest(&name, known)
@@ -307,6 +333,28 @@ mod tests {
         assert_eq!(value("air.join_pushdown_strategy"), None);
         set.reset(&crm).unwrap();
         assert!(!set.is_eager("crm"));
+    }
+
+    #[test]
+    fn joins_may_be_kept_in_their_order() {
+        let mut set = Properties::default();
+        let name = named("join_reordering_strategy");
+        let shown = |set: &Properties| {
+            let shown = set.shown(&cluster(), &[]);
+            let row = shown.iter().find(|row| row[0] == "join_reordering_strategy").unwrap();
+            [row[1].clone(), row[2].clone()]
+        };
+        assert!(set.orders_joins());
+        assert_eq!(shown(&set), ["AUTOMATIC", "AUTOMATIC"]);
+        set.set(&name, "none", &cluster()).unwrap();
+        assert!(!set.orders_joins());
+        assert_eq!(shown(&set), ["NONE", "AUTOMATIC"]);
+        let refused = set.set(&name, "ELIMINATE_CROSS_JOINS", &cluster()).unwrap_err();
+        assert_eq!(refused.code, Code::InvalidArgument);
+        assert!(refused.hint.unwrap().contains("`AUTOMATIC` or `NONE`"));
+        assert!(!set.orders_joins(), "a refused value changes nothing");
+        set.reset(&name).unwrap();
+        assert!(set.orders_joins());
     }
 
     #[test]

@@ -21,9 +21,9 @@ use datafusion::{
     },
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use minerva_cluster::{QueryGrants, WorkerLost};
-use minerva_connectors::Decision;
-use minerva_policy::Grant;
+use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
+use minerva_connectors::{Decision, RowsAreWritten};
+use minerva_policy::{Grant, Leaf};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -292,8 +292,21 @@ pub(crate) async fn plan(
     Ok(Planned { physical, ..planned })
 }
 
-/// Makes a verified plan of a logical one. No statement of it has a way out: what writes would need one connection more while it has one to write with.
-pub(crate) async fn verified(
+/// Makes a verified plan of a logical one, whose rows are written somewhere. No statement of it has a way out: it would need one connection more while it has one
+/// to write with.
+pub(crate) async fn verified_to_write(
+    session: &Session,
+    mut state: SessionState,
+    names: Names,
+    logical: LogicalPlan,
+    parameters: Vec<ScalarValue>,
+) -> Result<Planned> {
+    state.config_mut().set_extension(Arc::new(RowsAreWritten));
+    verified(session, state, names, logical, parameters).await
+}
+
+/// Makes a verified plan of a logical one.
+async fn verified(
     session: &Session,
     mut state: SessionState,
     names: Names,

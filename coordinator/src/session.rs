@@ -228,6 +228,11 @@ impl Session {
         self.current().properties.is_eager(depot)
     }
 
+    /// Whether joins may be done in another order than they are written in.
+    pub(crate) fn orders_joins(&self) -> bool {
+        self.current().properties.orders_joins()
+    }
+
     /// Takes over the properties of a session of the same user.
     pub(crate) fn take_over_properties(&self, of: &Session) {
         let properties = of.current().properties.clone();

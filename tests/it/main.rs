@@ -20,6 +20,7 @@ mod governance;
 mod governed_data;
 mod http_door;
 mod identity;
+mod join_order;
 mod minerva;
 mod mysql;
 mod object_faults;

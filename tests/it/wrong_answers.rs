@@ -359,3 +359,32 @@ fn statements_that_once_failed() {
     );
     assert_eq!(minerva.rows(None, &sql), ["9,1.73"]);
 }
+
+/// DataFusion takes `nation` and `lake.tpch.nation` for one table, the first, where both are looked up.
+#[test]
+fn a_name_that_may_mean_two_tables_is_an_error() {
+    let depot = |name: &str| {
+        format!("name: {name}\nversion: v2alpha\ntype: depot\ndepot: {{type: TPCH, tpch: {{scale: 0.01}}}}\n")
+    };
+    let minerva = Minerva::start(&[("one.yaml", &depot("one")), ("two.yaml", &depot("two"))], 1);
+    let whole = "SELECT one.tpch.nation.n_name, two.tpch.nation.n_name FROM one.tpch.nation JOIN two.tpch.nation \
+                 ON one.tpch.nation.n_nationkey + 1 = two.tpch.nation.n_nationkey ORDER BY 1 LIMIT 1";
+    assert_eq!(minerva.rows(None, whole), ["ALGERIA,ARGENTINA"]);
+    let named = "SELECT nation.n_name, o.n_name FROM nation JOIN two.tpch.nation o ON nation.n_nationkey + 1 = o.n_nationkey ORDER BY 1 LIMIT 1";
+    assert_eq!(
+        minerva.rows(None, &format!("USE one.tpch; {named}")),
+        ["ALGERIA,ARGENTINA"]
+    );
+    for sql in [
+        "SELECT nation.n_name, two.tpch.nation.n_name FROM nation JOIN two.tpch.nation ON nation.n_nationkey + 1 = two.tpch.nation.n_nationkey",
+        "WITH nation AS (SELECT 'x' AS n_name, 1 AS n_nationkey) SELECT nation.n_name, two.tpch.nation.n_name FROM nation \
+         JOIN two.tpch.nation ON nation.n_nationkey = two.tpch.nation.n_nationkey",
+        "SELECT nation.n_name FROM one.tpch.nation CROSS JOIN two.tpch.nation",
+    ] {
+        let error = minerva.error(None, &format!("USE one.tpch; {sql}"));
+        assert!(
+            error.contains("AMBIGUOUS_NAME") && error.contains("give one of the tables an alias"),
+            "{sql}: {error}"
+        );
+    }
+}

@@ -3,14 +3,14 @@
 //! In: a table. Out: [`ColumnStatistics`]. Nobody needs them: where they may not be read, plans are made without.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::connection::Database;
+pub(super) use crate::figures::{Figures, Known};
 use crate::statistics::{ColumnStatistics, written};
 
 /// One row for each column. Values are asked for of numbers and times, in tables that are not very wide, if they are not very many.
@@ -27,46 +27,6 @@ const STATISTICS: &str = "\
     CROSS JOIN LATERAL (SELECT t.typcategory IN ('N', 'D') AND c.relnatts <= 200 \
         AND coalesce(pg_catalog.length(s.most_common_vals::text), 0) + coalesce(pg_catalog.length(s.histogram_bounds::text), 0) < 20000 AS are_few) v \
     WHERE s.schemaname = $1 AND s.tablename = $2 AND s.inherited = (c.relkind = 'p' OR c.relhassubclass)";
-
-/// How long figures are used before they are asked for again, if the number of rows does not tell that there are new ones.
-const KEPT: Duration = Duration::from_secs(300);
-/// Of so many tables.
-const MOST_TABLES: usize = 1024;
-
-/// What is known of a table's columns, by their names.
-pub(super) type Figures = Arc<HashMap<String, Arc<ColumnStatistics>>>;
-
-/// The figures of tables that were asked for, by schema and name.
-#[derive(Default)]
-pub(super) struct Known(Mutex<HashMap<(String, String), Asked>>);
-
-struct Asked {
-    at: Instant,
-    /// How many rows the table had.
-    rows: usize,
-    figures: Figures,
-}
-
-impl Known {
-    fn get(&self, table: &(String, String), rows: usize) -> Option<Figures> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = known.get(table)?;
-        (asked.at.elapsed() < KEPT && asked.rows == rows).then(|| Arc::clone(&asked.figures))
-    }
-
-    fn put(&self, table: (String, String), rows: usize, figures: &Figures) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_TABLES {
-            known.clear();
-        }
-        let asked = Asked {
-            at: Instant::now(),
-            rows,
-            figures: Arc::clone(figures),
-        };
-        known.insert(table, asked);
-    }
-}
 
 /// What is known of a table with these columns and about so many rows.
 pub(super) async fn of(
@@ -121,6 +81,7 @@ fn column(row: &Row, data_type: &DataType, rows: f64) -> Result<ColumnStatistics
         width: row.try_get("avg_width")?,
         common: common.filter_map(|(value, share)| Some((value?, share))).collect(),
         bounds,
+        ..ColumnStatistics::default()
     })
 }
 

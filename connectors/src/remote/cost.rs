@@ -134,8 +134,9 @@ impl Estimate {
             return (known * self.unfiltered * GROUPS_GUESSED).min(self.rows).max(1.0);
         }
         let of = |key: &Value| {
+            let guessed = (self.unfiltered * 0.1).max(self.unfiltered.min(100.0));
             key.distinct()
-                .unwrap_or_else(|| (self.unfiltered * 0.1).max(self.unfiltered.min(100.0)))
+                .unwrap_or_else(|| guessed.min(key.most().unwrap_or(f64::INFINITY)))
         };
         let groups: f64 = keys.iter().map(of).product();
         groups.min(self.rows).max(1.0)
@@ -196,8 +197,16 @@ impl Estimate {
         let left = side(|(left, _)| left.distinct(), self.unfiltered);
         let right = side(|(_, right)| right.distinct(), other.unfiltered);
         let known = left.into_iter().chain(right).reduce(f64::max);
-        // One side has each key once.
-        known.unwrap_or_else(|| self.unfiltered.min(other.unfiltered)).max(1.0)
+        // One side has each key once, or each one that there can be more often.
+        let most = |of: fn(&(Value, Value)) -> Option<f64>, rows: f64| {
+            let most = keys.iter().map(|key| of(key).unwrap_or(f64::INFINITY));
+            most.product::<f64>().min(rows)
+        };
+        let least = || {
+            let left = most(|(left, _)| left.most(), self.unfiltered);
+            left.min(most(|(_, right)| right.most(), other.unfiltered))
+        };
+        known.unwrap_or_else(least).max(1.0)
     }
 
     /// What the source does to have rows of both sides meet, by reading both or by an index of one.

@@ -79,6 +79,11 @@ impl Value {
         self.known.as_ref()?.distinct
     }
 
+    /// It has no more different values than these, as far as this is known.
+    pub(crate) fn most(&self) -> Option<f64> {
+        self.known.as_ref()?.most
+    }
+
     /// Whether it is compared, grouped and sorted there as it is here.
     pub(crate) fn is_exact(&self) -> bool {
         self.form == Form::Exact

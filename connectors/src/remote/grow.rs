@@ -100,7 +100,7 @@ impl PushDown<'_> {
     }
 
     #[recursive::recursive]
-    fn visit(&self, plan: LogicalPlan) -> Result<Visited> {
+    pub(super) fn visit(&self, plan: LogicalPlan) -> Result<Visited> {
         let (plan, mut stayed) = self.visit_subqueries(plan)?;
         if let LogicalPlan::TableScan(scan) = &plan {
             let grown = self.scan(scan);

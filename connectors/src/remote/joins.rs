@@ -157,29 +157,50 @@ pub(super) fn pulled(node: &Join, (left, cost_left): (&Grown, f64), (right, cost
         Some((key_left, side(right, node.right.schema().as_ref(), key_right)?))
     });
     let keys: Option<Vec<(Value, Value)>> = keys.collect();
-    let (rows_left, rows_right) = (left.select.estimate, right.select.estimate);
-    let unchanged = cost_left + cost_right + joined_here(rows_left.rows + rows_right.rows);
     let tells = matches!(
         node.join_type,
         JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi
     );
-    let Some(keys) = keys.filter(|_| tells) else {
-        return unchanged;
+    let sides = [(left, cost_left), (right, cost_right)].map(|(grown, cost)| Side {
+        estimate: grown.select.estimate,
+        cost,
+        columns: grown.select.outputs.len(),
+        is_in_pieces: grown.is_in_pieces(),
+        is_told: true,
+    });
+    let [left, right] = &sides;
+    pulled_sides(left, right, keys.filter(|_| tells).as_deref())
+}
+
+/// A side of a join here.
+pub(super) struct Side {
+    pub(super) estimate: Estimate,
+    /// What its rows cost.
+    pub(super) cost: f64,
+    pub(super) columns: usize,
+    pub(super) is_in_pieces: bool,
+    /// Whether it is a statement that is told the keys of the other side, if that is the smaller one.
+    pub(super) is_told: bool,
+}
+
+/// What it costs to have the rows of both sides and to join them here; `keys` are those that the smaller side tells the other.
+pub(super) fn pulled_sides(left: &Side, right: &Side, keys: Option<&[(Value, Value)]>) -> f64 {
+    let rows = |side: &Side| side.estimate.rows;
+    let (smaller, larger, is_turned) = match rows(left) <= rows(right) {
+        true => (left, right, true),
+        false => (right, left, false),
+    };
+    let Some(keys) = keys.filter(|_| larger.is_told) else {
+        return left.cost + right.cost + joined_here(rows(left) + rows(right));
     };
     // The side that is read first tells the other which keys count.
-    let cost = |grown: &Grown, estimate: Estimate, most: f64| {
-        estimate
-            .cost(grown.select.outputs.len(), grown.is_in_pieces())
-            .min(most)
-    };
-    if rows_left.rows <= rows_right.rows {
-        let turned: Vec<(Value, Value)> = keys.into_iter().map(|(left, right)| (right, left)).collect();
-        let told = rows_right.narrowed(rows_left, &turned);
-        cost_left + cost(right, told, cost_right) + joined_here(rows_left.rows + told.rows)
-    } else {
-        let told = rows_left.narrowed(rows_right, &keys);
-        cost_right + cost(left, told, cost_left) + joined_here(rows_right.rows + told.rows)
-    }
+    let turned = keys.iter().cloned().map(|(left, right)| match is_turned {
+        true => (right, left),
+        false => (left, right),
+    });
+    let told = larger.estimate.narrowed(smaller.estimate, &turned.collect::<Vec<_>>());
+    let cost = told.cost(larger.columns, larger.is_in_pieces).min(larger.cost);
+    smaller.cost + cost + joined_here(rows(smaller) + told.rows)
 }
 
 /// So many SELECTs can be one after another: SQLite takes no more.

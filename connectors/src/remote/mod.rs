@@ -19,6 +19,7 @@ mod node;
 mod realise;
 mod select;
 mod translate;
+mod weigh;
 mod windows;
 
 pub use decision::Decision;
@@ -31,3 +32,4 @@ pub use grow::{PushDown, TableOf};
 pub(crate) use narrowed::narrowed;
 pub use node::RemotePlanner;
 pub use select::RemoteQuery;
+pub use weigh::{Conditions, Key, Weighed, WeighedLeaf};

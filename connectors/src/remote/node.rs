@@ -129,7 +129,7 @@ impl ExtensionPlanner for RemotePlanner {
             snapshot: None,
             query: Some(Arc::clone(&read.query)),
         };
-        let ready = ReadyScan::of(scan, &read.splits, read.snapshots.as_ref(), false).await?;
+        let ready = ReadyScan::of(session, scan, &read.splits, read.snapshots.as_ref(), false).await?;
         let leaf = ready.into_exec(session, Precision::Inexact(read.rows));
         Ok(Some(Arc::new(leaf.with_escape(read.escape.clone()))))
     }

@@ -14,6 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
 
 use super::functions;
+use super::moment::Moments;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a statement waits for a writer of another program.
@@ -27,6 +28,7 @@ pub(super) struct Database {
     pub(super) depot: String,
     path: PathBuf,
     idle: Mutex<Vec<(FileId, Connection)>>,
+    pub(super) moments: Moments,
 }
 
 impl Database {
@@ -35,6 +37,7 @@ impl Database {
             depot: depot.to_owned(),
             path,
             idle: Mutex::default(),
+            moments: Moments::default(),
         }
     }
 
@@ -65,21 +68,38 @@ impl Database {
         work: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let file = self.file_id()?;
-        let connection = self.take_idle(&file).map_or_else(|| self.connect(), Ok)?;
+        let connection = self.connection(&file)?;
+        self.with(running, file, connection, work)
+    }
+
+    /// Runs `work` with this connection; a transaction that it is in ends with it.
+    pub(super) fn with<T>(
+        &self,
+        running: &Running,
+        file: FileId,
+        connection: Connection,
+        work: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
         if !running.start(&connection) {
             return Err(self.failure(ErrorKind::Internal, "the reading was stopped"));
         }
         let result = work(&connection);
         // From here on the connection may serve somebody else, whom a late stop must not hit.
         running.finish();
-        if result.is_ok() {
+        let is_free = connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok();
+        if result.is_ok() && is_free {
             self.keep(file, connection);
         }
         result
     }
 
+    /// A connection to the file, one that nobody uses or a new one.
+    pub(super) fn connection(&self, file: &FileId) -> Result<Connection> {
+        self.take_idle(file).map_or_else(|| self.connect(), Ok)
+    }
+
     /// What is at the path must be the file that a kept connection was opened on.
-    fn file_id(&self) -> Result<FileId> {
+    pub(super) fn file_id(&self) -> Result<FileId> {
         let metadata = match std::fs::metadata(&self.path) {
             Ok(metadata) => metadata,
             Err(failure) => {
@@ -191,7 +211,7 @@ impl fmt::Debug for Database {
 /// Which file it is, and in which state. A connection trusts what it remembers of a file as long as a counter in it is
 /// the same, which another database copied over it may have too; so it is kept only while the file is untouched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct FileId {
+pub(super) struct FileId {
     inode: (u64, u64),
     length: u64,
     modified: Option<SystemTime>,

@@ -20,8 +20,9 @@ use tokio::sync::mpsc::Sender;
 use super::connection::{Database, Running, Stop};
 use super::decode::{ColumnBuilder, storage_class};
 use super::kind::Kind;
+use super::moment::Piece;
 use super::sql::{self, Statement};
-use crate::{Error, ErrorKind, Scan};
+use crate::{Error, ErrorKind, Scan, Split};
 
 /// Batches that wait for their reader.
 const BATCHES_AHEAD: usize = 2;
@@ -29,29 +30,55 @@ const BATCHES_AHEAD: usize = 2;
 /// A batch ends when its texts and blobs reach this size, so that long ones do not pile up.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Starts reading a scan.
+/// Starts reading a scan, or a range of it.
 pub(super) fn read(
     database: &Arc<Database>,
     scan: &Scan,
+    split: &Split,
     batch_rows: usize,
 ) -> Result<SendableRecordBatchStream, Error> {
+    let piece_of = |scan: &Scan| match (split, &scan.snapshot) {
+        (Split::Range { from, to }, Some(snapshot)) => {
+            Piece::of(snapshot, *from, *to).map(|piece| piece.condition(sql::ALIAS))
+        }
+        _ => None,
+    };
+    let piece = piece_of(scan);
+    if piece.is_none() && *split != Split::Whole {
+        let message = "its pieces have no state in common";
+        let failure = database.failure(ErrorKind::Internal, message);
+        return Err(failure.about_dataset(&scan.address.collection, &scan.address.dataset));
+    }
     let statement = match &scan.query {
         Some(query) => Statement {
-            sql: query.text(None, scan.limit),
+            sql: query.text(piece.as_deref(), scan.limit),
             values: Vec::new(),
         },
-        None => sql::statement(scan)?,
+        None => sql::statement(scan, piece.as_deref())?,
     };
-    let rows = RowReader::new(database, scan, batch_rows)?;
+    let rows = RowReader {
+        piece,
+        ..RowReader::new(database, scan, batch_rows)?
+    };
     let stop = Stop::default();
     let running = stop.running();
     let database = Arc::clone(database);
+    let (snapshot, split) = (scan.snapshot.clone(), *split);
     let mut batches = RecordBatchReceiverStreamBuilder::new(Arc::clone(&scan.schema), BATCHES_AHEAD);
     let output = batches.tx();
     batches.spawn_blocking(move || {
-        let result = database.with_connection(&running, |connection| {
-            rows.run(connection, &statement, &running, &output)
-        });
+        let read = |connection: &Connection| rows.run(connection, &statement, &running, &output);
+        let piece = match (split, &snapshot) {
+            (Split::Range { from, to }, Some(snapshot)) => Piece::of(snapshot, from, to),
+            _ => None,
+        };
+        let result = match piece {
+            Some(piece) => database
+                .connection_of(&piece)
+                .map_err(|error| rows.about(error))
+                .and_then(|(file, connection)| database.with(&running, file, connection, read)),
+            None => database.with_connection(&running, read),
+        };
         match result {
             Err(error) if !output.is_closed() => Err(error.into()),
             _ => Ok(()),
@@ -91,6 +118,8 @@ struct RowReader {
     schema: SchemaRef,
     kinds: Vec<Kind>,
     batch_rows: usize,
+    /// The condition on the rows of a range.
+    piece: Option<String>,
 }
 
 impl RowReader {
@@ -114,6 +143,7 @@ impl RowReader {
             schema: Arc::clone(&scan.schema),
             kinds,
             batch_rows: batch_rows.max(1),
+            piece: None,
         })
     }
 
@@ -185,9 +215,11 @@ impl RowReader {
             ValueRef::Null => "correct the value",
             _ => "correct the value, or read the table through a view of the database that casts it",
         };
+        let range = self.piece.as_ref().map(|piece| format!(" with {piece}"));
         let message = format!(
-            "column `{}` holds {found} in row {position} of the rows read, where {expected} is expected; {hint}",
-            field.name()
+            "column `{}` holds {found} in row {position} of the rows read{}, where {expected} is expected; {hint}",
+            field.name(),
+            range.unwrap_or_default()
         );
         self.about(self.database.failure(ErrorKind::BadValue, message))
     }

@@ -60,8 +60,8 @@ fn bind(value: &ScalarValue) -> Option<Value> {
     }
 }
 
-/// The statement for a scan.
-pub(super) fn statement(scan: &Scan) -> Result<Statement, Error> {
+/// The statement for a scan, or for the rows of it for which one more condition holds.
+pub(super) fn statement(scan: &Scan, piece: Option<&str>) -> Result<Statement, Error> {
     let mut statement = Statement {
         sql: "SELECT ".to_owned(),
         values: Vec::new(),
@@ -75,8 +75,14 @@ pub(super) fn statement(scan: &Scan) -> Result<Statement, Error> {
     }
     let table = quoted(scan, &scan.address.dataset)?;
     statement.push(format_args!(" FROM main.{table} AS {ALIAS}"));
-    for (position, filter) in scan.filters.iter().enumerate() {
-        statement.sql.push_str(if position == 0 { " WHERE " } else { " AND " });
+    let mut between = " WHERE ";
+    if let Some(piece) = piece {
+        statement.push(format_args!("{between}{piece}"));
+        between = " AND ";
+    }
+    for filter in &scan.filters {
+        statement.sql.push_str(between);
+        between = " AND ";
         condition(&mut statement, scan, filter)?;
     }
     if let Some(limit) = scan.limit {
@@ -242,7 +248,7 @@ mod tests {
                 },
             ]),
         ];
-        let statement = statement(&scan(&["id", "x\"y"], filters)).unwrap();
+        let statement = statement(&scan(&["id", "x\"y"], filters), None).unwrap();
         assert_eq!(
             statement.sql,
             "SELECT t.\"id\", t.\"x\"\"y\" FROM main.\"a \"\"b\"\"\" AS t \
@@ -261,10 +267,10 @@ mod tests {
     #[test]
     fn no_columns_still_give_rows() {
         assert_eq!(
-            statement(&scan(&[], Vec::new())).unwrap().sql,
+            statement(&scan(&[], Vec::new()), None).unwrap().sql,
             "SELECT 1 FROM main.\"a \"\"b\"\"\" AS t LIMIT 3"
         );
-        assert!(statement(&scan(&["a\0b"], Vec::new())).is_err());
+        assert!(statement(&scan(&["a\0b"], Vec::new()), None).is_err());
     }
 
     #[test]

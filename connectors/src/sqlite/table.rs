@@ -12,6 +12,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::dialect::Use;
 use super::kind::Kind;
+use super::statistics::{Analyzed, figures, first_numbers};
+use crate::figures::Figures;
 
 /// How many rows of a column without a declared type are looked at.
 pub(super) const SAMPLED_ROWS: usize = 1000;
@@ -31,7 +33,11 @@ pub(super) struct TableInfo {
     /// How statements may use its columns, where they may.
     pub(super) uses: Option<HashMap<String, Use>>,
     pub(super) rows: Option<u64>,
+    /// What its indexes tell of its columns.
+    pub(super) figures: Figures,
     pub(super) row_id: Option<RowId>,
+    /// The least and the largest rowid of a table that has some.
+    pub(super) ends: Option<(i64, i64)>,
 }
 
 /// What tells the rows of a table from each other.
@@ -81,7 +87,12 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         Form::WithoutRowid => Some(RowId::Key(key(connection, name)?)),
         Form::View | Form::Virtual => None,
     };
+    let ends = match &row_id {
+        Some(RowId::Rowid(rowid)) => ends(connection, name, rowid)?,
+        Some(RowId::Key(_)) | None => None,
+    };
     let is_utf8 = is_utf8(connection)?;
+    let analyzed = first_numbers(connection, name)?;
     let (comparable, uses, rows) = match form {
         Form::Table | Form::WithoutRowid => (
             comparable(&columns, is_utf8),
@@ -89,18 +100,24 @@ pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Opti
                 true => Some(uses(connection, name, form, &columns, &schema)?),
                 false => None,
             },
-            rows(connection, name, &columns, form == Form::Table)?,
+            rows(connection, name, &columns, form == Form::Table, &analyzed)?,
         ),
         // The columns of a view may have any affinity, and a virtual table compares as its module likes.
         Form::View | Form::Virtual => (HashMap::new(), None, None),
     };
+    let figures = match (form, rows) {
+        (Form::Table | Form::WithoutRowid, Some(rows)) => figures(connection, name, &schema, &analyzed, rows as f64)?,
+        _ => Figures::default(),
+    };
     Ok(Some(TableInfo {
         schema,
+        figures,
         is_view: form == Form::View,
         comparable,
         uses,
         rows,
         row_id,
+        ends,
     }))
 }
 
@@ -276,25 +293,32 @@ fn rows(
     table: &str,
     columns: &[ColumnInfo],
     has_rowid: bool,
+    analyzed: &Analyzed,
 ) -> rusqlite::Result<Option<u64>> {
-    if let Some(rows) = analyzed_rows(connection, table)? {
+    // A partial index has fewer rows than the table.
+    if let Some(rows) = analyzed.values().map(|(rows, _)| *rows).max() {
         return Ok(Some(rows));
     }
     let Some(rowid) = rowid(columns).filter(|_| has_rowid) else {
         return Ok(None);
     };
-    // Two statements, because SQLite walks to an end of the tree only when asked for one end at a time.
-    let end = |function: &str| -> rusqlite::Result<Option<i64>> {
-        let sql = format!("SELECT {function}(t.{rowid}) FROM main.{} AS t", quoted(table));
-        connection.query_row(&sql, [], |row| row.get(0))
-    };
-    let (Some(first), Some(last)) = (end("min")?, end("max")?) else {
+    let Some((first, last)) = ends(connection, table, rowid)? else {
         return Ok(Some(0));
     };
     let span = last.abs_diff(first).saturating_add(1);
     let pages: u64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     let page_size: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
     Ok((span <= pages.saturating_mul(page_size) / LEAST_BYTES_PER_ROW).then_some(span))
+}
+
+/// The least and the largest rowid; `None` when there are no rows.
+fn ends(connection: &Connection, table: &str, rowid: &str) -> rusqlite::Result<Option<(i64, i64)>> {
+    // Two statements, because SQLite walks to an end of the tree only when asked for one end at a time.
+    let end = |function: &str| -> rusqlite::Result<Option<i64>> {
+        let sql = format!("SELECT {function}(t.{rowid}) FROM main.{} AS t", quoted(table));
+        connection.query_row(&sql, [], |row| row.get(0))
+    };
+    Ok(end("min")?.zip(end("max")?))
 }
 
 /// A name of the rowid that no column has.
@@ -309,22 +333,6 @@ fn key(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
         connection.prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE pk > 0 ORDER BY pk")?;
     let names = statement.query_map([table], |row| row.get(0))?;
     names.collect()
-}
-
-fn analyzed_rows(connection: &Connection, table: &str) -> rusqlite::Result<Option<u64>> {
-    let sql = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = 'sqlite_stat1'";
-    if connection.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
-        return Ok(None);
-    }
-    let mut statement = connection.prepare("SELECT stat FROM main.sqlite_stat1 WHERE tbl = ?1")?;
-    let stats = statement.query_map([table], |row| row.get::<_, Option<String>>(0))?;
-    let mut most = None;
-    for stat in stats {
-        // The first number is how many rows the index has; a partial index has fewer than the table.
-        let rows = stat?.and_then(|stat| stat.split(' ').next()?.parse().ok());
-        most = most.max(rows);
-    }
-    Ok(most)
 }
 
 fn quoted(name: &str) -> String {

@@ -10,6 +10,7 @@ mod fences;
 mod filters_by_place;
 mod growth;
 mod in_lists;
+mod join_order;
 mod key_lists;
 mod multisets;
 mod null_keys;
@@ -35,6 +36,7 @@ use distinct_sums::GuardedDistinct;
 use fences::Barriers;
 use filters_by_place::PushFiltersByPlace;
 use in_lists::GuardedSimplify;
+use join_order::order_joins;
 pub(crate) use key_lists::limit_key_lists;
 use multisets::CountMultisets;
 use null_keys::{GuardedCrossJoins, GuardedJoinKeys};
@@ -73,12 +75,23 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 
 /// The last rule: what a depot computes by itself, with governed tables behind fences; and what stayed here, and why.
 pub(crate) fn push_down(plan: LogicalPlan, session: &Session) -> Result<(LogicalPlan, Vec<Decision>)> {
-    let barriers = Barriers::default();
+    // Barriers that are only weighed are none of the statement.
+    let (weighed, barriers) = (Barriers::default(), Barriers::default());
     let rule = PushDown {
         table_of: &minerva_policy::open_table,
         fences: Some(&barriers),
         is_eager: &|depot| session.is_eager(depot),
         reads_only: false,
+    };
+    let plan = match session.orders_joins() {
+        true => order_joins(
+            plan,
+            &PushDown {
+                fences: Some(&weighed),
+                ..rule
+            },
+        )?,
+        false => plan,
     };
     rule.push(plan)
 }

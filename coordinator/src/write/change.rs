@@ -137,7 +137,7 @@ impl Writing<'_> {
         if values.is_empty() {
             return Ok(());
         }
-        let planned = query::verified(self.session, state, names, plan, parameters).await?;
+        let planned = query::verified_to_write(self.session, state, names, plan, parameters).await?;
         let found = planned.physical.schema();
         fit::expect_assignable(found.fields().iter().skip(1).map(|field| field.data_type()), &written)
     }
@@ -173,7 +173,7 @@ impl Writing<'_> {
         };
         let (state, names, plan) = plan(self.session, self.snapshot, table, values, &checked, &changed).await?;
         expect_unmasked(&plan, &table.alias, target, place)?;
-        let planned = query::verified(self.session, state, names, plan, parameters).await?;
+        let planned = query::verified_to_write(self.session, state, names, plan, parameters).await?;
         let mut rows = planned.execute(self.session, self.snapshot, self.tracked)?;
         self.tracked.running();
         // They are in memory until the last of them is found: a query that reads what it changes would not find its end.

@@ -62,7 +62,7 @@ impl Writing<'_> {
         catalog.expect_columns(Deed::CreateTable, address, with_tags)?;
         tags::expect_accepted(&tags, &place.depot)?;
         let writer = writer(&place)?;
-        let planned = query::verified(self.session, state, names, logical, parameters).await?;
+        let planned = query::verified_to_write(self.session, state, names, logical, parameters).await?;
         // With values bound to its parameters a column may have found another type.
         let schema = columns::without_marks(&planned.physical.schema());
         let stored = writer.stored(&new_columns(&schema, new.not_null)).map_err(from_depot)?;
@@ -162,7 +162,7 @@ impl Writing<'_> {
         tags::expect_accepted(&tags, &place.depot)?;
         tags::expect_none_new(&tags, address)?;
         let writer = writer(&place)?;
-        let planned = query::verified(self.session, state, names, logical, parameters).await?;
+        let planned = query::verified_to_write(self.session, state, names, logical, parameters).await?;
         let schema = planned.physical.schema();
         fit::expect_assignable(schema.fields().iter().map(|field| field.data_type()), &written)?;
         let state = self.session.state(self.snapshot, false);

@@ -21,9 +21,9 @@ use datafusion::{
     },
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use minerva_cluster::{QueryGrants, WorkerLost, leaf_of};
+use minerva_cluster::{QueryGrants, WorkerLost};
 use minerva_connectors::{Decision, RowsAreWritten};
-use minerva_policy::{Grant, Leaf};
+use minerva_policy::Grant;
 use tokio::runtime::Handle;
 
 use crate::{

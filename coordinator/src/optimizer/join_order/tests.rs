@@ -140,6 +140,7 @@ fn weighing<T>(run: impl FnOnce(&PushDown<'_>) -> T) -> T {
         table_of: &|_| None,
         fences: None,
         is_eager: &|_| false,
+        reads_only: false,
     })
 }
 

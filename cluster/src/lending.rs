@@ -429,7 +429,8 @@ mod tests {
         let lent = borrower.lent(&kind(), loan).unwrap();
         borrower.give_up();
         assert_ne!(lent.loan.term, borrower.term());
-        assert!(borrower.lent(&kind(), loan).is_none());
+        let late = Loan { number: 8, term: 0 };
+        assert!(borrower.lent(&kind(), late).is_none());
         // It is told to the coordinator until its connection is closed.
         let loan = lent.heard();
         assert_eq!(borrower.held(), BTreeSet::from([7]));

@@ -18,7 +18,7 @@ use super::moment::Moments;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a statement waits for a writer of another program.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that are kept when nobody uses them.
 const MOST_IDLE: usize = 8;

@@ -8,12 +8,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::common::runtime::SpawnedTask;
 use rusqlite::Connection;
 
-use super::connection::{Database, FileId};
+use super::connection::{BUSY_TIMEOUT, Database, FileId};
 use crate::remote_table::{Snapshot, Snapshots};
 use crate::scan_exec::Held;
 use crate::{Error, ErrorKind, Result, Split};
@@ -24,6 +25,8 @@ const FEWEST_ROWS: u64 = 50_000;
 const MOST_READERS: usize = 8;
 /// How often it is tried while others commit all the time.
 const TRIES: usize = 3;
+/// How long each connection waits for who has the file locked; one reader that waits as usual does, too.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Between the name of a moment and that of the rowid.
 const SEPARATOR: char = '/';
@@ -133,8 +136,14 @@ impl Snapshots for Readers {
         let made = SpawnedTask::spawn_blocking(move || database.moment(readers))
             .join()
             .await;
-        let made = made.map_err(|failure| self.database.failure(ErrorKind::Internal, failure.to_string()))??;
-        let Some(moment) = made else { return Ok(None) };
+        let made = made.map_err(|failure| self.database.failure(ErrorKind::Internal, failure.to_string()))?;
+        let moment = match made {
+            Ok(Some(moment)) => moment,
+            // Others commit or keep it locked.
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind == ErrorKind::Unreachable => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let number = {
             let mut kept = self.database.moments.kept();
             kept.0 += 1;
@@ -178,6 +187,7 @@ impl Database {
     fn moment(&self, readers: usize) -> Result<Option<Moment>> {
         let file = self.file_id()?;
         let watch = self.connection(&file)?;
+        self.waits(&watch, PATIENCE)?;
         for _ in 0..TRIES {
             let version = self.version(&watch)?;
             let free: Vec<Connection> = (0..readers).map(|_| self.begun(&file)).collect::<Result<_>>()?;
@@ -217,9 +227,16 @@ impl Database {
     /// A connection in a transaction that has begun to read.
     fn begun(&self, file: &FileId) -> Result<Connection> {
         let connection = self.connection(file)?;
-        let begin = || connection.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1");
-        begin().map_err(|failure: rusqlite::Error| self.error(failure))?;
+        self.waits(&connection, PATIENCE)?;
+        let begun = connection.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1");
+        begun.map_err(|failure| self.error(failure))?;
+        self.waits(&connection, BUSY_TIMEOUT)?;
         Ok(connection)
+    }
+
+    /// Sets how long a connection waits for locks.
+    fn waits(&self, connection: &Connection, patience: Duration) -> Result<()> {
+        connection.busy_timeout(patience).map_err(|failure| self.error(failure))
     }
 
     fn version(&self, watch: &Connection) -> Result<i64, Error> {
@@ -232,7 +249,6 @@ impl Database {
 mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Duration;
 
     use arrow::array::AsArray;
     use arrow::datatypes::Int64Type;
@@ -293,6 +309,8 @@ mod tests {
                     }
                     transaction.commit().unwrap();
                     moved += 1;
+                    // Without a write-ahead log nobody would ever read otherwise.
+                    std::thread::sleep(Duration::from_millis(2));
                 }
                 moved
             });

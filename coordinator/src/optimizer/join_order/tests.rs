@@ -263,7 +263,12 @@ async fn nothing_is_moved_over_what_is_no_inner_join() {
             "facts more",
         ),
         (
-            "SELECT count(facts.n) FROM more JOIN facts ON more.id = facts.c AND random() < 0.5 JOIN a ON facts.a = a.id JOIN c ON c.id = a.kind WHERE c.x = 7",
+            "SELECT count(facts.n) FROM more JOIN facts ON more.id = facts.c AND facts.n > random() * more.x JOIN a ON facts.a = a.id JOIN c ON c.id = a.kind WHERE c.x = 7",
+            "facts more",
+        ),
+        // For other rows it may fail.
+        (
+            "SELECT count(facts.n) FROM more JOIN facts ON more.id = facts.c AND facts.n / more.x > 1 JOIN a ON facts.a = a.id JOIN c ON c.id = a.kind WHERE c.x = 7",
             "facts more",
         ),
     ] {

@@ -4,7 +4,7 @@
 
 - `sqlite`: TPC-H's lineitem from a SQLite file to an Arrow client, against DuckDB's sqlite_scanner, in turn; the median of the runs. Goal: at most 0.8.
 - `slow`: a client that reads lineitem from PostgreSQL and from SQLite at a few batches a second. Printed is the most memory that the server had above what it had
-  before, in MiB (goal: at most 300), and how many rows the source had sent when the client had read a tenth: it is throttled when that is not all of them.
+  before, in MiB (goal: at most 300), and how many rows one reader of the source had sent after the first batches: it is throttled when that is not all of them.
 - `two`: a join of two PostgreSQL databases on a key that few rows of the large side have; rows fetched for each row of the answer. Goal: at most 2.
 
 Starts servers of its own. Needs what `make test` installs, duckdb_extension_postgres_scanner==1.5.5 and duckdb_extension_sqlite_scanner==1.5.5.
@@ -111,17 +111,16 @@ def slow(reader, process, table, counter):
 
     watching = threading.Thread(target=watch)
     watching.start()
-    total = reader.rows(f"SELECT count(*) FROM {table}") and None
-    rows, sent = 0, None
+    rows, read, sent = 0, None, None
     for number, batch in enumerate(reader.batches(f"SELECT * FROM {table}")):
         rows += batch.num_rows
         if number < 40:
             time.sleep(0.25)
         if number == 10 and counter:
-            sent, total = counter.execute(SENT).fetchone()[0], rows
+            sent, read = counter.execute(SENT).fetchone()[0], rows
     ended.set()
     watching.join()
-    throttled = f", {sent} rows sent by one of its readers when {total} were read" if sent is not None else ""
+    throttled = f", {sent} rows sent by one of its readers when {read} were read" if sent is not None else ""
     print(f"slow client of {table}: {rows} rows, {before:.0f} MiB before, at most {most:.0f} MiB, {most - before:.0f} more{throttled}", flush=True)
 
 

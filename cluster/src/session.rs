@@ -12,7 +12,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion_distributed::{DistributedExt, SessionStateBuilderExt, WorkerQueryContext};
-use minerva_connectors::{Depots, Lender};
+use minerva_connectors::{Depots, Lender, SharedSnapshotsOnly};
 use minerva_policy::{KeyRing, mask_functions};
 
 use crate::aggregates::aggregates;
@@ -124,7 +124,10 @@ fn functions_with(keys: &KeyRing) -> Arc<[Arc<ScalarUDF>]> {
 /// Makes the session of a query on the coordinator distribute its plans over `members`. The builder must already have
 /// its config and its query planner. When there is no active worker, or one, plans stay whole.
 pub fn coordinator_session(builder: SessionStateBuilder, wire: &Wire, members: &Members) -> SessionStateBuilder {
-    wire.apply(builder)
+    let mut builder = wire.apply(builder);
+    let config = builder.config().get_or_insert_default();
+    config.set_extension(Arc::new(SharedSnapshotsOnly));
+    builder
         .with_distributed_planner()
         .with_distributed_worker_resolver(members.clone())
         .with_distributed_option_extension(QueryGrants::default())

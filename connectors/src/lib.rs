@@ -72,7 +72,7 @@ pub use remote::{
     Conditions, Decision, Fence, Fences, Key, Opened, PlanHere, PushDown, RemotePlanner, RemoteQuery, TableOf, Weighed,
     WeighedLeaf, with_escapes,
 };
-pub use remote_table::{RemoteTable, RowsAreWritten, estimated};
+pub use remote_table::{RemoteTable, SharedSnapshotsOnly, estimated};
 pub use scan::{Comparison, Scan, ScanFilter, Split};
 pub use scan_codec::{decode_scan, decode_told_scan, encode_scan, encode_told_scan};
 pub use scan_exec::{ScanExec, split, splits_of};

@@ -36,15 +36,16 @@ pub(crate) trait Snapshots: Send + Sync {
     /// A snapshot of now; `None` when the source cannot make one.
     async fn take(&self) -> crate::Result<Option<Snapshot>>;
 
-    /// Whether others can write while a snapshot is held.
-    fn lets_write(&self) -> bool {
+    /// Whether other processes can read by a snapshot, and others write while it is held.
+    fn is_shared(&self) -> bool {
         true
     }
 }
 
-/// What a session's configuration has as an extension when its plan's rows are written somewhere.
+/// What a session's configuration has as an extension when its plans are for several processes, or their rows are written somewhere: by a snapshot that is not shared
+/// nothing is read then.
 #[derive(Debug)]
-pub struct RowsAreWritten;
+pub struct SharedSnapshotsOnly;
 
 /// A state of a source.
 pub(crate) struct Snapshot {
@@ -331,8 +332,8 @@ impl ReadyScan {
         let mut splits = splits.to_vec();
         let mut held = None;
         if let Some(snapshots) = snapshots.filter(|_| splits.len() > 1) {
-            let writes = session.config().get_extension::<RowsAreWritten>().is_some();
-            let is_whole = is_short || (writes && !snapshots.lets_write());
+            let shared_only = session.config().get_extension::<SharedSnapshotsOnly>().is_some();
+            let is_whole = is_short || (shared_only && !snapshots.is_shared());
             match if is_whole { None } else { snapshots.take().await? } {
                 Some(snapshot) => {
                     scan.snapshot = Some(snapshot.name);

@@ -1,7 +1,7 @@
 //! A source whose depot is watched: what its calls meet is noted, and none of them waits without end.
 //!
 //! In: a source. Out: the same source. Calls fail at once while the depot is left alone (see [`crate::health`]). That somebody waits for a connection that others
-//! use tells nothing of the depot, and counts in no limit here (see [`crate::waits`]). Every method of [`Source`] must be
+//! use tells nothing of the depot, and counts in no limit of an answer (see [`crate::waits`]); in those of rows it does, which leave no depot alone. Every method of [`Source`] must be
 //! handed on here, also one that has a default; a test below looks for that. Deliberately absent: writing, which is neither timed nor noted.
 
 use std::fmt;

@@ -22,7 +22,7 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use minerva_cluster::{QueryGrants, WorkerLost};
-use minerva_connectors::{Decision, RowsAreWritten};
+use minerva_connectors::{Decision, SharedSnapshotsOnly};
 use minerva_policy::Grant;
 use tokio::runtime::Handle;
 
@@ -301,7 +301,7 @@ pub(crate) async fn verified_to_write(
     logical: LogicalPlan,
     parameters: Vec<ScalarValue>,
 ) -> Result<Planned> {
-    state.config_mut().set_extension(Arc::new(RowsAreWritten));
+    state.config_mut().set_extension(Arc::new(SharedSnapshotsOnly));
     verified(session, state, names, logical, parameters).await
 }
 

@@ -187,8 +187,8 @@ pub(crate) fn plain_mask(expr: &Expr, schema: &DFSchema) -> Option<Expr> {
     (plain.get_type(schema).ok()? == data_type).then_some(plain)
 }
 
-/// Whether a part of an expression can be evaluated for every row, as long as its own parts can.
-fn cannot_fail(part: &Expr) -> bool {
+/// Whether a part of an expression can be evaluated for every row, as long as its own parts can. Whether a cast can is for who asks to know.
+pub fn cannot_fail(part: &Expr) -> bool {
     match part {
         Expr::BinaryExpr(binary) => matches!(
             binary.op,

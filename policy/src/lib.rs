@@ -53,7 +53,7 @@ pub use barrier_planner::BarrierPlanner;
 pub use decide::{decide, misfits};
 pub use expectation::{Outcome, compare};
 pub use explain::{ColumnExplanation, Explanation, FilterExplanation, Outranked, Shown, explain, explain_names};
-pub use fence::{FencePlanner, FenceSeal, OpenedBarrier, PolicyFence, RenderedFence, fence_digest};
+pub use fence::{FencePlanner, FenceSeal, OpenedBarrier, PolicyFence, RenderedFence, cannot_fail, fence_digest};
 pub use fence_exec::{PolicyFenceExec, decode_fence, encode_fence};
 pub use impact::{Alteration, Impact, alterations};
 pub use keys::KeyRing;

@@ -234,6 +234,34 @@ fn explain_shows_stages_and_what_the_workers_did() {
     );
 }
 
+/// What keeps readers of SQLite at one moment is known to one process only.
+#[test]
+fn a_large_table_of_sqlite_is_read_on_workers_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.db");
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "CREATE TABLE facts (id INTEGER PRIMARY KEY, kind INTEGER NOT NULL); \
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 250000) INSERT INTO facts SELECT i, i % 7 FROM n",
+        )
+        .unwrap();
+    let text = format!(
+        "name: gen\nversion: v2alpha\ntype: depot\ndepot: {{type: TPCH, tpch: {{scale: 0.1}}}}\n---\n\
+         name: lite\nversion: v2alpha\ntype: depot\ndepot: {{type: SQLITE, sqlite: {{path: {}}}}}\n",
+        path.display()
+    );
+    let mut apart = Minerva::start(&[("depots.yaml", &text)], 0);
+    let sql = "SELECT f.kind, count(*), sum(l_linenumber) FROM lite.main.facts f JOIN gen.tpch.lineitem l ON f.id = l.l_orderkey GROUP BY f.kind ORDER BY f.kind";
+    let alone = apart.rows(None, sql);
+    apart.add_worker();
+    apart.add_worker();
+    let plan = apart.rows(None, &format!("EXPLAIN {sql}")).join("\n");
+    let (_, stages) = plan.split_once("Stage 1").unwrap_or_else(|| panic!("{plan}"));
+    assert!(stages.contains("dataos://lite:main/facts"), "{plan}");
+    assert_eq!(apart.rows(None, sql), alone);
+}
+
 #[test]
 fn a_lost_worker_is_an_error_and_the_next_query_works() {
     let text = "name: gen\nversion: v2alpha\ntype: depot\ndepot: {type: TPCH, tpch: {scale: 10}}\n";

@@ -54,20 +54,23 @@ struct Moment {
 }
 
 /// What the readers of a range need to know, as a scan's snapshot says it.
-pub(super) struct Piece<'a> {
+pub(super) struct Piece {
     number: u64,
-    rowid: &'a str,
+    rowid: String,
     low: Option<i64>,
     high: Option<i64>,
 }
 
-impl<'a> Piece<'a> {
-    /// The piece that a split is; `None` when the snapshot is none of these.
-    pub(super) fn of(snapshot: &'a str, from: u64, to: u64) -> Option<Piece<'a>> {
-        let (number, rowid) = snapshot.split_once(SEPARATOR)?;
+impl Piece {
+    /// The piece that a split is; `None` when it is no range, or there is no snapshot of these.
+    pub(super) fn of(split: &Split, snapshot: Option<&str>) -> Option<Piece> {
+        let Split::Range { from, to } = *split else {
+            return None;
+        };
+        let (number, rowid) = snapshot?.split_once(SEPARATOR)?;
         Some(Piece {
             number: number.parse().ok()?,
-            rowid,
+            rowid: rowid.to_owned(),
             // What was added before the first and after the last since they were looked at is part of the outer ranges.
             low: (from > 0).then(|| signed(from)),
             high: (to < u64::MAX).then(|| signed(to)),
@@ -160,8 +163,8 @@ impl Snapshots for Readers {
         }))
     }
 
-    /// A transaction that reads keeps another from committing, where the file has no write-ahead log.
-    fn lets_write(&self) -> bool {
+    /// A moment is connections of this process, and a transaction that reads keeps another from committing where the file has no write-ahead log.
+    fn is_shared(&self) -> bool {
         false
     }
 }
@@ -185,13 +188,15 @@ impl Drop for Kept {
 impl Database {
     /// Connections in transactions that see the same; `None` when others commit all the time.
     fn moment(&self, readers: usize) -> Result<Option<Moment>> {
-        let file = self.file_id()?;
-        let watch = self.connection(&file)?;
-        self.waits(&watch, PATIENCE)?;
         for _ in 0..TRIES {
+            let file = self.file_id()?;
+            let watch = self.connection(&file)?;
+            self.waits(&watch, PATIENCE)?;
             let version = self.version(&watch)?;
-            let free: Vec<Connection> = (0..readers).map(|_| self.begun(&file)).collect::<Result<_>>()?;
-            if self.version(&watch)? == version {
+            let begun = (0..readers).map(|_| self.begun(&file, PATIENCE));
+            let free: Vec<Connection> = begun.collect::<Result<_>>()?;
+            // A connection knows nothing of another file that took the place of its own.
+            if self.version(&watch)? == version && self.file_id()? == file {
                 return Ok(Some(Moment {
                     file,
                     watch: Mutex::new(watch),
@@ -204,7 +209,7 @@ impl Database {
     }
 
     /// A connection that sees the moment of a piece.
-    pub(super) fn connection_of(&self, piece: &Piece<'_>) -> Result<(FileId, Connection)> {
+    pub(super) fn connection_of(&self, piece: &Piece) -> Result<(FileId, Connection)> {
         let moment = self.moments.kept().1.get(&piece.number).map(Arc::clone);
         let gone = || {
             let message = "the state that its readers share is gone; run the query again";
@@ -216,18 +221,18 @@ impl Database {
             return Ok((moment.file.clone(), connection));
         }
         // The plan is run once more, as that of a recursive query is.
-        let connection = self.begun(&self.file_id()?)?;
+        let connection = self.begun(&moment.file, BUSY_TIMEOUT)?;
         let watch = moment.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.version(&watch)? == moment.version {
+        match self.version(&watch)? == moment.version && self.file_id()? == moment.file {
             true => Ok((moment.file.clone(), connection)),
             false => Err(gone()),
         }
     }
 
     /// A connection in a transaction that has begun to read.
-    fn begun(&self, file: &FileId) -> Result<Connection> {
+    fn begun(&self, file: &FileId, patience: Duration) -> Result<Connection> {
         let connection = self.connection(file)?;
-        self.waits(&connection, PATIENCE)?;
+        self.waits(&connection, patience)?;
         let begun = connection.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1");
         begun.map_err(|failure| self.error(failure))?;
         self.waits(&connection, BUSY_TIMEOUT)?;
@@ -382,20 +387,12 @@ mod tests {
             let whole = Split::Range { from: 0, to: u64::MAX };
             assert_eq!(crate::scan::joined(&ranges), [whole], "{ranges:?}");
             let conditions: Vec<String> = (ranges.iter())
-                .map(|range| match range {
-                    Split::Range { from, to } => Piece::of("7/oid", *from, *to).unwrap().condition("t"),
-                    _ => panic!("{range:?}"),
-                })
+                .map(|range| Piece::of(range, Some("7/oid")).unwrap().condition("t"))
                 .collect();
             assert!(conditions[0].starts_with("t.oid < "), "{conditions:?}");
             assert!(conditions[expected - 1].starts_with("t.oid >= ") && !conditions[expected - 1].contains('<'));
         }
-        let Split::Range { from, to } = divided(1, 100_001, 2)[0] else {
-            panic!()
-        };
-        assert_eq!(
-            Piece::of("1/rowid", from, to).unwrap().condition("t"),
-            "t.rowid < 50001"
-        );
+        let first = Piece::of(&divided(1, 100_001, 2)[0], Some("1/rowid")).unwrap();
+        assert_eq!(first.condition("t"), "t.rowid < 50001");
     }
 }

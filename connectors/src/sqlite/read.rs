@@ -37,41 +37,31 @@ pub(super) fn read(
     split: &Split,
     batch_rows: usize,
 ) -> Result<SendableRecordBatchStream, Error> {
-    let piece_of = |scan: &Scan| match (split, &scan.snapshot) {
-        (Split::Range { from, to }, Some(snapshot)) => {
-            Piece::of(snapshot, *from, *to).map(|piece| piece.condition(sql::ALIAS))
-        }
-        _ => None,
-    };
-    let piece = piece_of(scan);
+    let piece = Piece::of(split, scan.snapshot.as_deref());
     if piece.is_none() && *split != Split::Whole {
         let message = "its pieces have no state in common";
         let failure = database.failure(ErrorKind::Internal, message);
         return Err(failure.about_dataset(&scan.address.collection, &scan.address.dataset));
     }
+    let range = piece.as_ref().map(|piece| piece.condition(sql::ALIAS));
     let statement = match &scan.query {
         Some(query) => Statement {
-            sql: query.text(piece.as_deref(), scan.limit),
+            sql: query.text(range.as_deref(), scan.limit),
             values: Vec::new(),
         },
-        None => sql::statement(scan, piece.as_deref())?,
+        None => sql::statement(scan, range.as_deref())?,
     };
     let rows = RowReader {
-        piece,
+        range,
         ..RowReader::new(database, scan, batch_rows)?
     };
     let stop = Stop::default();
     let running = stop.running();
     let database = Arc::clone(database);
-    let (snapshot, split) = (scan.snapshot.clone(), *split);
     let mut batches = RecordBatchReceiverStreamBuilder::new(Arc::clone(&scan.schema), BATCHES_AHEAD);
     let output = batches.tx();
     batches.spawn_blocking(move || {
         let read = |connection: &Connection| rows.run(connection, &statement, &running, &output);
-        let piece = match (split, &snapshot) {
-            (Split::Range { from, to }, Some(snapshot)) => Piece::of(snapshot, from, to),
-            _ => None,
-        };
         let result = match piece {
             Some(piece) => database
                 .connection_of(&piece)
@@ -119,7 +109,7 @@ struct RowReader {
     kinds: Vec<Kind>,
     batch_rows: usize,
     /// The condition on the rows of a range.
-    piece: Option<String>,
+    range: Option<String>,
 }
 
 impl RowReader {
@@ -143,7 +133,7 @@ impl RowReader {
             schema: Arc::clone(&scan.schema),
             kinds,
             batch_rows: batch_rows.max(1),
-            piece: None,
+            range: None,
         })
     }
 
@@ -215,7 +205,7 @@ impl RowReader {
             ValueRef::Null => "correct the value",
             _ => "correct the value, or read the table through a view of the database that casts it",
         };
-        let range = self.piece.as_ref().map(|piece| format!(" with {piece}"));
+        let range = self.range.as_ref().map(|range| format!(" with {range}"));
         let message = format!(
             "column `{}` holds {found} in row {position} of the rows read{}, where {expected} is expected; {hint}",
             field.name(),

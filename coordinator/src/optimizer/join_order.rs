@@ -21,11 +21,12 @@ use datafusion::{
         tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        BinaryExpr, Expr, ExprSchemable, Join, LogicalPlan, Operator, Projection,
+        Expr, ExprSchemable, Join, LogicalPlan, Projection,
         utils::{conjunction, split_conjunction},
     },
 };
 use minerva_connectors::PushDown;
+use minerva_policy::cannot_fail;
 
 use graph::{Graph, Order, Relations};
 
@@ -99,39 +100,12 @@ fn is_steady(expr: &Expr, schema: &DFSchema) -> bool {
     // Errors do not occur.
     let _ = expr.apply(|part| {
         is_steady &= match part {
-            Expr::Column(_)
-            | Expr::Literal(..)
-            | Expr::Not(_)
-            | Expr::IsNull(_)
-            | Expr::IsNotNull(_)
-            | Expr::IsTrue(_)
-            | Expr::IsFalse(_)
-            | Expr::IsUnknown(_)
-            | Expr::IsNotTrue(_)
-            | Expr::IsNotFalse(_)
-            | Expr::IsNotUnknown(_)
-            | Expr::Between(_)
-            | Expr::InList(_)
-            | Expr::Case(_) => true,
-            Expr::Like(like) => matches!(*like.pattern, Expr::Literal(..)),
-            Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(
-                op,
-                Operator::And
-                    | Operator::Or
-                    | Operator::Eq
-                    | Operator::NotEq
-                    | Operator::Lt
-                    | Operator::LtEq
-                    | Operator::Gt
-                    | Operator::GtEq
-                    | Operator::IsDistinctFrom
-                    | Operator::IsNotDistinctFrom
-            ),
             Expr::Cast(cast) => cast
                 .expr
                 .get_type(schema)
                 .is_ok_and(|from| from == *cast.field.data_type() || is_wider(&from, cast.field.data_type())),
-            _ => false,
+            Expr::Case(_) => true,
+            part => cannot_fail(part),
         };
         Ok(match is_steady {
             true => TreeNodeRecursion::Continue,

@@ -124,7 +124,7 @@ impl Asking<'_> {
     async fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Failure> {
         match &mut self.connection {
             Some(connection) => connection.client.query(sql).await,
-            None => Ok(Vec::new()),
+            None => Err(Failure::Protocol("its connection was given back before it was asked")),
         }
     }
 

@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
     Signature, StatisticsArgs,
 };
 
-use crate::{arithmetic, folded::Folded};
+use crate::{arithmetic, folded::Folded, mean};
 
 static GUARDED: LazyLock<[Arc<AggregateUDF>; 3]> = LazyLock::new(|| {
     [count_udaf(), max_udaf(), min_udaf()].map(|function| Arc::new(AggregateUDF::from(Guarded(function))))
@@ -28,7 +28,9 @@ static GUARDED: LazyLock<[Arc<AggregateUDF>; 3]> = LazyLock::new(|| {
 
 /// The functions that take the place of DataFusion's of the same names.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    (GUARDED.iter().cloned()).chain([arithmetic::sum()]).collect()
+    (GUARDED.iter().cloned())
+        .chain([arithmetic::sum(), mean::mean()])
+        .collect()
 }
 
 /// A function that is DataFusion's but for the two answers.

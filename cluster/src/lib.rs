@@ -17,6 +17,7 @@ mod folded;
 mod grants;
 mod leaves;
 mod lending;
+mod mean;
 mod members;
 mod memory;
 mod messages;

@@ -391,10 +391,8 @@ impl Dialect for MariadbDialect {
                     Form::Exact,
                 ))
             }
-            // Their sum is exact here as well, until it has more than 53 bits; from there on it depends on the order of the rows here.
-            ("avg", from, DataType::Float64)
-                if argument.is_exact() && whole(from).is_some_and(|(bits, _)| bits < 64) =>
-            {
+            // The sum is a decimal with all its digits, and becomes the double that is nearest to it.
+            ("avg", from, DataType::Float64) if argument.is_exact() && whole(from).is_some() => {
                 let sql = format!("((SUM({distinct}{value}){over} + 0e0) / COUNT({distinct}{value}){over})");
                 Some(Value::new(sql, DataType::Float64, Form::Opaque { tested: true }))
             }

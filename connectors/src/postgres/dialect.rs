@@ -422,8 +422,7 @@ impl Dialect for PostgresDialect {
                 );
                 result(operator(&whole, "*", &format!("'{unit}'::pg_catalog.numeric")), call.to)
             }
-            // Their sum is exact here as well, until it has more than 53 bits; from there on it depends on the order of the rows here.
-            ("avg", DataType::Int16 | DataType::Int32, DataType::Float64) if argument.is_exact() => {
+            ("avg", from, DataType::Float64) if argument.is_exact() && from.is_integer() => {
                 let sum = format!(
                     "(pg_catalog.sum({distinct}{}){filter})::pg_catalog.float8",
                     argument.sql

@@ -262,10 +262,6 @@ impl Scope<'_> {
         let argument = match params.args.as_slice() {
             // `count(*)` counts a constant.
             [Expr::Literal(literal, _)] if !literal.is_null() && !params.distinct && func.name() == "count" => None,
-            // The mean of whole numbers is that of the same numbers as floating point numbers.
-            [Expr::Cast(cast)] if func.name() == "avg" && *cast.field.data_type() == DataType::Float64 => {
-                Some(self.value(&cast.expr)?)
-            }
             [argument] => Some(self.value(argument)?),
             _ => return None,
         };

@@ -72,7 +72,7 @@ impl Scope<'_> {
         match fun {
             WindowFunctionDefinition::AggregateUDF(function) => {
                 let is_sent = match function.name() {
-                    "count" | "sum" => true,
+                    "count" | "sum" | "avg" => true,
                     "min" | "max" => !begins_anew(&params.window_frame),
                     _ => false,
                 };

@@ -19,7 +19,7 @@
 //! **Numbers.** `+`, `-` and `*` of whole numbers go on as floating point where 64 bits are too few, so they are functions of ours. `sum` fails then.
 //!
 //! Deliberately absent: floating point numbers but for comparisons with a constant other than zero, decimals (SQLite has none), timestamps (which have many
-//! spellings), division, `avg`, views and virtual tables (whose columns have affinities that nobody knows), and letters beyond ASCII.
+//! spellings), division, `avg` (whose exact sum may have more than 64 bits), views and virtual tables (whose columns have affinities that nobody knows), and letters beyond ASCII.
 
 use std::collections::HashMap;
 

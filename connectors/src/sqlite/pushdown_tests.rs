@@ -216,7 +216,7 @@ async fn what_may_mean_something_else_is_not() {
     let pushed = pushed(folder.path(), &format!("{TABLES}{views}")).await;
     for sql in [
         "SELECT id FROM a WHERE f > 1.5 + n",
-        "SELECT max(f), sum(f), avg(f), avg(n) FROM a",
+        "SELECT max(f), sum(f), avg(f), avg(n), avg(id) FROM a",
         "SELECT f, count(*) FROM a GROUP BY f",
         "SELECT id FROM a WHERE f = 0.0 OR f < 'NaN'::double",
         "SELECT d, count(*) FROM a GROUP BY d",

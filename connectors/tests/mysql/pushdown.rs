@@ -45,8 +45,16 @@ async fn what_means_the_same_is_done_by_mariadb() {
             &["GROUP BY", "COLLATE", "DIV 1"],
         ),
         (
-            "SELECT sum(n), sum(small), avg(n), avg(tiny), avg(small) FROM a",
+            "SELECT sum(n), sum(small), avg(n), avg(tiny), avg(small), avg(id), avg(u), avg(CAST(small AS DOUBLE)) FROM a",
             &["CAST(t.`n` AS SIGNED)", "0e0"],
+        ),
+        (
+            "SELECT s, avg(DISTINCT id) FILTER (WHERE n > 1), avg(u) FILTER (WHERE yes), avg(DISTINCT small) FROM a GROUP BY s",
+            &["SUM(DISTINCT CASE WHEN", "SUM(DISTINCT t.`small`)"],
+        ),
+        (
+            "SELECT id, avg(id) OVER (PARTITION BY s ORDER BY id ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING), avg(u) FILTER (WHERE s = 'a') OVER (PARTITION BY s ORDER BY id) FROM a",
+            &["ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING"],
         ),
         (
             "SELECT s, count(*) FROM a GROUP BY s HAVING count(*) > 2 AND min(n) IS NOT NULL",
@@ -218,7 +226,8 @@ async fn what_may_mean_something_else_is_not() {
         // It wants an order for these.
         "SELECT id, rank() OVER (PARTITION BY n ORDER BY 1.5) FROM a",
         "SELECT id FROM a WHERE f > 1.5 + n",
-        "SELECT max(f), sum(f), avg(id), avg(d) FROM a",
+        "SELECT max(f), sum(f), avg(f), avg(d) FROM a",
+        "SELECT avg(CAST(id AS DOUBLE)) FROM a",
         "SELECT f, count(*) FROM a GROUP BY f",
         "SELECT id / 2, d / 3, id % 7, n + small FROM a",
         "SELECT id FROM a WHERE s SIMILAR TO 'a%'",
@@ -246,6 +255,26 @@ async fn what_may_mean_something_else_is_not() {
 }
 
 /// A sort of the server's takes such texts for equal, and groups are made by sorting.
+/// Sums of more digits than a double has are rounded there as they are here.
+#[tokio::test(flavor = "multi_thread")]
+async fn means_of_large_whole_numbers_are_the_same_to_the_last_bit() {
+    let tables = "
+        CREATE TABLE wide (id bigint PRIMARY KEY, g int, any_size bigint, beyond bigint, near bigint, u bigint unsigned, KEY (g));
+        INSERT INTO wide SELECT seq, seq % 700, CAST(CONV(SUBSTR(MD5(seq), 1, 16), 16, -10) AS SIGNED) DIV CAST(1 << (seq % 60) AS SIGNED), 9007199254740992 + seq * (1 - seq % 2 * 2),
+            IF(seq % 2 = 0, 9223372036854775807, -9223372036854775808), CAST(CONV(SUBSTR(MD5(seq), 1, 16), 16, 10) AS UNSIGNED) FROM seq_1_to_5000;
+        INSERT INTO wide VALUES (0, NULL, 9007199254740993, 9007199254740993, 9223372036854775807, 18446744073709551615), (-1, NULL, 1, NULL, 9223372036854775807, 18446744073709551614),
+            (-2, NULL, NULL, 1, 9223372036854775806, 9007199254740993);";
+    let pushed = pushed("wide", tables).await;
+    for sql in [
+        "SELECT g, avg(any_size), avg(beyond), avg(near), avg(u) FROM wide GROUP BY g",
+        "SELECT avg(any_size), avg(beyond), avg(near), avg(u), avg(DISTINCT any_size), avg(DISTINCT near), avg(DISTINCT u) FROM wide",
+        "SELECT id, avg(any_size), avg(u) FROM wide GROUP BY id",
+        "SELECT id, avg(any_size) OVER (ORDER BY id ROWS BETWEEN 3 PRECEDING AND 2 FOLLOWING), avg(near) OVER (ORDER BY id), avg(u) OVER (ORDER BY id) FROM wide",
+    ] {
+        pushed.whole(sql, &["0e0"]).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_that_end_in_nul_are_others() {
     let texts = "CREATE TABLE t (id int, s varchar(20), n int);

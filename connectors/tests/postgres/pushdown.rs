@@ -58,11 +58,10 @@ impl Pushed {
             .set_str("datafusion.sql_parser.dialect", "PostgreSQL")
             .with_target_partitions(2)
             .with_extension(Arc::clone(&place.depots));
-        let state = SessionStateBuilder::new()
-            .with_default_features()
-            .with_config(config)
-            .build();
-        let context = SessionContext::new_with_state(state);
+        let mut builder = SessionStateBuilder::new().with_default_features().with_config(config);
+        let functions = builder.aggregate_functions().get_or_insert_default();
+        functions.extend(minerva_cluster::aggregates());
+        let context = SessionContext::new_with_state(builder.build());
         let mut tables = Vec::new();
         for table in place.source().await.datasets("public").await.unwrap() {
             let provider = place.table(&table).await;
@@ -281,7 +280,15 @@ async fn what_means_the_same_is_done_by_postgresql() {
             &["NOT EXISTS"],
         ),
         ("SELECT avg(n), avg(small), n FROM a GROUP BY n", &["/"]),
-        ("SELECT avg(n) FROM a WHERE id > 1000", &["/"]),
+        ("SELECT avg(n), avg(id) FROM a WHERE id > 1000", &["/"]),
+        (
+            "SELECT avg(id), avg(DISTINCT id) FILTER (WHERE n > 1), avg(n) FILTER (WHERE yes), avg(DISTINCT small), avg(CAST(n AS DOUBLE)) FROM a",
+            &["sumDISTINCT t.\"id\" FILTER", "sumt.\"n\" FILTER", "sumDISTINCT t.\"small\""],
+        ),
+        (
+            "SELECT id, avg(id) OVER (PARTITION BY s ORDER BY id ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING), avg(n) FILTER (WHERE s = 'a') OVER (ORDER BY small), avg(d) OVER (PARTITION BY n) FROM a",
+            &["ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING", "count"],
+        ),
         (
             "SELECT s, count(*) FROM (SELECT s, id FROM a UNION ALL SELECT t, a_id FROM b WHERE w > 5 UNION ALL SELECT odd, 3 FROM a) AS u GROUP BY s",
             &["UNION ALL"],
@@ -372,12 +379,32 @@ async fn what_may_mean_something_else_is_not() {
         "SELECT id / 2, d / 3, id % 7 FROM a",
         "SELECT id FROM a WHERE s SIMILAR TO 'a%'",
         "SELECT id FROM a WHERE s LIKE 'a\\%'",
-        "SELECT avg(id), avg(f) FROM a",
+        "SELECT avg(f), avg(CAST(id AS DOUBLE)) FROM a",
+        "SELECT avg(CAST(id AS DOUBLE)) FROM a",
         "SELECT sum(big) FROM a",
         "SELECT reverse(s) FROM a",
         "SELECT id FROM a ORDER BY f, id LIMIT 3",
     ] {
         pushed.nothing(sql).await;
+    }
+}
+
+/// Sums of more digits than a double has are rounded there as they are here.
+#[tokio::test(flavor = "multi_thread")]
+async fn means_of_large_whole_numbers_are_the_same_to_the_last_bit() {
+    let tables = "
+        CREATE TABLE wide (id int8 PRIMARY KEY, g int4, any_size int8, beyond int8, near int8);
+        INSERT INTO wide SELECT i, i % 700, nullif(x, 0) >> (i % 60)::int4, 9007199254740992 + i * (1 - i % 2 * 2), (CASE WHEN i % 2 = 0 THEN 9223372036854775807 ELSE -9223372036854775808 END)
+            FROM (SELECT i, ('x' || substr(md5(i::text), 1, 16))::bit(64)::int8 AS x FROM generate_series(1, 5000) i) AS of;
+        INSERT INTO wide VALUES (0, NULL, 9007199254740993, 9007199254740993, 9223372036854775807), (-1, NULL, 1, NULL, 9223372036854775807), (-2, NULL, NULL, 1, 9223372036854775806);";
+    let pushed = Pushed::new("wide", tables).await;
+    for sql in [
+        "SELECT g, avg(any_size), avg(beyond), avg(near) FROM wide GROUP BY g",
+        "SELECT avg(any_size), avg(beyond), avg(near), avg(DISTINCT any_size), avg(DISTINCT near) FROM wide",
+        "SELECT id, avg(any_size) FROM wide GROUP BY id",
+        "SELECT id, avg(any_size) OVER (ORDER BY id ROWS BETWEEN 3 PRECEDING AND 2 FOLLOWING), avg(near) OVER (ORDER BY id) FROM wide",
+    ] {
+        pushed.whole(sql, &["/"]).await;
     }
 }
 

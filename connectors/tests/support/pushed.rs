@@ -39,11 +39,10 @@ impl Pushed {
             .set_str("datafusion.sql_parser.dialect", "PostgreSQL")
             .with_target_partitions(2)
             .with_extension(Arc::clone(depots));
-        let state = SessionStateBuilder::new()
-            .with_default_features()
-            .with_config(config)
-            .build();
-        let context = SessionContext::new_with_state(state);
+        let mut builder = SessionStateBuilder::new().with_default_features().with_config(config);
+        let functions = builder.aggregate_functions().get_or_insert_default();
+        functions.extend(minerva_cluster::aggregates());
+        let context = SessionContext::new_with_state(builder.build());
         let source = depots.open(depot).await.unwrap();
         let mut tables = Vec::new();
         for table in source.datasets(collection).await.unwrap() {

@@ -321,6 +321,86 @@ fn worker_processes_see_one_moment_of_a_large_table() {
     }
 }
 
+/// The mean of whole numbers is PostgreSQL's own to the last bit, whoever computes it.
+#[test]
+fn means_of_whole_numbers_are_postgresqls_own() {
+    let postgres = Postgres::start();
+    postgres.execute(
+        "CREATE TABLE wide AS SELECT i AS id, i % 900 AS g, ('x' || substr(md5(i::text), 1, 16))::bit(64)::int8 >> (i % 50) AS x, 9007199254740993 - i % 7 AS beyond,
+             (i % 30000)::int2 AS few, repeat('x', 200) AS filler FROM generate_series(1, 400000) i;
+         INSERT INTO wide VALUES (-1, -1, 9007199254740993, 9223372036854775807), (-2, -1, 1, 9223372036854775807), (-3, -2, NULL, -9223372036854775808), (-4, -3, -9223372036854775808, NULL);
+         ALTER TABLE wide ADD PRIMARY KEY (id); ANALYZE wide",
+        b"",
+    );
+    let bits = |lines: Vec<String>, between: char| -> Vec<Vec<Option<u64>>> {
+        let value = |value: &str| (!value.is_empty()).then(|| value.parse::<f64>().unwrap().to_bits());
+        let lines = lines.iter().map(|line| line.split(between).map(value).collect());
+        lines.collect()
+    };
+    let ours = |distinct: &str, x: &str, rest: &str| format!("avg({distinct}{x}){rest}");
+    let own = |distinct: &str, x: &str, rest: &str| {
+        format!("(sum({distinct}{x}){rest})::float8 / count({distinct}{x}){rest}")
+    };
+    type Mean<'a> = &'a dyn Fn(&str, &str, &str) -> String;
+    let statements: [&dyn Fn(Mean<'_>, &str) -> String; 4] = [
+        &|mean, wide| {
+            format!(
+                "SELECT {}, {}, {} FROM {wide}",
+                mean("", "x", ""),
+                mean("", "beyond", ""),
+                mean("", "few", "")
+            )
+        },
+        &|mean, wide| {
+            format!(
+                "SELECT g, {}, {}, {} FROM {wide} GROUP BY g ORDER BY g",
+                mean("", "x", ""),
+                mean("", "beyond", " FILTER (WHERE id % 3 < 2)"),
+                mean("", "few", "")
+            )
+        },
+        &|mean, wide| {
+            format!(
+                "SELECT g % 10, {}, {} FROM {wide} GROUP BY g % 10 ORDER BY g % 10",
+                mean("DISTINCT ", "x", ""),
+                mean("DISTINCT ", "beyond", "")
+            )
+        },
+        &|mean, wide| {
+            let over = " OVER (ORDER BY id ROWS BETWEEN 3 PRECEDING AND 1 FOLLOWING)";
+            format!(
+                "SELECT id, {} FROM {wide} WHERE id < 2000 ORDER BY id",
+                mean("", "x", over)
+            )
+        },
+    ];
+    let manifest = postgres.manifest();
+    let here = Minerva::start(&[("pg.yaml", &manifest)], 1);
+    let mut apart = Minerva::start(&[("pg.yaml", &manifest)], 0);
+    apart.add_worker();
+    apart.add_worker();
+    let off = "SET SESSION pg.pushdown = false";
+    for statement in statements {
+        let expected = bits(postgres.ask(&statement(&own, "wide")), '|');
+        let sql = statement(&ours, "pg.public.wide");
+        for (place, minerva) in [("one process", &here), ("two workers", &apart)] {
+            for text in [
+                sql.clone(),
+                format!("SET SESSION pg.join_pushdown_strategy = 'EAGER'; {sql}"),
+                format!("{off}; {sql}"),
+            ] {
+                let found = bits(minerva.rows(None, &text), ',');
+                assert!(found == expected, "{place}: {text}");
+            }
+        }
+    }
+    let grouped = statements[1](&ours, "pg.public.wide");
+    let plan = here.rows(None, &format!("EXPLAIN {grouped}")).join("\n");
+    assert!(plan.contains("pg_catalog.sum(t.\"x\")"), "{plan}");
+    let plan = apart.rows(None, &format!("{off}; EXPLAIN {grouped}")).join("\n");
+    assert!(plan.contains("Stage 1") && plan.contains("Partial"), "{plan}");
+}
+
 /// Joins that run on workers tell the database their keys, over tables and over statements: no more rows are fetched than the join needs.
 #[test]
 fn joins_on_workers_tell_the_database_their_keys() {

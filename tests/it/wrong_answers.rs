@@ -86,6 +86,90 @@ fn whole_numbers_that_do_not_fit_are_an_error() {
 }
 
 #[test]
+fn means_of_whole_numbers_are_exact() {
+    let lake = "name: big\nversion: v2alpha\ntype: depot\ndepot: {type: TPCH, tpch: {scale: 0.01}}\n";
+    let ours = |distinct: &str, x: &str, rest: &str| format!("avg({distinct}{x}){rest}");
+    // Decimals hold all digits, and become the nearest doubles.
+    let theirs = |distinct: &str, x: &str, rest: &str| {
+        format!(
+            "CAST(sum({distinct}CAST({x} AS DECIMAL(38, 0))){rest} AS DOUBLE) / CAST(count({distinct}{x}){rest} AS DOUBLE)"
+        )
+    };
+    let source = "(SELECT l_orderkey AS id, l_linenumber AS n, 9223372036854775807 - l_partkey AS large, l_suppkey - 9223372036854775807 AS small, \
+                  NULLIF(9007199254740990 + l_linenumber, 9007199254740992) AS beyond, CAST(l_linenumber AS SMALLINT) AS few FROM big.tpch.lineitem) t";
+    type Mean<'a> = &'a dyn Fn(&str, &str, &str) -> String;
+    let statements: [&dyn Fn(Mean<'_>) -> String; 6] = [
+        &|mean| {
+            format!(
+                "SELECT {}, {}, {}, {} FROM {source}",
+                mean("", "large", ""),
+                mean("", "small", ""),
+                mean("", "beyond", ""),
+                mean("", "few", "")
+            )
+        },
+        &|mean| {
+            format!(
+                "SELECT n, {}, {}, {} FROM {source} GROUP BY n ORDER BY n",
+                mean("", "large", ""),
+                mean("", "small", " FILTER (WHERE n > 5)"),
+                mean("", "beyond", "")
+            )
+        },
+        &|mean| {
+            format!(
+                "SELECT id, {}, {} FROM {source} GROUP BY id ORDER BY id",
+                mean("", "large", " FILTER (WHERE n <> 2)"),
+                mean("", "beyond", "")
+            )
+        },
+        &|mean| {
+            format!(
+                "SELECT n, {} FROM {source} GROUP BY n ORDER BY n",
+                mean("DISTINCT ", "large", "")
+            )
+        },
+        &|mean| {
+            format!(
+                "SELECT n, {}, {} FROM {source} GROUP BY n ORDER BY n",
+                mean("DISTINCT ", "small", ""),
+                mean("DISTINCT ", "large", " FILTER (WHERE id > 9)")
+            )
+        },
+        &|mean| {
+            let over = " OVER (PARTITION BY n ORDER BY id, large ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING)";
+            format!(
+                "SELECT id, n, {}, {} FROM {source} ORDER BY id, n",
+                mean("", "large", over),
+                mean("", "beyond", over)
+            )
+        },
+    ];
+    for workers in [1, 2] {
+        let minerva = Minerva::start(&[("big.yaml", lake)], workers);
+        for statement in statements {
+            let sql = statement(&ours);
+            assert_eq!(
+                minerva.rows(None, &sql),
+                minerva.rows(None, &statement(&theirs)),
+                "{workers} workers: {sql}"
+            );
+        }
+        let two = "(VALUES (9007199254740993), (1)) AS t(x)";
+        let sql = format!(
+            "SELECT avg(x), mean(x), avg(DISTINCT x), avg(x) FILTER (WHERE x < 0), arrow_typeof(avg(x)) FROM {two}"
+        );
+        assert_eq!(
+            minerva.rows(None, &sql),
+            ["4503599627370497.0,4503599627370497.0,4503599627370497.0,,Float64"]
+        );
+        // Other types have the means that they had.
+        let sql = "SELECT avg(CAST(x AS DOUBLE)), avg(CAST(x AS DECIMAL(9, 2))), avg(CAST(CAST(x AS INT) AS DOUBLE)) FROM (VALUES (1), (2), (NULL)) AS t(x)";
+        assert_eq!(minerva.rows(None, sql), ["1.5,1.500000,1.5"]);
+    }
+}
+
+#[test]
 fn columns_may_share_a_name_and_are_called_by_their_text() {
     let minerva = minerva();
     let header = |sql: &str| {

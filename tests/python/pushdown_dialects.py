@@ -163,6 +163,16 @@ MACROS = {
     "m_min_nan": ("min({0})",) * 4,
     "m_max_nan": ("max({0})",) * 4,
     "m_avg": ("avg({0})", "avg({0})::double precision", "avg({0})", "avg(CAST({0} AS DOUBLE))"),
+    # The mean of whole numbers is that of their exact sum, however large. SQLite's is not where the sum has more than 64 bits.
+    "m_avg_int": ("avg({0})", "(sum({0})::double precision / count({0}))", "avg({0})", "(CAST(sum({0}) AS DOUBLE) / count({0}))"),
+    "m_avg_int_if": ("avg({0}) FILTER (WHERE {1})", "((sum({0}) FILTER (WHERE {1}))::double precision / count({0}) FILTER (WHERE {1}))", "avg({0}) FILTER (WHERE {1})",
+                     "(CAST(sum(CASE WHEN {1} THEN {0} END) AS DOUBLE) / count(CASE WHEN {1} THEN {0} END))"),
+    "m_avg_int_distinct": ("avg(DISTINCT {0})", "(sum(DISTINCT {0})::double precision / count(DISTINCT {0}))", "avg(DISTINCT {0})", "(CAST(sum(DISTINCT {0}) AS DOUBLE) / count(DISTINCT {0}))"),
+    "m_avg_intx": ("avg({0})", "(sum({0})::double precision / count({0}))", None, "(CAST(sum({0}) AS DOUBLE) / count({0}))"),
+    "m_avg_intx_distinct": ("avg(DISTINCT {0})", "(sum(DISTINCT {0})::double precision / count(DISTINCT {0}))", None, "(CAST(sum(DISTINCT {0}) AS DOUBLE) / count(DISTINCT {0}))"),
+    # Over a window, whose words stand behind. PostgreSQL's and MariaDB's are decimals, of which two may be one double.
+    "m_avg_over": ("avg({0})", None, "avg({0})", None),
+    "m_avg_overx": ("avg({0})", None, None, None),
     "m_avg_num": ("avg({0})", None, None, None),
     "m_fold_if": ("{0}({1}) FILTER (WHERE {2})", "{0}({1}) FILTER (WHERE {2})", "{0}({1}) FILTER (WHERE {2})", "{0}(CASE WHEN {2} THEN {1} END)"),
     "m_count_if": ("count(*) FILTER (WHERE {0})", "count(*) FILTER (WHERE {0})", "count(*) FILTER (WHERE {0})", "count(CASE WHEN {0} THEN 1 END)"),

@@ -341,7 +341,10 @@ class Grammar:
             case "numx":
                 return self.pick([extreme, lambda: f"sum(m_wide({value(INTX)}))", lambda: f"m_avg_num({value(NUM)})"])()
             case "floatx":
-                return self.pick([lambda: f"m_{self.pick(['min', 'max'])}_nan({value(FLOATX)})", lambda: f"m_avg({value(self.pick([INT, INT, FLOAT]))})"])()
+                return self.pick([
+                    lambda: f"m_{self.pick(['min', 'max'])}_nan({value(FLOATX)})", lambda: f"m_avg({value(FLOAT)})", lambda: f"m_avg_int({value(INT)})", lambda: f"m_avg_intx({value(INTX)})",
+                    lambda: f"m_avg_int_if({value(INT)}, {self.predicate(scope, 1)})", lambda: f"m_avg_int_distinct({value(INT)})", lambda: f"m_avg_intx_distinct({value(INTX)})",
+                ])()
             case "text":
                 return self.pick([extreme, extreme, lambda: f"m_fold_if({self.pick(['min', 'max'])}, {value(TEXT)}, {self.predicate(scope, 1)})", lambda: f"m_list({self.expression(scope, TEXT, 0)})"])()
             case "bool" | "raw":
@@ -366,6 +369,10 @@ class Grammar:
                               f"last_value({value}) OVER {framed}", f"first_value({value}) OVER {framed}", f"{self.pick(['min', 'max'])}({value}) OVER {framed}"])
         if kind == NUM and self.chance(0.5):
             return f"sum({value}) OVER {ordered}"
+        if kind == FLOATX and self.chance(0.7):
+            number = self.pick([INT, INT, INTX])
+            frame = f"({unique[1:-1]} {self.pick(FRAMES)})" if unique and self.chance(0.6) else ordered
+            return f"m_avg_over{'x' if number == INTX else ''}({self.expression(scope, number, 1)}) OVER {frame}"
         if kind == INT:
             # Numbers of rows have no sign in Minerva, and what they are computed with becomes a decimal.
             options = [f"m_bigint(rank() OVER {ordered})", f"m_bigint(dense_rank() OVER {ordered})", f"count({value}) OVER {ordered}", f"m_bigint(sum({value}) OVER {ordered})", f"m_bigint(sum({value}) OVER ({part.strip()}))",

@@ -355,7 +355,7 @@ fn means_of_whole_numbers_are_postgresqls_own() {
             format!(
                 "SELECT g, {}, {}, {} FROM {wide} GROUP BY g ORDER BY g",
                 mean("", "x", ""),
-                mean("", "beyond", " FILTER (WHERE id % 3 < 2)"),
+                mean("", "beyond", " FILTER (WHERE id < 300000)"),
                 mean("", "few", "")
             )
         },

@@ -157,7 +157,7 @@ fn means_of_whole_numbers_are_exact() {
         }
         let two = "(VALUES (9007199254740993), (1)) AS t(x)";
         let sql = format!(
-            "SELECT avg(x), mean(x), avg(DISTINCT x), avg(x) FILTER (WHERE x < 0), arrow_typeof(avg(x)) FROM {two}"
+            "SELECT avg(x) AS a, mean(x) AS b, avg(DISTINCT x) AS c, avg(x) FILTER (WHERE x < 0), arrow_typeof(avg(x)) FROM {two}"
         );
         assert_eq!(
             minerva.rows(None, &sql),

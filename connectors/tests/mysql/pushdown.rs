@@ -261,7 +261,7 @@ async fn what_may_mean_something_else_is_not() {
 async fn means_of_large_whole_numbers_are_the_same_to_the_last_bit() {
     let tables = "
         CREATE TABLE wide (id bigint PRIMARY KEY, g int, any_size bigint, beyond bigint, near bigint, u bigint unsigned, KEY (g));
-        INSERT INTO wide SELECT seq, seq % 700, CAST(CONV(SUBSTR(MD5(seq), 1, 16), 16, -10) AS SIGNED) DIV CAST(1 << (seq % 60) AS SIGNED), 9007199254740992 + seq * (1 - seq % 2 * 2),
+        INSERT INTO wide SELECT seq, seq % 700, CAST(CONV(SUBSTR(MD5(seq), 1, 16), 16, -10) AS SIGNED) DIV CAST(1 << (seq % 60) AS SIGNED), 9007199254740992 + IF(seq % 2 = 0, 1, -1) * CAST(seq AS SIGNED),
             IF(seq % 2 = 0, 9223372036854775807, -9223372036854775808), CAST(CONV(SUBSTR(MD5(seq), 1, 16), 16, 10) AS UNSIGNED) FROM seq_1_to_5000;
         INSERT INTO wide VALUES (0, NULL, 9007199254740993, 9007199254740993, 9223372036854775807, 18446744073709551615), (-1, NULL, 1, NULL, 9223372036854775807, 18446744073709551614),
             (-2, NULL, NULL, 1, 9223372036854775806, 9007199254740993);";

@@ -396,7 +396,7 @@ fn means_of_whole_numbers_are_postgresqls_own() {
     }
     let grouped = statements[1](&ours, "pg.public.wide");
     let plan = here.rows(None, &format!("EXPLAIN {grouped}")).join("\n");
-    assert!(plan.contains("pg_catalog.sum(t.\"x\")"), "{plan}");
+    assert!(plan.contains("pg_catalog.sum(t."), "{plan}");
     let plan = apart.rows(None, &format!("{off}; EXPLAIN {grouped}")).join("\n");
     assert!(plan.contains("Stage 1") && plan.contains("Partial"), "{plan}");
 }

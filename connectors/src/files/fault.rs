@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 
+use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::path::Path;
@@ -132,7 +133,6 @@ impl Origin {
 
 /// The fault in a DataFusion error, if the file is to blame.
 pub(super) fn fault_of(error: &DataFusionError) -> Option<Fault> {
-    use datafusion::arrow::error::ArrowError;
     use datafusion::parquet::errors::ParquetError;
     match error {
         DataFusionError::ObjectStore(error) => Some(store_fault(error)),
@@ -142,20 +142,26 @@ pub(super) fn fault_of(error: &DataFusionError) -> Option<Fault> {
             ParquetError::ArrowError(_) => None,
             ParquetError::External(source) => match source.downcast_ref::<object_store::Error>() {
                 Some(error) => Some(store_fault(error)),
-                None => source.downcast_ref::<DataFusionError>().and_then(fault_of),
+                // What is asked of each row is decoded first, and what that fails with comes so.
+                None => (source.downcast_ref::<ArrowError>().and_then(arrow_fault))
+                    .or_else(|| source.downcast_ref::<DataFusionError>().and_then(fault_of)),
             },
             error => Some(not_parquet(&error.to_string())),
         },
-        DataFusionError::ArrowError(error, _) => match error.as_ref() {
-            ArrowError::ParquetError(text) if !text.starts_with("Arrow: ") => Some(not_parquet(text)),
-            ArrowError::IoError(_, error) => Some(Fault::io(error)),
-            ArrowError::IpcError(text) => Some(Fault::corrupt(format!("is damaged: {}", plain(text)))),
-            ArrowError::ExternalError(source) => source.downcast_ref::<DataFusionError>().and_then(fault_of),
-            _ => None,
-        },
+        DataFusionError::ArrowError(error, _) => arrow_fault(error),
         DataFusionError::Context(_, source) | DataFusionError::Diagnostic(_, source) => fault_of(source),
         DataFusionError::Shared(source) => fault_of(source),
         DataFusionError::External(source) => source.downcast_ref::<DataFusionError>().and_then(fault_of),
+        _ => None,
+    }
+}
+
+fn arrow_fault(error: &ArrowError) -> Option<Fault> {
+    match error {
+        ArrowError::ParquetError(text) if !text.starts_with("Arrow: ") => Some(not_parquet(text)),
+        ArrowError::IoError(_, error) => Some(Fault::io(error)),
+        ArrowError::IpcError(text) => Some(Fault::corrupt(format!("is damaged: {}", plain(text)))),
+        ArrowError::ExternalError(source) => source.downcast_ref::<DataFusionError>().and_then(fault_of),
         _ => None,
     }
 }

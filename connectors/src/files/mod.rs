@@ -19,6 +19,7 @@ mod named;
 mod nan;
 mod partitions;
 mod remote;
+mod row_lists;
 mod rows;
 mod schema_cache;
 mod settings;

@@ -35,6 +35,7 @@ use object_store::path::Path;
 use super::fault::{Fault, Home, Origin};
 use super::listing::Stamp;
 use super::nan::may_be_true_of_nan;
+use super::row_lists::with_row_lists;
 use super::short_lists::with_short_lists;
 use crate::ErrorKind;
 
@@ -217,13 +218,13 @@ struct NamedOpener {
 impl FileOpener for NamedOpener {
     fn open(&self, file: PartitionedFile) -> Result<FileOpenFuture> {
         let watch = Watch::over(&file, self);
+        let inner = with_row_lists(&self.inner, &file).unwrap_or_else(|| Arc::clone(&self.inner));
         let mut scan = self.template.clone();
+        scan.file_source = Arc::clone(&inner);
         scan.file_groups = vec![FileGroup::new(vec![file])];
         // The stream of the one file; what it counts goes to the inner source's metrics, except what the stream around
         // it counts as well.
-        let reader = self
-            .inner
-            .create_morselizer(Arc::clone(&self.store), &scan, self.partition)?;
+        let reader = inner.create_morselizer(Arc::clone(&self.store), &scan, self.partition)?;
         let uncounted = ExecutionPlanMetricsSet::new();
         let rows = FileStreamBuilder::new(&scan)
             .with_partition(0)

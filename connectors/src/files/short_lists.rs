@@ -47,6 +47,14 @@ fn shown(predicate: Arc<dyn PhysicalExpr>) -> Result<Transformed<Arc<dyn Physica
 #[derive(Debug)]
 struct ShortLists(Arc<dyn PhysicalExpr>);
 
+/// What a join tells, where a condition is that.
+pub(super) fn told(condition: &Arc<dyn PhysicalExpr>) -> Option<&DynamicFilterPhysicalExpr> {
+    let shown = condition.downcast_ref::<ShortLists>();
+    shown
+        .map_or(condition, |shown| &shown.0)
+        .downcast_ref::<DynamicFilterPhysicalExpr>()
+}
+
 impl PartialEq for ShortLists {
     fn eq(&self, other: &Self) -> bool {
         self.0.eq(&other.0)

@@ -199,6 +199,11 @@ pub trait Source: Debug + Send + Sync {
         None
     }
 
+    /// The most keys of a join that [`Source::narrowed`] should be asked for at once: what a list costs there grows with it.
+    fn most_keys(&self) -> usize {
+        narrow::MOST_KEYS_ANYWHERE
+    }
+
     /// Whether workers can read it. When false, a query that touches it runs on the coordinator alone.
     fn distributable(&self) -> bool {
         true

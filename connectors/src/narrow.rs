@@ -4,6 +4,7 @@
 //! begins to read, as far as a source may know them: lists of values and ranges. The join above still decides about every row, so what cannot be said to the
 //! source is left out.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -20,8 +21,14 @@ use datafusion::physical_expr::utils::collect_columns;
 use crate::{Comparison, ScanFilter};
 
 /// The most keys that a join tells as a list. Longer lists, and those of longer texts, are left to the join; their range is not.
-pub const MOST_KEYS: usize = 50_000;
+pub const MOST_KEYS: usize = 200_000;
 const MOST_BYTES: usize = 512 << 10;
+/// So many are told to any source: statements have limits, which differ.
+pub(crate) const MOST_KEYS_ANYWHERE: usize = 50_000;
+/// So many are told whatever is known of the rows that are read.
+const FEW_KEYS: usize = 1_000;
+/// A source spends about as long on a key of a list, before it reads anything, as it does to send three rows. A list is told where so many rows are expected for each of its keys.
+const ROWS_FOR_A_KEY: usize = 8;
 
 /// Whether an expression is one that is known only while the query runs.
 pub(crate) fn is_dynamic(filter: &Arc<dyn PhysicalExpr>) -> bool {
@@ -50,13 +57,19 @@ fn constant(expr: &Arc<dyn PhysicalExpr>) -> Option<ScalarValue> {
     }
 }
 
-/// The conditions that must hold for rows of a leaf, by what is known now. `named` says what the filters call a column, by its place.
+/// The conditions that must hold for rows of a leaf, by what is known now. A list in them has at most so many values, and `named` says what the filters call a column, by its
+/// place. A long list that leaves out few of the numbers between its least and its greatest is left to the join: their range says nearly the same.
 pub(crate) fn conditions(
     filters: &[Arc<dyn PhysicalExpr>],
     schema: &Schema,
+    most_listed: usize,
     named: &dyn Fn(usize) -> String,
 ) -> Vec<ScanFilter> {
-    let translating = Translating { schema, named };
+    let translating = Translating {
+        schema,
+        most_listed,
+        named,
+    };
     let mut found = Vec::new();
     for filter in filters {
         translating.all(filter, &mut found);
@@ -64,8 +77,18 @@ pub(crate) fn conditions(
     found
 }
 
+/// How many keys are told as a list of so many rows.
+pub(crate) fn most_listed(rows: Option<usize>) -> usize {
+    match rows {
+        Some(rows) => (rows / ROWS_FOR_A_KEY).clamp(FEW_KEYS, MOST_KEYS),
+        None => MOST_KEYS_ANYWHERE,
+    }
+}
+
 struct Translating<'a> {
     schema: &'a Schema,
+    /// How many values the lists of a condition may have.
+    most_listed: usize,
     named: &'a dyn Fn(usize) -> String,
 }
 
@@ -85,15 +108,16 @@ impl Translating<'_> {
             }
             _ => {
                 let one = self.one(expr).filter(|filter| *filter != ScanFilter::All(Vec::new()));
-                found.extend(one.and_then(|filter| {
-                    if is_short(&filter) {
-                        Some(filter)
-                    } else {
-                        ranges(filter)
-                    }
+                found.extend(one.and_then(|filter| match self.is_worth_telling(&filter) {
+                    true => Some(filter),
+                    false => ranges(filter),
                 }));
             }
         }
+    }
+
+    fn is_worth_telling(&self, filter: &ScanFilter) -> bool {
+        is_short(filter, self.most_listed) && !is_dense(filter)
     }
 
     fn one(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<ScanFilter> {
@@ -108,7 +132,7 @@ impl Translating<'_> {
             };
         }
         if let Some(list) = expr.downcast_ref::<InListExpr>() {
-            if list.negated() || list.list().len() > MOST_KEYS {
+            if list.negated() {
                 return None;
             }
             let place = self.place(list.expr())?;
@@ -118,9 +142,13 @@ impl Translating<'_> {
                 .filter(|value| !self.is_beyond(value, place))
                 .map(|value| self.value(value, place))
                 .collect();
+            let mut values = values?;
+            // A join lists the key of each of its rows.
+            let mut seen = HashSet::with_capacity(values.len());
+            values.retain(|value| seen.insert(value.clone()));
             return Some(ScanFilter::OneOf {
                 column: (self.named)(place),
-                values: values?,
+                values,
             });
         }
         // Each partition of a join has its own part of the keys.
@@ -219,10 +247,28 @@ fn width(data_type: &DataType) -> Option<u8> {
     }
 }
 
+/// Whether a list leaves out few of the whole numbers between its least and its greatest.
+fn is_dense(filter: &ScanFilter) -> bool {
+    let ScanFilter::OneOf { values, .. } = filter else {
+        return false;
+    };
+    let number = |value: &ScalarValue| match value {
+        ScalarValue::Int16(Some(value)) => Some(i128::from(*value)),
+        ScalarValue::Int32(Some(value)) => Some(i128::from(*value)),
+        ScalarValue::Int64(Some(value)) => Some(i128::from(*value)),
+        _ => None,
+    };
+    let numbers = || values.iter().map_while(number);
+    let (Some(least), Some(greatest)) = (numbers().min(), numbers().max()) else {
+        return false;
+    };
+    values.len() > FEW_KEYS && numbers().count() == values.len() && greatest - least < 2 * values.len() as i128
+}
+
 /// Whether all lists of a filter together are short enough for a statement.
-fn is_short(filter: &ScanFilter) -> bool {
+fn is_short(filter: &ScanFilter, most_listed: usize) -> bool {
     let (values, bytes) = listed(filter);
-    values <= MOST_KEYS && bytes <= MOST_BYTES
+    values <= most_listed && bytes <= MOST_BYTES
 }
 
 /// How many values its lists have, and how many bytes their texts.
@@ -303,10 +349,10 @@ mod tests {
         for (filter, expected) in [
             (list(MOST_KEYS, ""), true),
             (list(MOST_KEYS + 1, ""), false),
-            (list(1000, &"x".repeat(1000)), false),
+            (list(1000, &"x".repeat(MOST_BYTES / 1000 + 1)), false),
             (ScanFilter::Any(vec![list(MOST_KEYS, ""), list(1, "")]), false),
         ] {
-            assert_eq!(is_short(&filter), expected);
+            assert_eq!(is_short(&filter, MOST_KEYS), expected);
             let part = ScanFilter::All(vec![least.clone(), filter.clone()]);
             assert_eq!(ranges(filter), None);
             let left = ScanFilter::All(vec![least.clone()]);
@@ -317,6 +363,49 @@ mod tests {
             );
         }
         assert_eq!(ranges(ScanFilter::Any(vec![least.clone(), list(1, "")])), None);
+    }
+
+    #[test]
+    fn a_list_is_told_where_it_saves_more_than_it_costs() {
+        let schema = schema();
+        let all: Vec<_> = (0..60_000_i64).map(|number| lit(number * 3)).collect();
+        let is_told = |keys: usize, rows: Option<usize>| {
+            let list = in_list(
+                column("id", 0),
+                all.iter().take(keys).cloned().collect(),
+                &false,
+                &schema,
+            )
+            .unwrap();
+            !conditions(&[list], &schema, most_listed(rows), &|_| "id".to_owned()).is_empty()
+        };
+        for (keys, rows, expected) in [
+            (50_000, None, true),
+            (50_001, None, false),
+            (1_000, Some(1), true),
+            (1_001, Some(8_000), false),
+            (1_001, Some(8_008), true),
+            (60_000, Some(480_000), true),
+            (60_000, Some(479_999), false),
+        ] {
+            assert_eq!(is_told(keys, rows), expected, "{keys} of {rows:?}");
+        }
+        // A list of all rows of a join has keys more than once.
+        let repeated = (0..60_000_i64).map(|number| lit(number % 50 * 3)).collect();
+        let repeated = in_list(column("id", 0), repeated, &false, &schema).unwrap();
+        let told = conditions(&[repeated], &schema, 1_000, &|_| "id".to_owned());
+        assert!(
+            matches!(told.as_slice(), [ScanFilter::OneOf { values, .. }] if values.len() == 50),
+            "{told:?}"
+        );
+        let numbers = |keys: i64, step: i64| ScanFilter::OneOf {
+            column: "id".to_owned(),
+            values: (0..keys)
+                .map(|number| ScalarValue::Int64(Some(number * step)))
+                .collect(),
+        };
+        assert!(is_dense(&numbers(1_001, 1)) && is_dense(&numbers(1_001, -1)) && !is_dense(&numbers(1_000, 1)));
+        assert!(!is_dense(&numbers(1_002, 3)) && !is_dense(&numbers(0, 1)));
     }
 
     fn schema() -> Schema {
@@ -332,7 +421,9 @@ mod tests {
 
     fn check(filter: Arc<dyn PhysicalExpr>, expected: &[&str]) {
         let schema = schema();
-        let found = conditions(&[filter], &schema, &|place| schema.field(place).name().clone());
+        let found = conditions(&[filter], &schema, MOST_KEYS, &|place| {
+            schema.field(place).name().clone()
+        });
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, expected);
     }
@@ -368,14 +459,14 @@ mod tests {
         let small = Schema::new(vec![Field::new("n", DataType::Int32, true)]);
         let wider = cast(column("n", 0), &small, DataType::Int64).unwrap();
         let filter = in_list(Arc::clone(&wider), vec![lit(5_i64), lit(1_i64 << 40)], &false, &small).unwrap();
-        let found = conditions(&[filter], &small, &|_| "n".to_owned());
+        let found = conditions(&[filter], &small, MOST_KEYS, &|_| "n".to_owned());
         let expected = ScanFilter::OneOf {
             column: "n".to_owned(),
             values: vec![ScalarValue::Int32(Some(5))],
         };
         assert_eq!(found, [expected]);
         let beyond = binary(wider, Operator::Lt, lit(1_i64 << 40), &small).unwrap();
-        assert_eq!(conditions(&[beyond], &small, &|_| "n".to_owned()), []);
+        assert_eq!(conditions(&[beyond], &small, MOST_KEYS, &|_| "n".to_owned()), []);
         let parts = CaseExpr::try_new(
             Some(lit(0_i64)),
             vec![

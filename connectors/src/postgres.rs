@@ -40,6 +40,7 @@ use minerva_resources::{Address, Depot, Parameter, Problem};
 
 use self::connection::Database;
 use self::settings::Settings;
+use crate::narrow::MOST_KEYS;
 use crate::remote::narrowed;
 use crate::slots::Lender;
 use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Writer};
@@ -169,6 +170,9 @@ struct PostgresSource {
     writing: Arc<Database>,
 }
 
+/// So many keys are told to a server that compares each row with one after another.
+const MOST_KEYS_SEARCHED: usize = 1_000;
+
 #[async_trait]
 impl Source for PostgresSource {
     fn depot(&self) -> &str {
@@ -258,6 +262,13 @@ impl Source for PostgresSource {
             filters: scan.filters.iter().cloned().chain(known).collect(),
             ..scan.clone()
         })
+    }
+
+    fn most_keys(&self) -> usize {
+        match self.database.session().hashes_lists() {
+            true => MOST_KEYS,
+            false => MOST_KEYS_SEARCHED,
+        }
     }
 
     fn writer(&self) -> Option<&dyn Writer> {

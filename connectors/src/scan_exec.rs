@@ -25,7 +25,7 @@ use datafusion::physical_plan::{
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
-use crate::narrow;
+use crate::narrow::{self, most_listed};
 use crate::remote::Escape;
 use crate::scan::joined;
 use crate::{Depots, Scan, Split, depots_of};
@@ -310,7 +310,11 @@ impl ExecutionPlan for ScanExec {
             joined(splits),
             context,
             self.held.clone(),
-            self.dynamic.clone(),
+            Told {
+                dynamic: self.dynamic.clone(),
+                // Each piece is told the whole list.
+                rows: self.rows.get_value().map(|rows| rows / splits_of(self).max(1)),
+            },
         );
         let batches = batches.inspect_ok(move |batch| {
             batch.record_output(&metrics);
@@ -380,7 +384,7 @@ fn read(
     splits: Vec<Split>,
     context: Arc<TaskContext>,
     held: Option<Arc<dyn Held>>,
-    dynamic: Vec<Arc<dyn PhysicalExpr>>,
+    told: Told,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
     let rows_left = scan.limit.unwrap_or(usize::MAX);
     let reading = Reading {
@@ -390,7 +394,7 @@ fn read(
         splits: splits.into_iter(),
         current: None,
         rows_left,
-        dynamic,
+        told,
         _held: held,
     };
     stream::try_unfold(reading, |mut reading| async move {
@@ -406,13 +410,19 @@ struct Reading {
     current: Option<SendableRecordBatchStream>,
     rows_left: usize,
     /// What is not asked of the source yet.
-    dynamic: Vec<Arc<dyn PhysicalExpr>>,
+    told: Told,
     _held: Option<Arc<dyn Held>>,
+}
+
+/// What joins above have learnt, and how many rows of a piece are expected without it.
+struct Told {
+    dynamic: Vec<Arc<dyn PhysicalExpr>>,
+    rows: Option<usize>,
 }
 
 impl Reading {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        if !self.dynamic.is_empty() {
+        if !self.told.dynamic.is_empty() {
             self.narrow().await?;
         }
         while self.rows_left > 0 {
@@ -439,11 +449,13 @@ impl Reading {
 
     /// Has the source leave out what joins above would.
     async fn narrow(&mut self) -> Result<()> {
-        let dynamic = std::mem::take(&mut self.dynamic);
+        let dynamic = std::mem::take(&mut self.told.dynamic);
+        let source = self.depots.open(&self.scan.address.depot).await?;
+        let most = most_listed(self.told.rows).min(source.most_keys());
         let schema = &self.scan.schema;
         let filters = match &self.scan.query {
-            Some(_) => narrow::conditions(&dynamic, schema, &|place| format!("c{place}")),
-            None => narrow::conditions(&dynamic, schema, &|place| {
+            Some(_) => narrow::conditions(&dynamic, schema, most, &|place| format!("c{place}")),
+            None => narrow::conditions(&dynamic, schema, most, &|place| {
                 schema
                     .fields()
                     .get(place)
@@ -451,11 +463,10 @@ impl Reading {
                     .unwrap_or_default()
             }),
         };
-        if !filters.is_empty() {
-            let source = self.depots.open(&self.scan.address.depot).await?;
-            if let Some(narrowed) = source.narrowed(&self.scan, &filters) {
-                self.scan = Arc::new(narrowed);
-            }
+        if !filters.is_empty()
+            && let Some(narrowed) = source.narrowed(&self.scan, &filters)
+        {
+            self.scan = Arc::new(narrowed);
         }
         Ok(())
     }

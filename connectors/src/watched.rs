@@ -173,6 +173,10 @@ impl Source for Watched {
         self.source.narrowed(scan, filters)
     }
 
+    fn most_keys(&self) -> usize {
+        self.source.most_keys()
+    }
+
     fn distributable(&self) -> bool {
         self.source.distributable()
     }

@@ -32,6 +32,8 @@ const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 /// A server that computes for long looks so often whether its client is still there.
 const WATCHED: &str = "SET LOCAL client_connection_check_interval = '5s'";
 const WATCHED_FROM: u64 = 140_000;
+/// From here on a server looks for a value in a hash table of a long list; before that it compares it with one after another.
+const HASHED_FROM: u64 = 140_000;
 
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub(super) struct Session {
     statement_timeout: AtomicI64,
     /// Whether the server can look whether its client is still there.
     watches: AtomicBool,
+    /// Whether the server makes hash tables of long lists.
+    hashes: AtomicBool,
     next: AtomicU64,
 }
 
@@ -68,6 +72,7 @@ impl Session {
             is_shared: AtomicBool::new(false),
             statement_timeout: AtomicI64::new(0),
             watches: AtomicBool::new(false),
+            hashes: AtomicBool::new(true),
             next: AtomicU64::new(0),
         }
     }
@@ -114,6 +119,12 @@ impl Session {
         self.is_shared.store(!is_own, Ordering::Relaxed);
         self.statement_timeout.store(own_limit, Ordering::Relaxed);
         self.watches.store(watches, Ordering::Relaxed);
+        self.hashes.store(version >= HASHED_FROM, Ordering::Relaxed);
+    }
+
+    /// Whether the server makes hash tables of long lists.
+    pub(super) fn hashes_lists(&self) -> bool {
+        self.hashes.load(Ordering::Relaxed)
     }
 
     /// The text that begins a transaction. `first` comes before everything else in it.

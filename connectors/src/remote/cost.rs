@@ -5,7 +5,7 @@
 //! statements with and without one. The rest are guesses in proportion to these. They decide between sending rows and having them joined or computed where they are.
 
 use super::dialect::Value;
-use crate::MOST_KEYS;
+use crate::narrow::most_listed;
 
 /// Sending a row, without its values.
 const ROW_SENT: f64 = 0.25;
@@ -21,8 +21,11 @@ const ROW_FOUND: f64 = 4.0;
 const ROW_JOINED_THERE: f64 = 0.1;
 /// How much more that is where the source knows nothing of the rows, as behind a fence: it may sort them all.
 const JOINED_UNKNOWN: f64 = 2.0;
-/// Looking in the source whether a row meets any.
+/// Looking in the source whether a row meets any, and whether it meets any of a few.
 const ROW_MET_THERE: f64 = 0.2;
+const ROW_MET_BY_FEW: f64 = 0.05;
+/// So few that they are at hand: their hash table is in the processor's cache.
+const FEW_ROWS: f64 = 10_000.0;
 /// Grouping a row inside the source, and making a group.
 const ROW_GROUPED_THERE: f64 = 0.14;
 const GROUP_MADE_THERE: f64 = 2.5;
@@ -41,6 +44,10 @@ const ROW_HERE: f64 = 0.04;
 /// Joining a row here, and making a group.
 const ROW_JOINED_HERE: f64 = 0.08;
 const GROUP_MADE_HERE: f64 = 0.15;
+/// Taking in a key of a list inside the source, before it reads.
+const KEY_TOLD: f64 = 1.0;
+/// Looking for the key of a row in such a list.
+const ROW_TOLD: f64 = 0.03;
 /// Asking at all.
 const STATEMENT: f64 = 300.0;
 
@@ -170,10 +177,14 @@ impl Estimate {
 
     /// Rows of this side that meet any of the other, or none.
     pub(super) fn met(self, other: Estimate, keys: &[(Value, Value)]) -> Estimate {
+        let row = match other.rows <= FEW_ROWS {
+            true => ROW_MET_BY_FEW,
+            false => ROW_MET_THERE,
+        };
         Estimate {
             rows: self.rows_met(other, keys),
             unfiltered: self.unfiltered,
-            work: self.meeting(other, keys, ROW_MET_THERE),
+            work: self.meeting(other, keys, row),
             is_guessed: self.is_guessed || other.is_guessed,
         }
     }
@@ -231,18 +242,20 @@ impl Estimate {
 
     /// The rows that have to be sent for a join here of this side with another one: all, or those with the other's keys.
     pub(super) fn narrowed(self, other: Estimate, keys: &[(Value, Value)]) -> Estimate {
-        if other.rows > MOST_KEYS as f64 || keys.is_empty() {
+        if other.rows > most_listed(Some(self.rows as usize)) as f64 || keys.is_empty() {
             return self;
         }
         let rows = self.rows_met(other, keys);
         let by_index = keys.iter().any(|(key, _)| key.found_by_index);
+        let looked_up = self.work + self.rows * ROW_TOLD;
+        let work = if by_index {
+            looked_up.min(rows * ROW_FOUND)
+        } else {
+            looked_up
+        };
         Estimate {
             rows,
-            work: if by_index {
-                self.work.min(rows * ROW_FOUND)
-            } else {
-                self.work
-            },
+            work: work + other.rows * KEY_TOLD,
             ..self
         }
     }

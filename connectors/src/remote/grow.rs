@@ -33,6 +33,8 @@ use crate::{RemoteTable, ScanFilter, Split};
 
 /// Costs that are no further apart are not told apart: the source does what it can then, since it may be asked for more rows than were expected.
 const UNTOLD: f64 = 50.0;
+/// The same in proportion: costs are guessed, and of the network that rows would be sent over nothing is known.
+const GUESSED: f64 = 1.1;
 
 /// Finds a table inside a table.
 pub type TableOf<'a> = &'a (dyn Fn(&dyn TableProvider) -> Option<Arc<dyn TableProvider>> + Sync);
@@ -91,7 +93,7 @@ impl PushDown<'_> {
 
     /// Whether a source should do what it can.
     fn is_worth(&self, grown: &Grown, cost_there: f64, cost_here: f64) -> bool {
-        cost_there < cost_here + UNTOLD || self.does_all(grown)
+        is_cheaper(cost_there, cost_here) || self.does_all(grown)
     }
 
     /// Whether its source is to do what it can, whatever that costs.
@@ -169,8 +171,7 @@ impl PushDown<'_> {
                     let depot = grown.depot().unwrap_or_default();
                     let is_named = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_));
                     let is_said_below = is_named && below.iter().any(Decision::is_for_cost);
-                    let is_said =
-                        !grown.is_scan && !is_said_below && cost >= cost_here + UNTOLD && !self.does_all(&grown);
+                    let is_said = !grown.is_scan && !is_said_below && !self.is_worth(&grown, cost, cost_here);
                     // The last one says it for those below.
                     let own = is_said.then(|| Decision::cheaper(&plan, depot, cost, cost_here));
                     let others = below.into_iter().filter(|below| !is_said || !below.is_for_cost());
@@ -206,7 +207,8 @@ impl PushDown<'_> {
         Ok(match there {
             Some(there) => Visited {
                 plan: there,
-                cost,
+                // What is above it weighs it as what it would be at best, else each of many parts could cost more than it has to.
+                cost: cost.min(cost_here),
                 rows,
                 grown,
                 first,
@@ -324,6 +326,11 @@ impl PushDown<'_> {
             is_scan: true,
         })
     }
+}
+
+/// Whether something is to be done there, by what it costs there and here.
+pub(super) fn is_cheaper(there: f64, here: f64) -> bool {
+    there < here * GUESSED + UNTOLD
 }
 
 impl Visited {

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, FetchType, Join, LogicalPlan, TableScan};
 
 use super::cost::{Estimate, here};
 use super::dialect::{Dialect, Form, Value};
-use super::grow::PushDown;
+use super::grow::{PushDown, is_cheaper};
 use super::joins::{Side, pulled_sides};
 use super::translate::Scope;
 use crate::RemoteTable;
@@ -25,6 +25,8 @@ pub struct Weighed {
     cost: f64,
     columns: usize,
     statement: Option<Statement>,
+    /// How many statements of depots it is.
+    statements: usize,
 }
 
 /// The statement of a depot that a part could be.
@@ -156,6 +158,11 @@ impl Weighed {
         self.statement.as_ref().map(|statement| statement.depot.as_ref())
     }
 
+    /// How many statements depots are sent for it.
+    pub fn statements(&self) -> usize {
+        self.statements
+    }
+
     /// The same with as many rows as another estimate says.
     #[must_use]
     pub fn with_rows_of(self, other: &Weighed) -> Weighed {
@@ -190,16 +197,17 @@ impl Weighed {
             }
             _ => None,
         };
-        let cost = match &statement {
-            Some(Statement { is_eager: true, .. }) => estimate.cost(columns, false),
-            Some(_) => estimate.cost(columns, false).min(here),
-            None => here,
+        let there = estimate.cost(columns, false);
+        let (cost, statements) = match &statement {
+            Some(statement) if statement.is_eager || is_cheaper(there, here) => (there, 1),
+            _ => (here, self.statements + other.statements),
         };
         Weighed {
             estimate,
             cost,
             columns,
             statement,
+            statements,
         }
     }
 
@@ -239,6 +247,7 @@ impl PushDown<'_> {
                     cost: visited.cost,
                     columns: grown.select.outputs.len(),
                     statement: Some(statement),
+                    statements: 1,
                 },
                 values: grown.select.outputs,
             });
@@ -250,6 +259,7 @@ impl PushDown<'_> {
                 cost: here(part.estimate.unfiltered),
                 columns: part.columns.len(),
                 statement: None,
+                statements: 0,
             },
             values: part.columns,
         })

@@ -269,12 +269,14 @@ impl<T: Whole> Accumulator for Mean<T> {
 /// The mean of different numbers: how often each is there, so that rows can be taken back.
 struct Distinct<T: ArrowPrimitiveType> {
     rows: HashMap<T::Native, u64>,
+    /// The sum of the different numbers, which a window asks for at each of its rows.
+    sum: i128,
 }
 
 impl<T: ArrowPrimitiveType> Default for Distinct<T> {
     fn default() -> Self {
-        let rows = HashMap::new();
-        Self { rows }
+        let (rows, sum) = (HashMap::new(), 0);
+        Self { rows, sum }
     }
 }
 
@@ -289,7 +291,11 @@ impl<T: ArrowPrimitiveType> fmt::Debug for Distinct<T> {
 impl<T: Whole> Accumulator for Distinct<T> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         for number in primitive::<T>(values, 0)?.iter().flatten() {
-            *self.rows.entry(number).or_default() += 1;
+            let rows = self.rows.entry(number).or_default();
+            if *rows == 0 {
+                self.sum += wide::<T>(&number);
+            }
+            *rows += 1;
         }
         Ok(())
     }
@@ -298,9 +304,11 @@ impl<T: Whole> Accumulator for Distinct<T> {
         for number in primitive::<T>(values, 0)?.iter().flatten() {
             match self.rows.get_mut(&number) {
                 Some(rows) if *rows > 1 => *rows -= 1,
-                _ => {
+                Some(_) => {
                     self.rows.remove(&number);
+                    self.sum -= wide::<T>(&number);
                 }
+                None => {}
             }
         }
         Ok(())
@@ -321,8 +329,7 @@ impl<T: Whole> Accumulator for Distinct<T> {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let sum = self.rows.keys().map(wide::<T>).sum();
-        Ok(ScalarValue::Float64(quotient(sum, self.rows.len() as u64)))
+        Ok(ScalarValue::Float64(quotient(self.sum, self.rows.len() as u64)))
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

@@ -255,7 +255,6 @@ async fn what_may_mean_something_else_is_not() {
     }
 }
 
-/// A sort of the server's takes such texts for equal, and groups are made by sorting.
 /// Sums of more digits than a double has are rounded there as they are here.
 #[tokio::test(flavor = "multi_thread")]
 async fn means_of_large_whole_numbers_are_the_same_to_the_last_bit() {
@@ -276,6 +275,7 @@ async fn means_of_large_whole_numbers_are_the_same_to_the_last_bit() {
     }
 }
 
+/// A sort of the server's takes such texts for equal, and groups are made by sorting.
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_that_end_in_nul_are_others() {
     let texts = "CREATE TABLE t (id int, s varchar(20), n int);

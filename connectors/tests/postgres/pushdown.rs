@@ -397,7 +397,7 @@ async fn means_of_large_whole_numbers_are_the_same_to_the_last_bit() {
         INSERT INTO wide SELECT i, i % 700, nullif(x, 0) >> (i % 60)::int4, 9007199254740992 + i * (1 - i % 2 * 2), (CASE WHEN i % 2 = 0 THEN 9223372036854775807 ELSE -9223372036854775808 END)
             FROM (SELECT i, ('x' || substr(md5(i::text), 1, 16))::bit(64)::int8 AS x FROM generate_series(1, 5000) i) AS of;
         INSERT INTO wide VALUES (0, NULL, 9007199254740993, 9007199254740993, 9223372036854775807), (-1, NULL, 1, NULL, 9223372036854775807), (-2, NULL, NULL, 1, 9223372036854775806);";
-    let pushed = Pushed::new("wide", tables).await;
+    let pushed = Pushed::new("means", tables).await;
     for sql in [
         "SELECT g, avg(any_size), avg(beyond), avg(near) FROM wide GROUP BY g",
         "SELECT avg(any_size), avg(beyond), avg(near), avg(DISTINCT any_size), avg(DISTINCT near) FROM wide",

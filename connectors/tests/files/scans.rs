@@ -240,7 +240,7 @@ async fn few_keys_of_a_join_leave_out_rows_while_files_are_decoded() {
         options.hash_join_inlist_pushdown_max_distinct_values = 50_000;
         options.hash_join_inlist_pushdown_max_size = 4 << 20;
     }
-    // A filter of the scan stays above it, and is asked of no row twice.
+    // A filter of the scan stays above it.
     for (keys, filter, expected, leaves_out) in [
         ("id % 9973 = 1", "r.id <> 9974", "10", true),
         ("id % 9973 = 1", "r.name NOT LIKE '%9'", "10", true),

@@ -13,6 +13,7 @@ mod encode;
 mod failure;
 #[cfg(test)]
 mod fences;
+mod joined;
 mod kind;
 mod listing;
 mod parked;

@@ -67,7 +67,10 @@ pub(super) fn source(address: &Address) -> Option<String> {
 
 /// The condition on rows of a piece of a table: a range of pages of each table that its rows lie in, and which tables these are, as a list of numbers.
 pub(super) fn piece(split: &Split, parts: Option<&str>) -> Option<String> {
-    let among = |parts| format!("{ALIAS}.tableoid OPERATOR(pg_catalog.=) ANY ('{{{parts}}}'::pg_catalog.oid[])");
+    let among = |parts: &str| match parts.contains(',') {
+        true => format!("{ALIAS}.tableoid OPERATOR(pg_catalog.=) ANY ('{{{parts}}}'::pg_catalog.oid[])"),
+        false => format!("{ALIAS}.tableoid OPERATOR(pg_catalog.=) '{parts}'::pg_catalog.oid"),
+    };
     let conditions: Vec<String> = pages(split).into_iter().chain(parts.map(among)).collect();
     (!conditions.is_empty()).then(|| conditions.join(" AND "))
 }

@@ -11,11 +11,12 @@ use std::sync::{Arc, LazyLock};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, extensions_options, internal_datafusion_err};
 use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions};
-use datafusion::execution::TaskContext;
+use datafusion::execution::{SessionState, TaskContext, runtime_env::RuntimeEnv};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
-    DistributedConfig, DistributedExt, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerPlanRewriteHandler,
+    DistributedConfig, DistributedExec, DistributedExt, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse,
+    WorkerPlanRewriteHandler,
 };
 use http::HeaderMap;
 use minerva_connectors::{Depots, Fence, LeafSource, leaf_addresses};
@@ -71,21 +72,37 @@ impl QueryGrants {
         Self { max_memory, ..self }
     }
 
-    /// The context in which the coordinator runs the query: what travels with its stages is what is granted here.
-    pub fn into_context(mut self, context: &TaskContext) -> Arc<TaskContext> {
-        self.options = changed_options(context.session_config().options());
-        let config = context.session_config().clone().with_distributed_option_extension(self);
+    /// The context in which the coordinator runs a plan: what travels with its stages is what is granted here. That of a plan that stays here has no
+    /// functions, of which there are hundreds: only who reads a plan that has travelled looks for them by their names.
+    pub fn into_context(
+        mut self,
+        state: &SessionState,
+        runtime: Arc<RuntimeEnv>,
+        plan: &Arc<dyn ExecutionPlan>,
+    ) -> Arc<TaskContext> {
+        let travels = is_distributed(plan);
+        if travels {
+            self.options = changed_options(state.config().options());
+        }
+        let config = state.config().clone().with_distributed_option_extension(self);
+        if travels {
+            return Arc::new(
+                TaskContext::from(state)
+                    .with_session_config(config)
+                    .with_runtime(runtime),
+            );
+        }
+        let session = state.session_id().to_owned();
+        let (scalar, higher, aggregate, window) = Default::default();
         Arc::new(TaskContext::new(
-            context.task_id(),
-            context.session_id(),
-            config,
-            context.scalar_functions().clone(),
-            context.higher_order_functions().clone(),
-            context.aggregate_functions().clone(),
-            context.window_functions().clone(),
-            context.runtime_env(),
+            None, session, config, scalar, higher, aggregate, window, runtime,
         ))
     }
+}
+
+/// Whether stages of a plan may run on workers.
+pub fn is_distributed(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<DistributedExec>() || plan.children().into_iter().any(is_distributed)
 }
 
 /// The options of a session that matter where its plans run and are not the defaults.

@@ -36,7 +36,7 @@ pub use channels::{Channels, server};
 pub use client::CoordinatorClient;
 pub use codec::Codec;
 pub use error::{Error, WorkerLost, reason_of};
-pub use grants::{QueryGrants, leaf_of, planned_under};
+pub use grants::{QueryGrants, is_distributed, leaf_of, planned_under};
 pub use lending::Borrower;
 pub use members::{HEARTBEAT, LOST_AFTER, Members, Node, NodeState};
 pub use memory::{SpillFolder, default_memory_bytes, runtime};

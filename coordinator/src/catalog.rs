@@ -422,9 +422,9 @@ impl<'a> Catalog<'a> {
             .open(&address.depot)
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
-        let state = self.session.state(self.snapshot, false);
+        let state = self.snapshot.templates.unnamed();
         let found = source
-            .dataset(&address.collection, &address.dataset, &state)
+            .dataset(&address.collection, &address.dataset, state)
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
         let Some(raw) = found else {
@@ -509,9 +509,9 @@ impl<'a> Catalog<'a> {
             .open(&address.depot)
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
-        let state = self.session.state(self.snapshot, false);
+        let state = self.snapshot.templates.unnamed();
         let found = source
-            .dataset(&address.collection, &address.dataset, &state)
+            .dataset(&address.collection, &address.dataset, state)
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
         Ok(found.ok_or_else(unknown)?.schema())
@@ -520,7 +520,7 @@ impl<'a> Catalog<'a> {
     /// A view of the session that a query names, which nobody else has.
     pub(crate) fn session_view_in(&self, query: &QueryAst) -> Result<Option<String>> {
         let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query.clone()))));
-        let state = self.session.state(self.snapshot, false);
+        let state = self.snapshot.templates.unnamed();
         let named = state.resolve_table_references(&statement)?;
         Ok(named.into_iter().find_map(|reference| match reference {
             TableReference::Bare { table } => self.session.view(&table).map(|_| table.to_string()),
@@ -532,11 +532,7 @@ impl<'a> Catalog<'a> {
     pub(crate) fn addresses_of(&self, query: &QueryAst) -> Result<BTreeSet<Address>> {
         let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query.clone()))));
         let mut found = BTreeSet::new();
-        for reference in self
-            .session
-            .state(self.snapshot, false)
-            .resolve_table_references(&statement)?
-        {
+        for reference in self.snapshot.templates.unnamed().resolve_table_references(&statement)? {
             if self.view_of(&reference)?.is_some() {
                 continue;
             }

@@ -11,8 +11,9 @@ use datafusion::{
     physical_plan::{ExecutionPlan, display::DisplayableExecutionPlan},
     sql::sqlparser::ast::Query as QueryAst,
 };
-use datafusion_distributed::{DistributedExec, DistributedMetricsFormat, display_plan_ascii};
+use datafusion_distributed::{DistributedMetricsFormat, display_plan_ascii};
 use futures::TryStreamExt;
+use minerva_cluster::is_distributed;
 use minerva_cluster::metrics_within;
 use minerva_connectors::ScanExec;
 
@@ -167,10 +168,6 @@ fn text(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> String {
             .to_string(),
         false => DisplayableExecutionPlan::new(plan.as_ref()).indent(true).to_string(),
     }
-}
-
-fn is_distributed(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    plan.is::<DistributedExec>() || plan.children().into_iter().any(is_distributed)
 }
 
 /// A plan as a document: what each part is, what it did, and its inputs.

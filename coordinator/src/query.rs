@@ -12,7 +12,7 @@ use datafusion::{
     },
     common::ScalarValue,
     error::DataFusionError,
-    execution::{SendableRecordBatchStream, SessionState, TaskContext},
+    execution::{SendableRecordBatchStream, SessionState},
     logical_expr::LogicalPlan,
     physical_plan::{ExecutionPlan, common::spawn_buffered, execute_stream},
     sql::{
@@ -246,14 +246,12 @@ impl Planned {
         tracked.planned(addresses.collect(), &self.physical, watch);
         let limit = max_memory(snapshot, session);
         let told = QueryGrants::new(&tracked.id(), snapshot.version(), &self.names.grants).with_max_memory(limit);
-        let context = match limit {
-            Some(limit) => {
-                let share = engine.wire().share(&tracked.id(), limit, self.state.runtime_env());
-                Arc::new(TaskContext::from(&self.state).with_runtime(share))
-            }
-            None => self.state.task_ctx(),
+        let runtime = match limit {
+            Some(limit) => engine.wire().share(&tracked.id(), limit, self.state.runtime_env()),
+            None => Arc::clone(self.state.runtime_env()),
         };
-        let (plan, context) = (Arc::clone(&self.physical), told.into_context(&context));
+        let plan = Arc::clone(&self.physical);
+        let context = told.into_context(&self.state, runtime, &plan);
         let compute_on = engine.config.compute_on.clone();
         Box::new(move || {
             // What computes runs on threads of its own: the doors stay open while all of those are busy.
@@ -337,13 +335,13 @@ pub(crate) async fn logical(
     mut query: QueryAst,
 ) -> Result<(SessionState, Names, LogicalPlan)> {
     columns::name(&mut query);
-    let mut state = session.state(snapshot, true);
+    // A plan of one process keeps its subqueries apart, and so can tell sources what they found.
+    let is_alone = session.engine().members.active().len() < 2;
+    let mut state = session.state(snapshot, !is_alone);
     let names = Catalog::of(session, snapshot).resolve(&query, &mut state).await?;
     let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
     let plan = state.statement_to_plan(statement).await?;
-    // A plan of one process keeps its subqueries apart, and so can tell sources what they found.
-    let is_alone = session.engine().members.active().len() < 2;
-    if is_alone || !(names.distributable && is_distributable(&plan)) {
+    if !is_alone && !(names.distributable && is_distributable(&plan)) {
         state = session.state(snapshot, false);
     }
     Ok((state, names, plan))

@@ -444,6 +444,11 @@ impl Templates {
             false => self.local.clone(),
         }
     }
+
+    /// A state of no statement, for asking depots what they have. It is not copied: a state has hundreds of functions.
+    pub(crate) fn unnamed(&self) -> &SessionState {
+        &self.local
+    }
 }
 
 /// DataFusion's aggregate functions, those that give wrong answers replaced.

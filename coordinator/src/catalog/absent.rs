@@ -31,8 +31,8 @@ impl Catalog<'_> {
         };
         let failed = DataFusionError::from;
         let source = self.engine.depots.open(depot).await.map_err(failed)?;
-        let state = self.session.state(self.snapshot, false);
-        source.dataset(collection, NO_SUCH_NAME, &state).await.map_err(failed)?;
+        let state = self.snapshot.templates.unnamed();
+        source.dataset(collection, NO_SUCH_NAME, state).await.map_err(failed)?;
         Ok(())
     }
 

@@ -103,10 +103,10 @@ impl Catalog<'_> {
     ) -> Result<()> {
         let failed = |error: minerva_connectors::Error| QueryError::from(DataFusionError::from(error));
         let source = self.engine.depots.open(depot).await.map_err(failed)?;
-        let state = self.session.state(self.snapshot, false);
+        let state = self.snapshot.templates.unnamed();
         for collection in source.collections().await.map_err(failed)? {
             let names = source.datasets(&collection).await.map_err(failed)?;
-            let columns = source.columns(&collection, &names, &state).await.map_err(failed)?;
+            let columns = source.columns(&collection, &names, state).await.map_err(failed)?;
             for (name, columns) in names.iter().zip(columns) {
                 if Instant::now() >= until {
                     found.complete = false;

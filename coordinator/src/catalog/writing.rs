@@ -163,8 +163,8 @@ impl Catalog<'_> {
         {
             return Ok(());
         }
-        let state = self.session.state(self.snapshot, false);
-        let found = place.source.dataset(&address.collection, &address.dataset, &state);
+        let state = self.snapshot.templates.unnamed();
+        let found = place.source.dataset(&address.collection, &address.dataset, state);
         let Some(raw) = found.await.map_err(DataFusionError::from)? else {
             return Ok(());
         };
@@ -194,11 +194,8 @@ impl Catalog<'_> {
             self.look_for_nothing(address).await?;
             return Err(unknown().await);
         }
-        let state = self.session.state(self.snapshot, false);
-        let found = place
-            .source
-            .dataset(&address.collection, &address.dataset, &state)
-            .await;
+        let state = self.snapshot.templates.unnamed();
+        let found = place.source.dataset(&address.collection, &address.dataset, state).await;
         let Some(raw) = found.map_err(DataFusionError::from)? else {
             std::hint::black_box(self.sees_place(address));
             return Err(unknown().await);

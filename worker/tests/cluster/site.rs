@@ -240,7 +240,9 @@ impl Site {
         }
         let version = self.board.resources().version.clone();
         let grants = QueryGrants::new("query-1", &version, &grants);
-        let rows = execute_stream(Arc::clone(&plan), grants.into_context(&context.task_ctx()))?;
+        let state = context.state();
+        let runtime = Arc::clone(state.runtime_env());
+        let rows = execute_stream(Arc::clone(&plan), grants.into_context(&state, runtime, &plan))?;
         Ok((plan, rows))
     }
 

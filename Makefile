@@ -7,6 +7,7 @@ APT := $$(test "$$(id -u)" = 0 || echo sudo) apt-get
 FEW := -y --no-install-recommends
 MARIADB := mariadb-server-core mariadb-client-core
 # Our own crates are built for the tests with little optimisation, which takes a third of the time; what they depend on is built as for the program, once.
+# A program that is left by this is not for measuring: `cargo build --release` puts the other one in its place.
 CRATES := minerva minerva-cluster minerva-connectors minerva-coordinator minerva-policy minerva-resources minerva-worker
 TESTED := --release $(CRATES:%=--config profile.release.package.%.opt-level=1)
 export CARGO_TARGET_DIR := $(TARGET)

@@ -99,6 +99,11 @@ pub(super) enum ColumnBuilder {
     List(Box<ListBuilder>),
 }
 
+/// Texts of rows with more bytes are looked at one by one: nothing is gained, and long ones would be copied once more.
+const MOST_TOGETHER: usize = 1 << 20;
+/// More is not kept from one list to the next.
+const MOST_SPANS: usize = 1 << 16;
+
 /// Texts, whose bytes are looked at together.
 pub(super) struct TextBuilder {
     texts: StringViewBuilder,
@@ -265,6 +270,15 @@ fn each<'a, B>(
 impl TextBuilder {
     /// All texts are looked at at once, which is much faster than one after another, and then cut where each ends.
     fn extend(&mut self, values: Values<'_>) -> Taken {
+        if values.bytes.len() > MOST_TOGETHER {
+            let padded = self.padded;
+            let append = |texts: &mut StringViewBuilder, bytes| {
+                let bytes = if padded { value::unpadded(bytes) } else { bytes };
+                texts.append_value(value::text(bytes)?);
+                Ok(())
+            };
+            return each(values, &mut self.texts, append, StringViewBuilder::append_null);
+        }
         self.bytes.clear();
         self.ends.clear();
         for (row, value) in values.iter().enumerate() {
@@ -342,6 +356,8 @@ impl ListBuilder {
         }
         let values = Values::new(elements, &self.spans, (0, 1), self.spans.len());
         self.elements.extend(values).map_err(|(_, misfit)| misfit)?;
+        self.spans.clear();
+        self.spans.shrink_to(MOST_SPANS);
         self.element_count = self.element_count.checked_add(count).ok_or(Misfit::OutOfRange)?;
         self.offsets.push(self.element_count);
         self.nulls.append_non_null();

@@ -127,12 +127,15 @@ impl<S> Joined<S> {
     }
 }
 
-/// The type of the message at the front of some bytes, and how many bytes all of it has. Where the length makes no sense it is that of the least message:
-/// whoever reads the messages says so.
+/// The type of the message at the front of some bytes, and how many bytes all of it has. One whose length makes no sense has no type, and the least length:
+/// whoever reads the messages says what is wrong with it.
 fn front(bytes: &[u8]) -> Option<(u8, usize)> {
     let ([kind, length @ ..], _) = bytes.split_first_chunk::<HEADER>()?;
     let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or_default();
-    Some((*kind, HEADER + length.saturating_sub(LENGTH)))
+    Some(match length.checked_sub(LENGTH) {
+        Some(body) => (*kind, HEADER + body),
+        None => (0, HEADER),
+    })
 }
 
 /// How many bytes the messages before the next one of `COPY` have, the last of which may be there in part.
@@ -235,10 +238,10 @@ mod tests {
         let mut found: Vec<(u8, Vec<u8>)> = Vec::new();
         while let Some((kind, whole)) = front(bytes) {
             let (message, rest) = bytes.split_at(whole.min(bytes.len()));
-            let body = &message[HEADER..];
             match found.last_mut() {
-                Some((COPY_DATA, data)) if kind == COPY_DATA => data.extend(body),
-                _ => found.push((kind, body.to_vec())),
+                Some((COPY_DATA, data)) if kind == COPY_DATA => data.extend(&message[HEADER..]),
+                _ if kind == COPY_DATA => found.push((kind, message[HEADER..].to_vec())),
+                _ => found.push((kind, message.to_vec())),
             }
             bytes = rest;
         }

@@ -514,13 +514,14 @@ mod tests {
             )
         );
         assert_eq!(of(5, LAST_PAGE), format!("{begin} AND t.\"id\" IS NOT NULL LIMIT 3"));
-        let of_parts = select(&scan, &table, &Split::Whole, Some("7,19")).unwrap();
-        assert!(
-            of_parts.contains(
-                "WHERE t.tableoid OPERATOR(pg_catalog.=) ANY ('{7,19}'::pg_catalog.oid[]) AND t.\"id\" IS NOT NULL"
-            ),
-            "{of_parts}"
-        );
+        for (parts, condition) in [
+            ("7,19", "ANY ('{7,19}'::pg_catalog.oid[])"),
+            ("7", "'7'::pg_catalog.oid"),
+        ] {
+            let select = select(&scan, &table, &Split::Whole, Some(parts)).unwrap();
+            let expected = format!("WHERE t.tableoid OPERATOR(pg_catalog.=) {condition} AND t.\"id\" IS NOT NULL");
+            assert!(select.contains(&expected), "{select}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr_common::datum::apply;
 
+use crate::different::Different;
 use crate::folded::Folded;
 
 static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 3]> = LazyLock::new(|| {
@@ -126,9 +127,11 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        match args.return_field.data_type() {
-            DataType::Int64 if !args.is_distinct => Ok(Box::new(Total::<Int64Type>::default())),
-            DataType::UInt64 if !args.is_distinct => Ok(Box::new(Total::<UInt64Type>::default())),
+        match (args.return_field.data_type(), args.is_distinct) {
+            (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
+            (DataType::Int64, true) => Ok(Box::new(Different::<Int64Type, _>::new(fitting::<Int64Type>))),
+            (DataType::UInt64, false) => Ok(Box::new(Total::<UInt64Type>::default())),
+            (DataType::UInt64, true) => Ok(Box::new(Different::<UInt64Type, _>::new(fitting::<UInt64Type>))),
             _ => self.0.accumulator(args),
         }
     }
@@ -150,12 +153,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        match args.is_distinct {
-            true => self.0.create_sliding_accumulator(args),
-            false => match args.return_field.data_type() {
-                DataType::Int64 | DataType::UInt64 => self.accumulator(args),
-                _ => self.0.create_sliding_accumulator(args),
-            },
+        match args.return_field.data_type() {
+            DataType::Int64 | DataType::UInt64 => self.accumulator(args),
+            _ => self.0.create_sliding_accumulator(args),
         }
     }
 
@@ -182,6 +182,14 @@ fn add<T: ArrowPrimitiveType>(sum: &mut T::Native, value: T::Native) -> Result<(
         Err(_) => return too_large::<T, _>(),
     }
     Ok(())
+}
+
+/// The sum of different numbers, if it fits.
+fn fitting<T: ArrowPrimitiveType<Native: TryFrom<i128>>>(sum: i128, numbers: u64) -> Result<ScalarValue> {
+    match T::Native::try_from(sum) {
+        Ok(sum) => ScalarValue::new_primitive::<T>((numbers > 0).then_some(sum), &T::DATA_TYPE),
+        Err(_) => too_large::<T, _>(),
+    }
 }
 
 fn too_large<T: ArrowPrimitiveType, R>() -> Result<R> {

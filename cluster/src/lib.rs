@@ -12,6 +12,7 @@ mod arithmetic;
 mod channels;
 mod client;
 mod codec;
+mod different;
 mod error;
 mod folded;
 mod grants;

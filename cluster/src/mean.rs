@@ -7,7 +7,6 @@
 //! Coordinator and workers know it by its name, since plans travel with names only.
 
 use std::fmt;
-use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::{Arc, LazyLock};
 
@@ -17,8 +16,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, UInt64Type};
-use datafusion::common::utils::SingleRowListArrayBuilder;
-use datafusion::common::{HashMap, Result, ScalarValue, internal_err};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::functions_aggregate::average::Avg;
 use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
@@ -26,6 +24,8 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Coercion, Documentation, EmitTo, Expr, ExprSchemable,
     GroupsAccumulator, ReversedUDAF, Signature, TypeSignature, TypeSignatureClass,
 };
+
+use crate::different::{Different, Whole, wide};
 
 static MEAN: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| Arc::new(AggregateUDF::from(ExactMean::new(Avg::new()))));
 
@@ -76,7 +76,7 @@ impl AggregateUDFImpl for ExactMean {
         macro_rules! made {
             ($type:ty, $is_distinct:expr) => {
                 match $is_distinct {
-                    true => Ok(Box::new(Distinct::<$type>::default())),
+                    true => Ok(Box::new(Different::<$type, _>::new(mean_of))),
                     false => Ok(Box::new(Mean::<$type>::default())),
                 }
             };
@@ -179,17 +179,12 @@ fn counting(values: &dyn Array, filter: Option<&BooleanArray>) -> Option<NullBuf
     NullBuffer::union(kept.as_ref(), values.nulls()).filter(|nulls| nulls.null_count() > 0)
 }
 
-fn quotient(sum: i128, rows: u64) -> Option<f64> {
-    (rows > 0).then_some(sum as f64 / rows as f64)
+fn mean_of(sum: i128, rows: u64) -> Result<ScalarValue> {
+    Ok(ScalarValue::Float64(quotient(sum, rows)))
 }
 
-/// A type of whole numbers.
-trait Whole: ArrowPrimitiveType<Native: Into<i128> + Eq + Hash> + Send + Sync {}
-
-impl<T: ArrowPrimitiveType<Native: Into<i128> + Eq + Hash> + Send + Sync> Whole for T {}
-
-fn wide<T: Whole>(number: &T::Native) -> i128 {
-    (*number).into()
+fn quotient(sum: i128, rows: u64) -> Option<f64> {
+    (rows > 0).then_some(sum as f64 / rows as f64)
 }
 
 fn total<T: Whole>(values: &PrimitiveArray<T>) -> i128 {
@@ -253,7 +248,7 @@ impl<T: Whole> Accumulator for Mean<T> {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::Float64(quotient(self.sum, self.rows)))
+        mean_of(self.sum, self.rows)
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
@@ -263,83 +258,6 @@ impl<T: Whole> Accumulator for Mean<T> {
 
     fn size(&self) -> usize {
         size_of_val(self)
-    }
-}
-
-/// The mean of different numbers: how often each is there, so that rows can be taken back.
-struct Distinct<T: ArrowPrimitiveType> {
-    rows: HashMap<T::Native, u64>,
-    /// The sum of the different numbers, which a window asks for at each of its rows.
-    sum: i128,
-}
-
-impl<T: ArrowPrimitiveType> Default for Distinct<T> {
-    fn default() -> Self {
-        let (rows, sum) = (HashMap::new(), 0);
-        Self { rows, sum }
-    }
-}
-
-impl<T: ArrowPrimitiveType> fmt::Debug for Distinct<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Distinct")
-            .field("numbers", &self.rows.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T: Whole> Accumulator for Distinct<T> {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        for number in primitive::<T>(values, 0)?.iter().flatten() {
-            let rows = self.rows.entry(number).or_default();
-            if *rows == 0 {
-                self.sum += wide::<T>(&number);
-            }
-            *rows += 1;
-        }
-        Ok(())
-    }
-
-    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        for number in primitive::<T>(values, 0)?.iter().flatten() {
-            match self.rows.get_mut(&number) {
-                Some(rows) if *rows > 1 => *rows -= 1,
-                Some(_) => {
-                    self.rows.remove(&number);
-                    self.sum -= wide::<T>(&number);
-                }
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn supports_retract_batch(&self) -> bool {
-        true
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let Some(lists) = states.first().and_then(|lists| lists.as_list_opt::<i32>()) else {
-            return internal_err!("`avg` of different numbers was given something else than lists");
-        };
-        for numbers in lists.iter().flatten() {
-            self.update_batch(&[numbers])?;
-        }
-        Ok(())
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::Float64(quotient(self.sum, self.rows.len() as u64)))
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let numbers = PrimitiveArray::<T>::from_iter_values(self.rows.keys().copied());
-        let list = SingleRowListArrayBuilder::new(Arc::new(numbers)).build_list_scalar();
-        Ok(vec![list])
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self) + self.rows.capacity() * (size_of::<(T::Native, u64)>() + 1)
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) use writing::Deed;
 
 use crate::{
     audit::trace,
-    columns,
+    casts_apart, columns,
     engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
     session::{NOWHERE, Session, View},
@@ -283,6 +283,7 @@ impl<'a> Catalog<'a> {
         own_state.register_catalog_list(Arc::clone(&own.list) as Arc<dyn CatalogProviderList>);
         let mut query = view.query;
         columns::name(&mut query);
+        casts_apart::tell(&mut query);
         let statement = ParsedStatement::Statement(Box::new(Statement::Query(query)));
         let mut plan = own_state.statement_to_plan(statement).await?;
         if !view.columns.is_empty() {

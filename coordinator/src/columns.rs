@@ -118,6 +118,11 @@ fn name_tables(tables: &mut TableWithJoins) {
     }
 }
 
+/// The name of a column, or of one that is cast.
+pub(crate) fn own_name(expr: &Expr) -> Option<String> {
+    column_of(expr).map(folded)
+}
+
 /// The column whose name an expression has: itself, or what it casts.
 fn column_of(expr: &Expr) -> Option<&Ident> {
     match expr {

@@ -6,6 +6,7 @@
 mod admission;
 mod apply;
 mod audit;
+mod casts_apart;
 mod catalog;
 mod cluster;
 mod columns;

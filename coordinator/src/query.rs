@@ -29,6 +29,7 @@ use tokio::runtime::Handle;
 use crate::{
     admission::Permit,
     audit::trace::{self, Trace},
+    casts_apart,
     catalog::{Catalog, Names},
     columns, commands,
     engine::{Engine, Snapshot},
@@ -335,13 +336,15 @@ pub(crate) async fn logical(
     mut query: QueryAst,
 ) -> Result<(SessionState, Names, LogicalPlan)> {
     columns::name(&mut query);
+    casts_apart::tell(&mut query);
     // A plan of one process keeps its subqueries apart, and so can tell sources what they found.
     let is_alone = session.engine().members.active().len() < 2;
     let mut state = session.state(snapshot, !is_alone);
     let names = Catalog::of(session, snapshot).resolve(&query, &mut state).await?;
     let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
     let plan = state.statement_to_plan(statement).await?;
-    if !is_alone && !(names.distributable && is_distributable(&plan)) {
+    let stays = is_alone || (names.distributable && is_distributable(&plan));
+    if !stays {
         state = session.state(snapshot, false);
     }
     Ok((state, names, plan))

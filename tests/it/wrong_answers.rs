@@ -474,3 +474,102 @@ fn a_name_that_may_mean_two_tables_is_an_error() {
         );
     }
 }
+
+/// DataFusion calls a cast by the name of what it casts, and refuses two columns of one name inside a plan.
+#[test]
+fn casts_of_one_column_are_told_apart() {
+    let minerva = Minerva::start(
+        &[(
+            "t.yaml",
+            "name: t\nversion: v2alpha\ntype: depot\ndepot: {type: TPCH, tpch: {scale: 0.01}}\n",
+        )],
+        1,
+    );
+    let rows = |sql: &str| minerva.rows(None, &format!("USE t.tpch; {sql}"));
+    assert_eq!(
+        rows(
+            "SELECT sum(n_nationkey), sum(CAST(n_nationkey AS DOUBLE)), sum(n_nationkey::SMALLINT), SUM(nation.n_nationkey) FROM nation"
+        ),
+        ["300,300.0,300,300"]
+    );
+    assert_eq!(
+        rows("SELECT max(n_nationkey), max(CAST(n_nationkey AS VARCHAR)) FROM nation"),
+        ["24,9"]
+    );
+    assert_eq!(
+        rows("SELECT max(n_nationkey) FROM nation HAVING max(CAST(n_nationkey AS VARCHAR)) = '9'"),
+        ["24"]
+    );
+    assert_eq!(
+        rows(
+            "SELECT n_regionkey FROM nation GROUP BY n_regionkey ORDER BY max(CAST(n_nationkey AS VARCHAR)) DESC, max(n_nationkey) LIMIT 2"
+        ),
+        ["2", "1"]
+    );
+    assert_eq!(
+        rows(
+            "SELECT n_regionkey, CAST(n_regionkey AS DOUBLE), count(*) FROM nation GROUP BY n_regionkey, CAST(n_regionkey AS DOUBLE) ORDER BY 1 LIMIT 1"
+        ),
+        ["0,0.0,5"]
+    );
+    assert_eq!(
+        rows("SELECT CAST(n_regionkey AS DOUBLE) AS d, n_regionkey FROM nation GROUP BY d, 2 ORDER BY d LIMIT 1"),
+        ["0.0,0"]
+    );
+    assert_eq!(
+        rows(
+            "SELECT count(*) FROM nation GROUP BY ROLLUP (n_regionkey, CAST(n_regionkey AS VARCHAR)) ORDER BY 1 DESC LIMIT 2"
+        ),
+        ["25", "5"]
+    );
+    assert_eq!(
+        rows(
+            "SELECT sum(n_nationkey) OVER (), sum(CAST(n_nationkey AS DOUBLE)) OVER (), \
+              row_number() OVER (PARTITION BY n_regionkey ORDER BY n_nationkey), row_number() OVER (PARTITION BY CAST(n_regionkey AS VARCHAR) ORDER BY n_nationkey) \
+              FROM nation ORDER BY n_nationkey LIMIT 1"
+        ),
+        ["300,300.0,1,1"]
+    );
+    assert_eq!(
+        rows(
+            "CREATE VIEW v AS SELECT avg(n_nationkey) AS a, avg(CAST(n_nationkey AS DOUBLE)) AS b FROM nation; SELECT a = b FROM v"
+        ),
+        ["true"]
+    );
+}
+
+/// DataFusion adds different numbers modulo their width where several of its aggregates are of different values.
+#[test]
+fn sums_of_different_numbers_do_not_wrap_around() {
+    let minerva = Minerva::start(&[], 1);
+    let large = "(VALUES (9223372036854775807, 1), (9223372036854775807, 1), (1, 2), (-5, NULL)) AS t (a, b)";
+    for sum in [
+        format!("SELECT sum(DISTINCT a), count(DISTINCT b) FROM {large} WHERE a > 0"),
+        format!("SELECT sum(DISTINCT a) OVER (ORDER BY a) FROM {large} WHERE a > 0"),
+    ] {
+        let error = minerva.error(None, &sum);
+        assert!(error.contains("NUMERIC_VALUE_OUT_OF_RANGE"), "{sum}: {error}");
+    }
+    assert_eq!(
+        minerva.rows(
+            None,
+            &format!("SELECT sum(DISTINCT a), sum(DISTINCT b), count(DISTINCT b), sum(DISTINCT a) FILTER (WHERE a > 1) FROM {large}")
+        ),
+        ["9223372036854775803,3,2,9223372036854775807"]
+    );
+    assert_eq!(
+        minerva.rows(
+            None,
+            &format!("SELECT b, sum(DISTINCT a), sum(DISTINCT b) FROM {large} GROUP BY b ORDER BY b")
+        ),
+        ["1,9223372036854775807,1", "2,1,2", ",-5,"]
+    );
+    assert_eq!(
+        minerva.rows(
+            None,
+            "SELECT a, sum(DISTINCT b) OVER (ORDER BY a ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM \
+             (VALUES (1, 4), (2, 4), (3, 5), (4, NULL), (5, NULL)) AS t (a, b) ORDER BY a"
+        ),
+        ["1,4", "2,4", "3,9", "4,5", "5,"]
+    );
+}

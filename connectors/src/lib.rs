@@ -194,8 +194,9 @@ pub trait Source: Debug + Send + Sync {
     }
 
     /// The scan that asks for the rows of `scan` for which all of `filters` are true besides, as far as the source decides that as it is decided here. What
-    /// it leaves out is decided again. `None` when that is nothing. The filters of a scan with a statement call its columns `c0`, `c1` and so on.
-    fn narrowed(&self, _scan: &Scan, _filters: &[ScanFilter]) -> Option<Scan> {
+    /// it leaves out is decided again. `None` when that is nothing. The filters of a scan with a statement call its columns `c0`, `c1` and so on. A worker that has
+    /// not read the table before asks what it is.
+    async fn narrowed(&self, _scan: &Scan, _filters: &[ScanFilter]) -> Option<Scan> {
         None
     }
 

@@ -246,7 +246,7 @@ impl Source for PostgresSource {
         Ok(datasets.iter().map(|dataset| Ok(found.remove(dataset))).collect())
     }
 
-    fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+    async fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
         if let Some(query) = &scan.query {
             let query = narrowed(query, &scan.schema, filters, &dialect::PostgresDialect)?;
             return Some(Scan {
@@ -254,9 +254,14 @@ impl Source for PostgresSource {
                 ..scan.clone()
             });
         }
-        let table = self
-            .database
-            .known_table(&scan.address.collection, &scan.address.dataset)?;
+        let Address {
+            collection, dataset, ..
+        } = &scan.address;
+        let table = match self.database.known_table(collection, dataset) {
+            Some(table) => table,
+            // What is wrong with it is said where it is read.
+            None => self.database.table(collection, dataset).await.ok().flatten()?,
+        };
         let known = |filter: &&ScanFilter| filter.all_leaves(&|leaf| sql::accepts(leaf, &table));
         let known: Vec<ScanFilter> = filters.iter().filter(known).cloned().collect();
         (!known.is_empty()).then(|| Scan {

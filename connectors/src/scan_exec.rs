@@ -464,7 +464,7 @@ impl Reading {
             }),
         };
         if !filters.is_empty()
-            && let Some(narrowed) = source.narrowed(&self.scan, &filters)
+            && let Some(narrowed) = source.narrowed(&self.scan, &filters).await
         {
             self.scan = Arc::new(narrowed);
         }

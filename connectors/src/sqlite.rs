@@ -110,6 +110,25 @@ impl SqliteSource {
     fn known(&self) -> MutexGuard<'_, HashMap<String, Comparable>> {
         self.comparable.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What a table is and how its columns compare, which is kept.
+    async fn look_up(&self, collection: &str, dataset: &str) -> Result<Option<(table::TableInfo, Comparable)>> {
+        let name = dataset.to_owned();
+        let object = format!("{collection}.{dataset}");
+        let found = self
+            .database
+            .run(&object, move |connection| table::find(connection, &name))
+            .await?;
+        let Some(mut info) = found else { return Ok(None) };
+        let comparable = Arc::new(std::mem::take(&mut info.comparable));
+        let mut known = self.known();
+        if known.len() >= MOST_TABLES {
+            known.clear();
+        }
+        known.insert(dataset.to_owned(), Arc::clone(&comparable));
+        drop(known);
+        Ok(Some((info, comparable)))
+    }
 }
 
 /// How many values a condition has.
@@ -152,13 +171,9 @@ impl Source for SqliteSource {
         if collection != COLLECTION {
             return Ok(None);
         }
-        let name = dataset.to_owned();
-        let object = format!("{collection}.{dataset}");
-        let found = self
-            .database
-            .run(&object, move |connection| table::find(connection, &name))
-            .await?;
-        let Some(info) = found else { return Ok(None) };
+        let Some((info, comparable)) = self.look_up(collection, dataset).await? else {
+            return Ok(None);
+        };
         let address = Address {
             depot: self.database.depot.clone(),
             collection: collection.to_owned(),
@@ -168,14 +183,6 @@ impl Source for SqliteSource {
             .rows
             .and_then(|rows| usize::try_from(rows).ok())
             .map_or(Precision::Absent, Precision::Inexact);
-        let comparable = Arc::new(info.comparable);
-        {
-            let mut known = self.known();
-            if known.len() >= MOST_TABLES {
-                known.clear();
-            }
-            known.insert(dataset.to_owned(), Arc::clone(&comparable));
-        }
         let mut provider = RemoteTable::new(address, info.schema)
             .with_rows(rows)
             .with_statistics(info.figures)
@@ -216,7 +223,7 @@ impl Source for SqliteSource {
         Ok(found.collect())
     }
 
-    fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+    async fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
         if let Some(query) = &scan.query {
             let query = narrowed(query, &scan.schema, filters, &SqliteDialect)?;
             return Some(Scan {
@@ -224,7 +231,13 @@ impl Source for SqliteSource {
                 ..scan.clone()
             });
         }
-        let comparable = self.known().get(&scan.address.dataset).cloned()?;
+        let dataset = &scan.address.dataset;
+        let known = self.known().get(dataset).cloned();
+        let comparable = match known {
+            Some(comparable) => comparable,
+            // What is wrong with it is said where it is read.
+            None => self.look_up(COLLECTION, dataset).await.ok().flatten()?.1,
+        };
         let mut room = MOST_VALUES.saturating_sub(scan.filters.iter().map(values).sum());
         let mut is_known = |filter: &&ScanFilter| {
             let (is_known, needed) = (

@@ -169,8 +169,8 @@ impl Source for Watched {
         Ok(watched(rows, scan, self.watch.clone(), admitted))
     }
 
-    fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
-        self.source.narrowed(scan, filters)
+    async fn narrowed(&self, scan: &Scan, filters: &[ScanFilter]) -> Option<Scan> {
+        self.source.narrowed(scan, filters).await
     }
 
     fn most_keys(&self) -> usize {

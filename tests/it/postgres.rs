@@ -442,8 +442,12 @@ fn joins_on_workers_tell_the_database_their_keys() {
             .filter(|line| line.contains("COPY (") && line.contains("sales"))
             .collect();
         assert!(asked.len() >= places, "{asked:?}");
-        for line in asked {
-            assert!(line.contains(" ANY ('{"), "{line}");
+        for line in &asked {
+            assert!(
+                line.replace("tableoid OPERATOR(pg_catalog.=) ANY", "")
+                    .contains(" ANY ('{"),
+                "{line}\n{asked:#?}\n{plan}"
+            );
         }
         assert_eq!(
             answer,

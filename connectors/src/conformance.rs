@@ -31,7 +31,8 @@ pub use sample::{Sample, samples};
 pub use server::{TestServer, check_server};
 
 use crate::{
-    Depots, Error, ErrorKind, LeafSource, ScanExec, Source, decode_scan, encode_scan, leaf_addresses, split, unpushed,
+    Depots, Error, ErrorKind, LeafSource, Scan, ScanExec, ScanFilter, Source, decode_scan, encode_scan, leaf_addresses,
+    split, unpushed,
 };
 
 /// A depot under test and what its connector declares.
@@ -89,6 +90,7 @@ pub async fn check(subject: &Subject) -> Vec<Failure> {
         note(&about("leaf"), leaves_are_traced(subject, sample).await);
         note(&about("splits"), splits(subject, sample).await);
         note(&about("stopping"), stopping(subject, sample).await);
+        note(&about("narrowing"), narrowing(subject, sample).await);
     }
     failures
 }
@@ -395,6 +397,28 @@ async fn stopping(subject: &Subject, sample: &Sample) -> Check {
 }
 
 /// Filters that tell rows apart, some of which sources apply themselves.
+/// Who has not asked for a table before, as a worker has not, tells it as much of what joins learn as who has.
+async fn narrowing(subject: &Subject, sample: &Sample) -> Check {
+    let table = subject.table(&sample.name).await?;
+    let scan = Scan {
+        address: Address::new(&subject.depot, &subject.collection, &sample.name),
+        schema: table.schema(),
+        filters: Vec::new(),
+        limit: None,
+        snapshot: None,
+        query: None,
+    };
+    let filters = [ScanFilter::IsNotNull(sample.key.clone())];
+    let told = async |source: Arc<dyn Source>| source.narrowed(&scan, &filters).await.map(|scan| scan.filters);
+    let known = told(subject.source().await?).await;
+    let apart = Depots::new(subject.depots.resources());
+    let unknown = told(apart.open(&subject.depot).await?).await;
+    expect(
+        known == unknown,
+        &format!("{unknown:?} is told of a table that was not read before, and {known:?} of one that was"),
+    )
+}
+
 fn predicates(schema: &Schema, key: &str) -> Vec<Expr> {
     let mut predicates = Vec::new();
     for field in schema.fields().iter().take(FILTERED_COLUMNS) {

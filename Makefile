@@ -6,7 +6,7 @@ AZURITE := 3.37.0
 APT := $$(test "$$(id -u)" = 0 || echo sudo) apt-get
 FEW := -y --no-install-recommends
 MARIADB := mariadb-server-core mariadb-client-core
-# Our own crates are built for the tests with little optimisation, which takes a third of the time; what they depend on is built as for the program, once.
+# Our own crates are built for the tests with little optimisation, which takes about half of the time; what they depend on is built as for the program, once.
 # A program that is left by this is not for measuring: `cargo build --release` puts the other one in its place.
 CRATES := minerva minerva-cluster minerva-connectors minerva-coordinator minerva-policy minerva-resources minerva-worker
 TESTED := --release $(CRATES:%=--config profile.release.package.%.opt-level=1)
@@ -57,7 +57,7 @@ bench: $(VENV)/ready
 
 # Rewrites the pages that are made from the code.
 docs:
-	MINERVA_WRITE_DOCS=1 cargo test --release --workspace docs
+	MINERVA_WRITE_DOCS=1 cargo test $(TESTED) --workspace docs
 
 # TARGET_NAME is `statements` (STATEMENTS of them against twin databases, PostgreSQL's row security, and with and without push-down, from SEED or one by chance), `manifests`, `copy`, `jwt` or
 # `basic`. The last two build DataFusion anew; `cargo test` runs the same properties on fewer inputs.
@@ -66,7 +66,7 @@ SEED ?= $(shell date +%s)
 fuzz: $(VENV)/ready postgresql
 ifeq ($(or $(TARGET_NAME),statements),statements)
 	@echo "seed $(SEED)"
-	MINERVA_FUZZ_STATEMENTS=$(STATEMENTS) MINERVA_FUZZ_SEED=$(SEED) cargo test --release --test it -- governance::twins_ governance::postgresql_ pushdown:: --skip command_line --test-threads 1
+	MINERVA_FUZZ_STATEMENTS=$(STATEMENTS) MINERVA_FUZZ_SEED=$(SEED) cargo test $(TESTED) --test it -- governance::twins_ governance::postgresql_ pushdown:: --skip command_line --test-threads 1
 else
 	cd fuzz && cargo +nightly fuzz run $(TARGET_NAME)
 endif

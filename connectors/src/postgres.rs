@@ -13,7 +13,6 @@ mod encode;
 mod failure;
 #[cfg(test)]
 mod fences;
-mod joined;
 mod kind;
 mod listing;
 mod parked;

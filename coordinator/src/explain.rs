@@ -13,8 +13,7 @@ use datafusion::{
 };
 use datafusion_distributed::{DistributedMetricsFormat, display_plan_ascii};
 use futures::TryStreamExt;
-use minerva_cluster::is_distributed;
-use minerva_cluster::metrics_within;
+use minerva_cluster::{is_distributed, metrics_within};
 use minerva_connectors::ScanExec;
 
 use crate::{

@@ -10,7 +10,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-use super::column::{ColumnBuilder, Span, Values};
+use super::column::ColumnBuilder;
 use super::kind::{Kind, Scalar};
 use super::value::Misfit;
 
@@ -29,8 +29,6 @@ pub(super) struct Decoder {
     batch_rows: usize,
     /// Bytes that do not make a whole row yet.
     pending: Vec<u8>,
-    /// Where the values of some rows lie in what is read, row by row.
-    spans: Vec<Span>,
     place: Place,
     rows_in_batch: usize,
     bytes_in_batch: usize,
@@ -84,7 +82,6 @@ impl Decoder {
             columns: kinds.iter().map(|kind| ColumnBuilder::new(*kind, batch_rows)).collect(),
             batch_rows,
             pending: Vec::new(),
-            spans: Vec::new(),
             place: Place::Start,
             rows_in_batch: 0,
             bytes_in_batch: 0,
@@ -107,7 +104,7 @@ impl Decoder {
         }
         // More than a row is there while a full batch waits to be taken.
         match self.pending.len() > LONGEST_ROW && !self.is_full() {
-            true => Err(self.too_long(self.pending.get(2..).unwrap_or_default(), self.rows() + 1)),
+            true => Err(self.too_long(self.pending.get(2..).unwrap_or_default())),
             false => Ok(()),
         }
     }
@@ -142,56 +139,30 @@ impl Decoder {
 
     /// Reads what is whole and returns how many bytes that was.
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        let mut taken = 0;
-        if self.place == Place::Start
-            && let Front::Whole(length) = header(bytes)?
-        {
-            taken = length;
-            self.place = Place::Rows;
-        }
-        if self.place == Place::Rows {
-            taken += self.rows_of(bytes.get(taken..).unwrap_or_default())?;
-        }
-        if self.place == Place::End && taken < bytes.len() {
-            return Err(Fault::Malformed("there is something behind its end mark"));
-        }
-        Ok(taken)
-    }
-
-    /// Takes the rows at the front of some bytes, as many as are whole and have room, and returns how many bytes that was.
-    fn rows_of(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        self.spans.clear();
-        let (mut taken, mut rows, mut fault) = (0, 0, None);
-        while self.rows_in_batch + rows < self.batch_rows && self.bytes_in_batch + taken < BATCH_BYTES {
-            match self.row(bytes, taken, rows) {
-                Ok(Front::Part) => break,
-                Ok(Front::Whole(length)) => {
-                    taken += length;
-                    rows += 1;
+        let mut rest = bytes;
+        while !rest.is_empty() && !self.is_full() {
+            let front = match self.place {
+                Place::Start => header(rest)?,
+                Place::Rows => self.row(rest)?,
+                Place::End => return Err(Fault::Malformed("there is something behind its end mark")),
+            };
+            match front {
+                Front::Part => break,
+                Front::Whole(length) => {
+                    rest = rest.get(length..).unwrap_or_default();
+                    self.place = Place::Rows;
                 }
-                Ok(Front::EndMark) => {
+                Front::EndMark => {
+                    rest = rest.get(2..).unwrap_or_default();
                     self.place = Place::End;
-                    break;
-                }
-                Err(found) => {
-                    fault = Some(found);
-                    break;
                 }
             }
         }
-        self.append(bytes, rows)?;
-        self.rows_in_batch += rows;
-        self.bytes_in_batch += taken;
-        match fault {
-            Some(fault) => Err(fault),
-            None if self.place == Place::End => Ok(taken + 2),
-            None => Ok(taken),
-        }
+        Ok(bytes.len() - rest.len())
     }
 
-    /// Finds the values of the row that begins at a place, before which so many were found.
-    fn row(&mut self, bytes: &[u8], from: usize, before: usize) -> Result<Front, Fault> {
-        let Some((count, fields)) = bytes.get(from..).and_then(<[u8]>::split_first_chunk::<2>) else {
+    fn row(&mut self, bytes: &[u8]) -> Result<Front, Fault> {
+        let Some((count, fields)) = bytes.split_first_chunk::<2>() else {
             return Ok(Front::Part);
         };
         let count = i16::from_be_bytes(*count);
@@ -203,30 +174,25 @@ impl Decoder {
                 "a row has another number of columns than were asked for",
             ));
         }
-        let mut at = from + 2;
+        let mut rest = fields;
         for _ in 0..count {
-            let Some((length, _)) = bytes.get(at..).and_then(<[u8]>::split_first_chunk::<4>) else {
-                return Ok(Front::Part);
-            };
-            let length = i32::from_be_bytes(*length);
-            at += 4;
-            self.spans.push(Span::new(at, length));
-            if length != -1 {
-                at += usize::try_from(length).map_err(|_| Fault::Malformed("a value has a negative length"))?;
+            match field(rest)? {
+                Some((_, after)) => rest = after,
+                None => return Ok(Front::Part),
             }
         }
-        if at > bytes.len() {
-            return Ok(Front::Part);
-        }
-        let length = at - from;
+        let length = bytes.len() - rest.len();
         if length > LONGEST_ROW {
-            return Err(self.too_long(fields, self.rows() + before as u64 + 1));
+            return Err(self.too_long(fields));
         }
+        self.append(fields)?;
+        self.rows_in_batch += 1;
+        self.bytes_in_batch += length;
         Ok(Front::Whole(length))
     }
 
     /// What is wrong with a row of these fields, the last of which may be there in part.
-    fn too_long(&self, fields: &[u8], row: u64) -> Fault {
+    fn too_long(&self, fields: &[u8]) -> Fault {
         let (mut rest, mut widest) = (fields, (0, 0));
         for position in 0..self.columns.len() {
             let Some((length, after)) = rest.split_first_chunk::<4>() else {
@@ -238,26 +204,37 @@ impl Decoder {
             }
             rest = after.get(length..).unwrap_or_default();
         }
-        Fault::TooLong { column: widest.0, row }
+        Fault::TooLong {
+            column: widest.0,
+            row: self.rows() + 1,
+        }
     }
 
-    /// Adds the values of so many rows that were found. What is wrong is that of the first row in which something is, and there of the first column.
-    fn append(&mut self, bytes: &[u8], mut rows: usize) -> Result<(), Fault> {
-        let (before, count) = (self.rows(), self.columns.len());
-        let mut fault = None;
+    /// Adds the fields of a row that is whole.
+    fn append(&mut self, fields: &[u8]) -> Result<(), Fault> {
+        let mut rest = fields;
         for (position, column) in self.columns.iter_mut().enumerate() {
-            let mut values = Values::new(bytes, &self.spans, (position, count), rows);
-            values.nullable = self.schema.field(position).is_nullable();
-            if let Err((row, misfit)) = column.extend(values) {
-                rows = row;
-                fault = Some(Fault::Value {
+            let Some((value, after)) = field(rest)? else {
+                return Err(Fault::Malformed("a row ends before its end"));
+            };
+            rest = after;
+            let appended = match value {
+                Some(value) => column.append(value),
+                None if self.schema.field(position).is_nullable() => {
+                    column.append_null();
+                    Ok(())
+                }
+                None => Err(Misfit::Null),
+            };
+            if let Err(misfit) = appended {
+                return Err(Fault::Value {
                     column: position,
-                    row: before + row as u64 + 1,
+                    row: self.rows_before + self.rows_in_batch as u64 + 1,
                     misfit,
                 });
             }
         }
-        fault.map_or(Ok(()), Err)
+        Ok(())
     }
 }
 
@@ -290,6 +267,23 @@ fn header(bytes: &[u8]) -> Result<Front, Fault> {
     } else {
         Front::Whole(length)
     })
+}
+
+type Read<'a> = (Option<&'a [u8]>, &'a [u8]);
+
+/// The value at the front of some bytes and what is behind it; `None` when it is not whole.
+#[inline]
+fn field(bytes: &[u8]) -> Result<Option<Read<'_>>, Fault> {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    match i32::from_be_bytes(*length) {
+        -1 => Ok(Some((None, rest))),
+        length => match usize::try_from(length) {
+            Ok(length) => Ok(rest.split_at_checked(length).map(|(value, rest)| (Some(value), rest))),
+            Err(_) => Err(Fault::Malformed("a value has a negative length")),
+        },
+    }
 }
 
 impl fmt::Debug for Decoder {

@@ -12,12 +12,10 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Config, NoTls};
 
 use super::connection::{Driver, Unconnected};
-use super::joined::Joined;
 use super::settings::Settings;
 use super::tls::Tls;
 
@@ -68,13 +66,13 @@ impl Place {
                 socket.set_tcp_keepalive(&keepalive)?;
                 #[cfg(target_os = "linux")]
                 socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-                let handshake = MakeTlsConnect::<Stream>::make_tls_connect(&mut tls, host)?;
-                let (client, connection) = config.connect_raw(joined(config, stream), handshake).await?;
+                let handshake = MakeTlsConnect::<Patient<TcpStream>>::make_tls_connect(&mut tls, host)?;
+                let (client, connection) = config.connect_raw(Patient(stream), handshake).await?;
                 Ok((client, Driver::of(connection)))
             }
             Place::File(path) => {
                 let stream = UnixStream::connect(path).await?;
-                let (client, connection) = config.connect_raw(joined(config, stream), NoTls).await?;
+                let (client, connection) = config.connect_raw(Patient(stream), NoTls).await?;
                 Ok((client, Driver::of(connection)))
             }
         }
@@ -96,17 +94,6 @@ impl Place {
         asked.map_err(io::Error::other)
     }
 }
-
-/// A stream of a connection of these settings. Inside TLS messages are joined where they are decrypted.
-fn joined<S>(config: &Config, stream: S) -> Joined<Patient<S>> {
-    match config.get_ssl_mode() {
-        SslMode::Disable => Joined::of(Patient(stream)),
-        _ => Joined::none(Patient(stream)),
-    }
-}
-
-/// What a connection over TCP is made of.
-type Stream = Joined<Patient<TcpStream>>;
 
 /// A stream that is shut down when the other side has closed it.
 struct Patient<S>(S);

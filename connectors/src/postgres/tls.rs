@@ -22,7 +22,6 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 
-use super::joined::Joined;
 use super::settings::TlsMode;
 
 /// Where operating systems keep the roots that they trust.
@@ -224,13 +223,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Hands
     fn connect(self, stream: S) -> Self::Future {
         Box::pin(async move {
             let stream = self.connector.connect(self.name, stream).await?;
-            Ok(Encrypted(Box::new(Joined::of(stream))))
+            Ok(Encrypted(Box::new(stream)))
         })
     }
 }
 
 /// A socket inside TLS.
-pub(crate) struct Encrypted<S>(Box<Joined<tokio_rustls::client::TlsStream<S>>>);
+pub(crate) struct Encrypted<S>(Box<tokio_rustls::client::TlsStream<S>>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {
     fn channel_binding(&self) -> ChannelBinding {

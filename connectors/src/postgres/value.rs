@@ -130,13 +130,8 @@ pub(super) fn text(bytes: &[u8]) -> Value<&str> {
 }
 
 /// A `char(n)` without the blanks at its end, which mean nothing in it.
-#[inline]
-pub(super) fn unpadded(bytes: &[u8]) -> &[u8] {
-    let mut rest = bytes;
-    while let [before @ .., b' '] = rest {
-        rest = before;
-    }
-    rest
+pub(super) fn padded(bytes: &[u8]) -> Value<&str> {
+    text(bytes).map(|text| text.trim_end_matches(' '))
 }
 
 /// How a UUID is printed.
@@ -191,23 +186,11 @@ fn magnitude(digits: &[[u8; 2]], weight: i32, scale: i32) -> Value<u128> {
     // The last digit counts 10 to the power of `tens`, in units of the scale.
     let tens = 4 * (weight - digits.len() as i32 + 1) + scale;
     if digits.len() <= 4 {
-        let Some((last, before)) = digits.split_last() else {
-            return Ok(0);
-        };
         let mut number = 0_u64;
-        for next in before {
+        for next in digits {
             number = number * 10_000 + u64::from(digit(next)?);
         }
-        let last = u64::from(digit(last)?);
-        // Numbers with few digits after the point, as most are; each arm has a divisor that is known.
-        let (number, rest) = match tens {
-            0 => (number * 10_000 + last, 0),
-            -1 => (number * 1000 + last / 10, last % 10),
-            -2 => (number * 100 + last / 100, last % 100),
-            -3 => (number * 10 + last / 1000, last % 1000),
-            _ => return shifted(u128::from(number * 10_000 + last), tens),
-        };
-        return whole(rest == 0, u128::from(number));
+        return shifted(u128::from(number), tens);
     }
     // What is below the scale is in the last digits, which must be zeros; so they are looked at first.
     let below = usize::try_from(-tens).unwrap_or(0) / 4;
@@ -357,8 +340,7 @@ mod tests {
 
     #[test]
     fn texts_are_what_is_printed() {
-        assert_eq!(unpadded(b"a b  "), b"a b");
-        assert_eq!(unpadded(b"  "), b"");
+        assert_eq!(padded(b"a b  "), Ok("a b"));
         assert_eq!(text(b"\xff"), Err(Misfit::NotUtf8));
         let bytes: Vec<u8> = (0..16).map(|byte| byte * 17).collect();
         assert_eq!(&uuid(&bytes).unwrap(), b"00112233-4455-6677-8899-aabbccddeeff");

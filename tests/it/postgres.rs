@@ -220,6 +220,53 @@ fn explain_says_what_stayed_here_and_why() {
     );
 }
 
+/// What only the conditions of a statement read is not sent.
+#[test]
+fn statements_send_no_columns_that_only_their_conditions_read() {
+    let postgres = Postgres::start();
+    postgres.execute(
+        "CREATE TABLE wide AS SELECT i AS id, 'n' || i AS name, i % 9 AS digit, CASE WHEN i % 3 = 0 THEN 'x' ELSE 'y' END || repeat('z', 300) AS filler \
+             FROM generate_series(1, 3000) i; ANALYZE wide",
+        b"",
+    );
+    let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest())], 1);
+    for (what, sent) in [
+        ("id, reverse(name) FROM TABLE WHERE filler LIKE 'x%'", 2),
+        (
+            "reverse(name) FROM TABLE WHERE filler LIKE 'x%' AND reverse(name) <> '1n'",
+            1,
+        ),
+        (
+            "reverse(name) FROM TABLE WHERE filler LIKE 'x%' AND reverse(digit::text) <> '1' ORDER BY id * 10 + digit LIMIT 7",
+            3,
+        ),
+        ("id, filler, reverse(name) FROM TABLE WHERE filler LIKE 'x%'", 3),
+        ("random() < 2 FROM TABLE WHERE filler LIKE 'x%' AND digit = 1", 1),
+        (
+            "digit, reverse(name) FROM (SELECT name, count(*) AS n, max(digit) AS digit FROM TABLE GROUP BY name HAVING count(*) < 9)",
+            2,
+        ),
+    ] {
+        let sql = format!("SELECT {}", what.replace("TABLE", "pg.public.wide"));
+        let plan = minerva.rows(None, &format!("EXPLAIN {sql}")).join("\n");
+        let (_, statement) = plan
+            .split_once(" from depot pg: SELECT ")
+            .unwrap_or_else(|| panic!("{plan}"));
+        let (columns, _) = statement.split_once(" FROM ").unwrap();
+        assert_eq!(columns.matches(" AS c").count(), sent, "{sql}: {plan}");
+        let sorted = |sql: &str| {
+            let mut rows = minerva.rows(None, sql);
+            rows.sort();
+            rows
+        };
+        assert_eq!(
+            sorted(&sql),
+            sorted(&format!("SET SESSION pg.pushdown = false; {sql}")),
+            "{sql}"
+        );
+    }
+}
+
 /// Where hidden rows lie changes no plan: what the database knows of the values of a governed table is not used.
 #[test]
 fn hidden_rows_change_no_plan() {

@@ -78,7 +78,7 @@ impl First {
     /// The plan of it; `None` when its columns are of other types than they are there.
     pub(super) fn plan(&self, rule: &PushDown<'_>) -> Result<Option<LogicalPlan>> {
         // What runs here would have to skip the rows that the source skips.
-        let Some(read) = rule.realised(&self.grown, &self.schema, None)? else {
+        let Some(read) = rule.realised(&self.grown, &self.schema, None, &None)? else {
             return Ok(None);
         };
         let mut plan = match (&self.sort, self.grown.select.limit) {

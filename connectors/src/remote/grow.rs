@@ -26,6 +26,7 @@ use super::first::{First, limit, top};
 use super::joins::{join, pulled, union};
 use super::select::{From, Select};
 use super::translate::{Scope, scope};
+use super::wanted::{Wanted, wanted_below};
 use super::windows::windows;
 use crate::remote_table::Snapshots;
 use crate::statistics::{computed, share};
@@ -101,8 +102,12 @@ impl PushDown<'_> {
         grown.depot().is_some_and(self.is_eager)
     }
 
-    #[recursive::recursive]
     pub(super) fn visit(&self, plan: LogicalPlan) -> Result<Visited> {
+        self.visit_for(plan, &None)
+    }
+
+    #[recursive::recursive]
+    fn visit_for(&self, plan: LogicalPlan, wanted: &Wanted) -> Result<Visited> {
         let (plan, mut stayed) = self.visit_subqueries(plan)?;
         if let LogicalPlan::TableScan(scan) = &plan {
             let grown = self.scan(scan);
@@ -122,9 +127,11 @@ impl PushDown<'_> {
             return Ok(self.extension(plan));
         }
         let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
+        let schema_in = inputs.first().map(|input| Arc::clone(input.schema()));
+        let wanted_in = wanted_below(&plan, wanted);
         let mut inputs: Vec<Visited> = inputs
             .into_iter()
-            .map(|input| self.visit(input))
+            .map(|input| self.visit_for(input, &wanted_in))
             .collect::<Result<_>>()?;
         let taken = match self.reads_only && !is_read(&plan) {
             true => Taken::Nothing,
@@ -133,7 +140,6 @@ impl PushDown<'_> {
         let mut first = inputs.first().and_then(|input| input.first.clone());
         let rows_in: f64 = inputs.iter().map(|input| input.rows).sum();
         let cost_here = cost_here(&plan, &inputs, &taken);
-        let schema_in = inputs.first().map(|input| Arc::clone(input.plan.schema()));
         let below: Vec<Decision> = inputs.iter_mut().flat_map(|input| input.stayed.drain(..)).collect();
         let over = |plan: &LogicalPlan, plans: Vec<LogicalPlan>| match plans.is_empty() {
             true => Ok(plan.clone()),
@@ -164,7 +170,7 @@ impl PushDown<'_> {
                 first = None;
                 let (cost, rows) = (grown.cost(), grown.select.estimate.rows);
                 let there = match !grown.is_scan && self.is_worth(&grown, cost, cost_here) {
-                    true => self.realised(&grown, plan.schema(), self.escape(&grown, &plan))?,
+                    true => self.realised(&grown, plan.schema(), self.escape(&grown, &plan), wanted)?,
                     false => None,
                 };
                 if there.is_none() {
@@ -189,7 +195,8 @@ impl PushDown<'_> {
                 let cost = input.cost() + here(rows);
                 let there = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
                     Some(schema) => {
-                        self.realised(&input, &schema, self.escape_of_part(&input, &plan, node.as_ref()))?
+                        let escape = self.escape_of_part(&input, &plan, node.as_ref());
+                        self.realised(&input, &schema, escape, &wanted_in)?
                     }
                     None => None,
                 };

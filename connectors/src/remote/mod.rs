@@ -19,6 +19,7 @@ mod node;
 mod realise;
 mod select;
 mod translate;
+mod wanted;
 mod weigh;
 mod windows;
 

@@ -12,10 +12,11 @@ use super::dialect::{Value, plain};
 use super::escape::Escape;
 use super::grow::{Grown, PushDown};
 use super::node::RemoteRead;
+use super::wanted::{Wanted, narrowed};
 use crate::Split;
 
 impl PushDown<'_> {
-    /// The leaf that reads what a statement finds, as columns of a node's schema; `None` when they are of other types.
+    /// The leaf that reads what a statement finds, as those columns of a node's schema that are wanted; `None` when they are of other types.
     ///
     /// A statement with a fence has no way out: what runs here would need its barriers.
     pub(super) fn realised(
@@ -23,7 +24,9 @@ impl PushDown<'_> {
         grown: &Grown,
         schema: &DFSchemaRef,
         escape: Option<Arc<Escape>>,
+        wanted: &Wanted,
     ) -> Result<Option<LogicalPlan>> {
+        let (grown, schema, escape) = narrowed(grown, schema, escape, wanted)?;
         let outputs = &grown.select.outputs;
         let fields: Vec<(Option<TableReference>, Arc<Field>)> = schema
             .iter()
@@ -61,7 +64,7 @@ impl PushDown<'_> {
             .zip(&fields)
             .all(|(output, (_, field))| sent_as(output) == *field.data_type());
         if same {
-            return Ok(Some(read(Arc::clone(schema))?));
+            return Ok(Some(read(schema)?));
         }
         // All texts come as one type, and numbers without a sign perhaps as others; the plan may want another.
         let sent = fields.iter().zip(outputs).map(|((qualifier, field), output)| {

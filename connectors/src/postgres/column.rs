@@ -5,38 +5,146 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
-    Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder,
-    StringViewBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, ListArray, NullBufferBuilder, PrimitiveArray, StringArray,
+    StringViewArray, StringViewBuilder,
 };
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{Field, FieldRef};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{
+    ArrowNativeType, ArrowPrimitiveType, Date32Type, Decimal128Type, Field, FieldRef, Float32Type, Float64Type,
+    Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType,
+    TimestampMicrosecondType,
+};
+use arrow::error::ArrowError;
 
 use super::kind::{Kind, Scalar};
 use super::value::{self, Misfit};
 
+/// Values of one width, while they grow. Less is done for each than arrow's own builders do.
+pub(super) struct Fixed<T> {
+    values: Vec<T>,
+    nulls: NullBufferBuilder,
+    rows: usize,
+}
+
+impl<T: ArrowNativeType> Fixed<T> {
+    fn new(rows: usize) -> Fixed<T> {
+        Fixed {
+            values: Vec::with_capacity(rows),
+            nulls: NullBufferBuilder::new(rows),
+            rows,
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, value: T) {
+        self.values.push(value);
+        self.nulls.append_non_null();
+    }
+
+    fn push_null(&mut self) {
+        self.values.push(T::default());
+        self.nulls.append_null();
+    }
+
+    fn finish<A: ArrowPrimitiveType<Native = T>>(&mut self) -> PrimitiveArray<A> {
+        let values = std::mem::replace(&mut self.values, Vec::with_capacity(self.rows));
+        PrimitiveArray::new(ScalarBuffer::from(values), self.nulls.finish())
+    }
+}
+
+/// What a view has room for.
+const SHORT: usize = 12;
+/// Room that is made for texts before the first of them.
+const MOST_AHEAD: usize = 1 << 20;
+
+/// Texts, one behind the other.
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    offsets: Vec<i32>,
+    nulls: NullBufferBuilder,
+    longest: usize,
+    rows: usize,
+}
+
+impl Texts {
+    fn new(rows: usize) -> Texts {
+        Texts {
+            bytes: Vec::new(),
+            offsets: no_offsets(rows),
+            nulls: NullBufferBuilder::new(rows),
+            longest: 0,
+            rows,
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, text: &[u8]) -> Result<(), Misfit> {
+        if !text.is_ascii() {
+            value::text(text)?;
+        }
+        let end = self.bytes.len() + text.len();
+        self.offsets.push(i32::try_from(end).map_err(|_| Misfit::OutOfRange)?);
+        self.bytes.extend_from_slice(text);
+        self.longest = self.longest.max(text.len());
+        self.nulls.append_non_null();
+        Ok(())
+    }
+
+    fn push_null(&mut self) {
+        self.offsets.push(self.offsets.last().copied().unwrap_or_default());
+        self.nulls.append_null();
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        // The next ones will be about as long.
+        let ahead = (self.bytes.len() + self.bytes.len() / 8).min(MOST_AHEAD);
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(ahead));
+        let offsets = std::mem::replace(&mut self.offsets, no_offsets(self.rows));
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        // All of them are looked at once more, which is quick.
+        let texts = StringArray::try_new(offsets, Buffer::from(bytes), self.nulls.finish())?;
+        Ok(match std::mem::take(&mut self.longest) {
+            // The views have all of it, and the bytes are let go.
+            ..=SHORT => {
+                let mut views = StringViewBuilder::with_capacity(self.rows);
+                for text in &texts {
+                    views.append_option(text);
+                }
+                Arc::new(views.finish())
+            }
+            _ => Arc::new(StringViewArray::from(&texts)),
+        })
+    }
+}
+
+fn no_offsets(rows: usize) -> Vec<i32> {
+    let mut offsets = Vec::with_capacity(rows + 1);
+    offsets.push(0);
+    offsets
+}
+
 /// The array of one column, while it grows.
 pub(super) enum ColumnBuilder {
     Boolean(BooleanBuilder),
-    Int2(Int16Builder),
-    Int4(Int32Builder),
-    Int8(Int64Builder),
-    Oid(Int64Builder),
-    Float4(Float32Builder),
-    Float8(Float64Builder),
+    Int2(Fixed<i16>),
+    Int4(Fixed<i32>),
+    Int8(Fixed<i64>),
+    Oid(Fixed<i64>),
+    Float4(Fixed<f32>),
+    Float8(Fixed<f64>),
     Numeric {
-        builder: Decimal128Builder,
+        builder: Fixed<i128>,
         precision: u8,
         scale: u8,
     },
-    Text(StringViewBuilder),
-    Padded(StringViewBuilder),
+    Text(Box<Texts>),
+    Padded(Box<Texts>),
     Uuid(StringViewBuilder),
     Bytea(BinaryBuilder),
-    Date(Date32Builder),
-    Time(Time64MicrosecondBuilder),
-    Timestamp(TimestampMicrosecondBuilder),
-    Interval(IntervalMonthDayNanoBuilder),
+    Date(Fixed<i32>),
+    Time(Fixed<i64>),
+    Timestamp(Fixed<i64>, Scalar),
+    Interval(Fixed<IntervalMonthDayNano>),
     List(Box<ListBuilder>),
 }
 
@@ -68,29 +176,25 @@ impl ColumnBuilder {
     fn of_scalar(scalar: Scalar, rows: usize) -> ColumnBuilder {
         match scalar {
             Scalar::Boolean => ColumnBuilder::Boolean(BooleanBuilder::with_capacity(rows)),
-            Scalar::Int2 => ColumnBuilder::Int2(Int16Builder::with_capacity(rows)),
-            Scalar::Int4 => ColumnBuilder::Int4(Int32Builder::with_capacity(rows)),
-            Scalar::Int8 => ColumnBuilder::Int8(Int64Builder::with_capacity(rows)),
-            Scalar::Oid => ColumnBuilder::Oid(Int64Builder::with_capacity(rows)),
-            Scalar::Float4 => ColumnBuilder::Float4(Float32Builder::with_capacity(rows)),
-            Scalar::Float8 => ColumnBuilder::Float8(Float64Builder::with_capacity(rows)),
+            Scalar::Int2 => ColumnBuilder::Int2(Fixed::new(rows)),
+            Scalar::Int4 => ColumnBuilder::Int4(Fixed::new(rows)),
+            Scalar::Int8 => ColumnBuilder::Int8(Fixed::new(rows)),
+            Scalar::Oid => ColumnBuilder::Oid(Fixed::new(rows)),
+            Scalar::Float4 => ColumnBuilder::Float4(Fixed::new(rows)),
+            Scalar::Float8 => ColumnBuilder::Float8(Fixed::new(rows)),
             Scalar::Numeric { precision, scale } => ColumnBuilder::Numeric {
-                builder: Decimal128Builder::with_capacity(rows).with_data_type(scalar.arrow()),
+                builder: Fixed::new(rows),
                 precision,
                 scale,
             },
-            Scalar::Text | Scalar::Label | Scalar::Printed => {
-                ColumnBuilder::Text(StringViewBuilder::with_capacity(rows))
-            }
-            Scalar::Padded => ColumnBuilder::Padded(StringViewBuilder::with_capacity(rows)),
+            Scalar::Text | Scalar::Label | Scalar::Printed => ColumnBuilder::Text(Box::new(Texts::new(rows))),
+            Scalar::Padded => ColumnBuilder::Padded(Box::new(Texts::new(rows))),
             Scalar::Uuid => ColumnBuilder::Uuid(StringViewBuilder::with_capacity(rows)),
             Scalar::Bytea => ColumnBuilder::Bytea(BinaryBuilder::new()),
-            Scalar::Date => ColumnBuilder::Date(Date32Builder::with_capacity(rows)),
-            Scalar::Time => ColumnBuilder::Time(Time64MicrosecondBuilder::with_capacity(rows)),
-            Scalar::Timestamp | Scalar::TimestampTz => ColumnBuilder::Timestamp(
-                TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(scalar.arrow()),
-            ),
-            Scalar::Interval => ColumnBuilder::Interval(IntervalMonthDayNanoBuilder::with_capacity(rows)),
+            Scalar::Date => ColumnBuilder::Date(Fixed::new(rows)),
+            Scalar::Time => ColumnBuilder::Time(Fixed::new(rows)),
+            Scalar::Timestamp | Scalar::TimestampTz => ColumnBuilder::Timestamp(Fixed::new(rows), scalar),
+            Scalar::Interval => ColumnBuilder::Interval(Fixed::new(rows)),
         }
     }
 
@@ -99,28 +203,28 @@ impl ColumnBuilder {
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Misfit> {
         match self {
             ColumnBuilder::Boolean(builder) => builder.append_value(value::boolean(bytes)?),
-            ColumnBuilder::Int2(builder) => builder.append_value(value::int2(bytes)?),
-            ColumnBuilder::Int4(builder) => builder.append_value(value::int4(bytes)?),
-            ColumnBuilder::Int8(builder) => builder.append_value(value::int8(bytes)?),
-            ColumnBuilder::Oid(builder) => builder.append_value(value::oid(bytes)?),
-            ColumnBuilder::Float4(builder) => builder.append_value(value::float4(bytes)?),
-            ColumnBuilder::Float8(builder) => builder.append_value(value::float8(bytes)?),
+            ColumnBuilder::Int2(builder) => builder.push(value::int2(bytes)?),
+            ColumnBuilder::Int4(builder) => builder.push(value::int4(bytes)?),
+            ColumnBuilder::Int8(builder) => builder.push(value::int8(bytes)?),
+            ColumnBuilder::Oid(builder) => builder.push(value::oid(bytes)?),
+            ColumnBuilder::Float4(builder) => builder.push(value::float4(bytes)?),
+            ColumnBuilder::Float8(builder) => builder.push(value::float8(bytes)?),
             ColumnBuilder::Numeric {
                 builder,
                 precision,
                 scale,
-            } => builder.append_value(value::numeric(bytes, *precision, *scale)?),
-            ColumnBuilder::Text(builder) => builder.append_value(value::text(bytes)?),
-            ColumnBuilder::Padded(builder) => builder.append_value(value::padded(bytes)?),
+            } => builder.push(value::numeric(bytes, *precision, *scale)?),
+            ColumnBuilder::Text(builder) => builder.push(bytes)?,
+            ColumnBuilder::Padded(builder) => builder.push(value::padded(bytes)?.as_bytes())?,
             ColumnBuilder::Uuid(builder) => {
                 let text = value::uuid(bytes)?;
                 builder.append_value(value::text(&text)?);
             }
             ColumnBuilder::Bytea(builder) => builder.append_value(bytes),
-            ColumnBuilder::Date(builder) => builder.append_value(value::date(bytes)?),
-            ColumnBuilder::Time(builder) => builder.append_value(value::time(bytes)?),
-            ColumnBuilder::Timestamp(builder) => builder.append_value(value::timestamp(bytes)?),
-            ColumnBuilder::Interval(builder) => builder.append_value(value::interval(bytes)?),
+            ColumnBuilder::Date(builder) => builder.push(value::date(bytes)?),
+            ColumnBuilder::Time(builder) => builder.push(value::time(bytes)?),
+            ColumnBuilder::Timestamp(builder, _) => builder.push(value::timestamp(bytes)?),
+            ColumnBuilder::Interval(builder) => builder.push(value::interval(bytes)?),
             ColumnBuilder::List(builder) => builder.append(bytes)?,
         }
         Ok(())
@@ -129,20 +233,21 @@ impl ColumnBuilder {
     pub(super) fn append_null(&mut self) {
         match self {
             ColumnBuilder::Boolean(builder) => builder.append_null(),
-            ColumnBuilder::Int2(builder) => builder.append_null(),
-            ColumnBuilder::Int4(builder) => builder.append_null(),
-            ColumnBuilder::Int8(builder) | ColumnBuilder::Oid(builder) => builder.append_null(),
-            ColumnBuilder::Float4(builder) => builder.append_null(),
-            ColumnBuilder::Float8(builder) => builder.append_null(),
-            ColumnBuilder::Numeric { builder, .. } => builder.append_null(),
-            ColumnBuilder::Text(builder) | ColumnBuilder::Padded(builder) | ColumnBuilder::Uuid(builder) => {
+            ColumnBuilder::Int2(builder) => builder.push_null(),
+            ColumnBuilder::Int4(builder) | ColumnBuilder::Date(builder) => builder.push_null(),
+            ColumnBuilder::Int8(builder)
+            | ColumnBuilder::Oid(builder)
+            | ColumnBuilder::Time(builder)
+            | ColumnBuilder::Timestamp(builder, _) => builder.push_null(),
+            ColumnBuilder::Float4(builder) => builder.push_null(),
+            ColumnBuilder::Float8(builder) => builder.push_null(),
+            ColumnBuilder::Numeric { builder, .. } => builder.push_null(),
+            ColumnBuilder::Text(builder) | ColumnBuilder::Padded(builder) => builder.push_null(),
+            ColumnBuilder::Uuid(builder) => {
                 builder.append_null();
             }
             ColumnBuilder::Bytea(builder) => builder.append_null(),
-            ColumnBuilder::Date(builder) => builder.append_null(),
-            ColumnBuilder::Time(builder) => builder.append_null(),
-            ColumnBuilder::Timestamp(builder) => builder.append_null(),
-            ColumnBuilder::Interval(builder) => builder.append_null(),
+            ColumnBuilder::Interval(builder) => builder.push_null(),
             ColumnBuilder::List(builder) => {
                 builder.offsets.push(builder.element_count);
                 builder.nulls.append_null();
@@ -151,25 +256,38 @@ impl ColumnBuilder {
     }
 
     /// The array of the values since the last call.
-    pub(super) fn finish(&mut self) -> ArrayRef {
-        match self {
+    ///
+    /// # Errors
+    /// When arrow does not take what was checked before, which is a defect.
+    pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        Ok(match self {
             ColumnBuilder::Boolean(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Int2(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Int4(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Int8(builder) | ColumnBuilder::Oid(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Float4(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Float8(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Numeric { builder, .. } => Arc::new(builder.finish()),
-            ColumnBuilder::Text(builder) | ColumnBuilder::Padded(builder) | ColumnBuilder::Uuid(builder) => {
-                Arc::new(builder.finish())
+            ColumnBuilder::Int2(builder) => Arc::new(builder.finish::<Int16Type>()),
+            ColumnBuilder::Int4(builder) => Arc::new(builder.finish::<Int32Type>()),
+            ColumnBuilder::Int8(builder) | ColumnBuilder::Oid(builder) => Arc::new(builder.finish::<Int64Type>()),
+            ColumnBuilder::Float4(builder) => Arc::new(builder.finish::<Float32Type>()),
+            ColumnBuilder::Float8(builder) => Arc::new(builder.finish::<Float64Type>()),
+            ColumnBuilder::Numeric {
+                builder,
+                precision,
+                scale,
+            } => {
+                let (precision, scale) = (*precision, *scale);
+                let data_type = Scalar::Numeric { precision, scale }.arrow();
+                Arc::new(builder.finish::<Decimal128Type>().with_data_type(data_type))
             }
+            ColumnBuilder::Text(builder) | ColumnBuilder::Padded(builder) => builder.finish()?,
+            ColumnBuilder::Uuid(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Bytea(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Date(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Time(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Timestamp(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::Interval(builder) => Arc::new(builder.finish()),
-            ColumnBuilder::List(builder) => builder.finish(),
-        }
+            ColumnBuilder::Date(builder) => Arc::new(builder.finish::<Date32Type>()),
+            ColumnBuilder::Time(builder) => Arc::new(builder.finish::<Time64MicrosecondType>()),
+            ColumnBuilder::Timestamp(builder, scalar) => {
+                let array = builder.finish::<TimestampMicrosecondType>();
+                Arc::new(array.with_data_type(scalar.arrow()))
+            }
+            ColumnBuilder::Interval(builder) => Arc::new(builder.finish::<IntervalMonthDayNanoType>()),
+            ColumnBuilder::List(builder) => builder.finish()?,
+        })
     }
 }
 
@@ -211,16 +329,16 @@ impl ListBuilder {
         Ok(())
     }
 
-    fn finish(&mut self) -> ArrayRef {
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let offsets = std::mem::replace(&mut self.offsets, vec![0]);
         self.element_count = 0;
         let nulls = self.nulls.finish();
-        Arc::new(ListArray::new(
+        Ok(Arc::new(ListArray::try_new(
             Arc::clone(&self.field),
             OffsetBuffer::new(ScalarBuffer::from(offsets)),
-            self.elements.finish(),
+            self.elements.finish()?,
             nulls,
-        ))
+        )?))
     }
 }
 

@@ -132,7 +132,11 @@ impl Decoder {
         let rows = std::mem::take(&mut self.rows_in_batch);
         self.bytes_in_batch = 0;
         self.rows_before += rows as u64;
-        let arrays = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
+        let arrays = self
+            .columns
+            .iter_mut()
+            .map(ColumnBuilder::finish)
+            .collect::<Result<_, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), arrays, &options).map(Some)
     }

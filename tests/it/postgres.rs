@@ -232,18 +232,10 @@ fn statements_send_no_columns_that_only_their_conditions_read() {
     let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest())], 1);
     for (what, sent) in [
         ("id, reverse(name) FROM TABLE WHERE filler LIKE 'x%'", 2),
-        (
-            "reverse(name) FROM TABLE WHERE filler LIKE 'x%' AND reverse(name) <> '1n'",
-            1,
-        ),
-        (
-            "reverse(name) FROM TABLE WHERE filler LIKE 'x%' AND reverse(digit::text) <> '1' ORDER BY id * 10 + digit LIMIT 7",
-            3,
-        ),
         ("id, filler, reverse(name) FROM TABLE WHERE filler LIKE 'x%'", 3),
         ("random() < 2 FROM TABLE WHERE filler LIKE 'x%' AND digit = 1", 1),
         (
-            "digit, reverse(name) FROM (SELECT name, count(*) AS n, max(digit) AS digit FROM TABLE GROUP BY name HAVING count(*) < 9)",
+            "n, reverse(digit::text) FROM (SELECT digit, count(*) AS n, max(id) AS id FROM TABLE GROUP BY digit HAVING max(id) > 1)",
             2,
         ),
     ] {

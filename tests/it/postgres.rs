@@ -244,7 +244,7 @@ fn statements_send_no_columns_that_only_their_conditions_read() {
         let (_, statement) = plan
             .split_once(" from depot pg: SELECT ")
             .unwrap_or_else(|| panic!("{plan}"));
-        let (columns, _) = statement.split_once(" FROM ").unwrap();
+        let (columns, _) = statement.split_once(" FROM ").unwrap_or_else(|| panic!("{plan}"));
         assert_eq!(columns.matches(" AS c").count(), sent, "{sql}: {plan}");
         let sorted = |sql: &str| {
             let mut rows = minerva.rows(None, sql);

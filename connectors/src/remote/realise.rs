@@ -12,7 +12,7 @@ use super::dialect::{Value, plain};
 use super::escape::Escape;
 use super::grow::{Grown, PushDown};
 use super::node::RemoteRead;
-use super::wanted::{Wanted, narrowed};
+use super::wanted::{Wanted, only_wanted};
 use crate::Split;
 
 impl PushDown<'_> {
@@ -26,7 +26,7 @@ impl PushDown<'_> {
         escape: Option<Arc<Escape>>,
         wanted: &Wanted,
     ) -> Result<Option<LogicalPlan>> {
-        let (grown, schema, escape) = narrowed(grown, schema, escape, wanted)?;
+        let (grown, schema, escape) = only_wanted(grown, schema, escape, wanted)?;
         let outputs = &grown.select.outputs;
         let fields: Vec<(Option<TableReference>, Arc<Field>)> = schema
             .iter()

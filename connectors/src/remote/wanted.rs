@@ -51,7 +51,7 @@ fn read_by(expr: &Expr) -> Wanted {
 }
 
 /// A statement for a node, and its way out, with the columns that are wanted of it.
-pub(super) fn narrowed(
+pub(super) fn only_wanted(
     grown: &Grown,
     schema: &DFSchemaRef,
     escape: Option<Arc<Escape>>,

@@ -98,4 +98,6 @@ def main():
 
 
 if __name__ == "__main__":
+    # As the program does for itself (`cli/allocator.rs`).
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "10000")
     main()

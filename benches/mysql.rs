@@ -20,6 +20,10 @@ use futures::StreamExt;
 use minerva_connectors::Depots;
 use tpchgen::generators::LineItemGenerator;
 
+/// The allocator of the program (`cli/allocator.rs`), so that what is measured is what it does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().filter(|argument| argument != "--bench").collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -28,6 +28,10 @@ const TABLE: &str = "CREATE TABLE lineitem (l_orderkey int8 NOT NULL, l_partkey 
      l_linestatus char(1) NOT NULL, l_shipdate date NOT NULL, l_commitdate date NOT NULL, l_receiptdate date NOT NULL, \
      l_shipinstruct char(25) NOT NULL, l_shipmode char(10) NOT NULL, l_comment varchar(44) NOT NULL)";
 
+/// The allocator of the program (`cli/allocator.rs`), so that what is measured is what it does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().filter(|argument| argument != "--bench").collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()

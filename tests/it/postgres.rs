@@ -235,6 +235,14 @@ fn statements_send_no_columns_that_only_their_conditions_read() {
         ("id, filler, reverse(name) FROM TABLE WHERE filler LIKE 'x%'", 3),
         ("random() < 2 FROM TABLE WHERE filler LIKE 'x%' AND digit = 1", 1),
         (
+            "reverse(name) FROM TABLE WHERE filler LIKE 'x%' AND reverse(name) <> '1n'",
+            1,
+        ),
+        (
+            "reverse(name) FROM TABLE WHERE filler LIKE 'x%' AND reverse(digit::text) <> '1' ORDER BY id * 10 + digit LIMIT 7",
+            3,
+        ),
+        (
             "n, reverse(digit::text) FROM (SELECT digit, count(*) AS n, max(id) AS id FROM TABLE GROUP BY digit HAVING max(id) > 1)",
             2,
         ),

@@ -196,7 +196,8 @@ impl PushDown<'_> {
                 let there = match schema_in.filter(|_| self.is_worth(&input, cost, cost_here)) {
                     Some(schema) => {
                         let escape = self.escape_of_part(&input, &plan, node.as_ref());
-                        self.realised(&input, &schema, escape, &wanted_in)?
+                        let wanted_of_it = wanted_below(node.as_ref().unwrap_or(&plan), wanted);
+                        self.realised(&input, &schema, escape, &wanted_of_it)?
                     }
                     None => None,
                 };

@@ -103,17 +103,12 @@ impl Texts {
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         // All of them are looked at once more, which is quick.
         let texts = StringArray::try_new(offsets, Buffer::from(bytes), self.nulls.finish())?;
-        Ok(match std::mem::take(&mut self.longest) {
+        let views = StringViewArray::from(&texts);
+        Ok(Arc::new(match std::mem::take(&mut self.longest) {
             // The views have all of it, and the bytes are let go.
-            ..=SHORT => {
-                let mut views = StringViewBuilder::with_capacity(self.rows);
-                for text in &texts {
-                    views.append_option(text);
-                }
-                Arc::new(views.finish())
-            }
-            _ => Arc::new(StringViewArray::from(&texts)),
-        })
+            ..=SHORT => views.gc(),
+            _ => views,
+        }))
     }
 }
 
@@ -215,7 +210,7 @@ impl ColumnBuilder {
                 scale,
             } => builder.push(value::numeric(bytes, *precision, *scale)?),
             ColumnBuilder::Text(builder) => builder.push(bytes)?,
-            ColumnBuilder::Padded(builder) => builder.push(value::padded(bytes)?.as_bytes())?,
+            ColumnBuilder::Padded(builder) => builder.push(value::padded(bytes))?,
             ColumnBuilder::Uuid(builder) => {
                 let text = value::uuid(bytes)?;
                 builder.append_value(value::text(&text)?);

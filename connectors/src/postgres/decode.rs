@@ -1,7 +1,8 @@
 //! PostgreSQL's binary COPY format to record batches.
 //!
-//! In: the bytes of `COPY ... TO STDOUT (FORMAT BINARY)`, cut anywhere. Out: batches, bounded by rows and by bytes. A row is
-//! taken when all of it is there. What ends before its end mark is not taken for the end.
+//! In: the bytes of `COPY ... TO STDOUT (FORMAT BINARY)`, cut anywhere. Out: batches, bounded by rows and by bytes. A value is
+//! taken when all of it is there, and a row counts when all of its values are. What ends before its end mark is not taken for
+//! the end.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,9 +28,10 @@ pub(super) struct Decoder {
     schema: SchemaRef,
     columns: Vec<ColumnBuilder>,
     batch_rows: usize,
-    /// Bytes that do not make a whole row yet.
+    /// Bytes that do not make a whole value yet.
     pending: Vec<u8>,
     place: Place,
+    row: Begun,
     rows_in_batch: usize,
     bytes_in_batch: usize,
     rows_before: u64,
@@ -38,8 +40,19 @@ pub(super) struct Decoder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Start,
+    /// Between two rows.
     Rows,
+    /// Inside a row, before the field of this column.
+    Field(usize),
     End,
+}
+
+/// What there is of a row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Begun {
+    bytes: usize,
+    /// The column that most of it is in, and how many bytes that is.
+    widest: (usize, usize),
 }
 
 /// Why bytes cannot be read.
@@ -63,16 +76,6 @@ pub(super) enum Fault {
     },
 }
 
-/// What stands at the front of some bytes.
-enum Front {
-    /// Less than a whole header or row.
-    Part,
-    /// A whole one of so many bytes.
-    Whole(usize),
-    /// The end mark.
-    EndMark,
-}
-
 impl Decoder {
     /// For rows of these columns.
     pub(super) fn new(schema: SchemaRef, kinds: &[Kind], batch_rows: usize) -> Decoder {
@@ -83,6 +86,7 @@ impl Decoder {
             batch_rows,
             pending: Vec::new(),
             place: Place::Start,
+            row: Begun::default(),
             rows_in_batch: 0,
             bytes_in_batch: 0,
             rows_before: 0,
@@ -102,11 +106,7 @@ impl Decoder {
             pending.drain(..taken);
             self.pending = pending;
         }
-        // More than a row is there while a full batch waits to be taken.
-        match self.pending.len() > LONGEST_ROW && !self.is_full() {
-            true => Err(self.too_long(self.pending.get(2..).unwrap_or_default())),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     /// Whether the batch must be taken before more is read.
@@ -145,105 +145,111 @@ impl Decoder {
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let mut rest = bytes;
         while !rest.is_empty() && !self.is_full() {
-            let front = match self.place {
-                Place::Start => header(rest)?,
-                Place::Rows => self.row(rest)?,
+            rest = match self.place {
+                Place::Start => match header(rest)? {
+                    Some(after) => {
+                        self.place = Place::Rows;
+                        after
+                    }
+                    None => break,
+                },
+                Place::Rows => match self.begin(rest)? {
+                    Some(after) => after,
+                    None => break,
+                },
+                Place::Field(from) => self.fields(from, rest)?,
                 Place::End => return Err(Fault::Malformed("there is something behind its end mark")),
             };
-            match front {
-                Front::Part => break,
-                Front::Whole(length) => {
-                    rest = rest.get(length..).unwrap_or_default();
-                    self.place = Place::Rows;
-                }
-                Front::EndMark => {
-                    rest = rest.get(2..).unwrap_or_default();
-                    self.place = Place::End;
-                }
+            if matches!(self.place, Place::Field(_)) {
+                break;
             }
         }
         Ok(bytes.len() - rest.len())
     }
 
-    fn row(&mut self, bytes: &[u8]) -> Result<Front, Fault> {
+    /// Begins a row, or takes the end mark, and returns what is behind what could be taken; `None` when it is not known which of them it is.
+    fn begin<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
         let Some((count, fields)) = bytes.split_first_chunk::<2>() else {
-            return Ok(Front::Part);
+            return Ok(None);
         };
-        let count = i16::from_be_bytes(*count);
-        if count == -1 {
-            return Ok(Front::EndMark);
-        }
-        if usize::try_from(count) != Ok(self.columns.len()) {
-            return Err(Fault::Malformed(
+        match i16::from_be_bytes(*count) {
+            -1 => {
+                self.place = Place::End;
+                Ok(Some(fields))
+            }
+            count if usize::try_from(count) == Ok(self.columns.len()) => {
+                self.row = Begun {
+                    bytes: 2,
+                    widest: (0, 0),
+                };
+                self.fields(0, fields).map(Some)
+            }
+            _ => Err(Fault::Malformed(
                 "a row has another number of columns than were asked for",
-            ));
+            )),
         }
-        let mut rest = fields;
-        for _ in 0..count {
-            match field(rest)? {
-                Some((_, after)) => rest = after,
-                None => return Ok(Front::Part),
-            }
-        }
-        let length = bytes.len() - rest.len();
-        if length > LONGEST_ROW {
-            return Err(self.too_long(fields));
-        }
-        self.append(fields)?;
-        self.rows_in_batch += 1;
-        self.bytes_in_batch += length;
-        Ok(Front::Whole(length))
     }
 
-    /// What is wrong with a row of these fields, the last of which may be there in part.
-    fn too_long(&self, fields: &[u8]) -> Fault {
-        let (mut rest, mut widest) = (fields, (0, 0));
-        for position in 0..self.columns.len() {
+    /// Adds the fields of a row, from this column on, as far as they are there, and returns what is behind them.
+    fn fields<'a>(&mut self, from: usize, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
+        let mut rest = bytes;
+        let mut row = self.row;
+        let at_row = self.rows_before + self.rows_in_batch as u64 + 1;
+        for (position, column) in self.columns.iter_mut().enumerate().skip(from) {
             let Some((length, after)) = rest.split_first_chunk::<4>() else {
-                break;
+                (self.place, self.row) = (Place::Field(position), row);
+                return Ok(rest);
             };
-            let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or_default();
-            if length > widest.1 {
-                widest = (position, length);
+            let length = i32::from_be_bytes(*length);
+            let size = usize::try_from(length).unwrap_or_default();
+            if size > row.widest.1 {
+                row.widest = (position, size);
             }
-            rest = after.get(length..).unwrap_or_default();
-        }
-        Fault::TooLong {
-            column: widest.0,
-            row: self.rows() + 1,
-        }
-    }
-
-    /// Adds the fields of a row that is whole.
-    fn append(&mut self, fields: &[u8]) -> Result<(), Fault> {
-        let mut rest = fields;
-        for (position, column) in self.columns.iter_mut().enumerate() {
-            let Some((value, after)) = field(rest)? else {
-                return Err(Fault::Malformed("a row ends before its end"));
-            };
-            rest = after;
-            let appended = match value {
-                Some(value) => column.append(value),
-                None if self.schema.field(position).is_nullable() => {
-                    column.append_null();
-                    Ok(())
+            if row.bytes + size + 4 > LONGEST_ROW {
+                return Err(Fault::TooLong {
+                    column: row.widest.0,
+                    row: at_row,
+                });
+            }
+            let appended = match length {
+                0.. => {
+                    let Some((value, after)) = after.split_at_checked(size) else {
+                        (self.place, self.row) = (Place::Field(position), row);
+                        return Ok(rest);
+                    };
+                    rest = after;
+                    column.append(value)
                 }
-                None => Err(Misfit::Null),
+                -1 => {
+                    rest = after;
+                    match self.schema.field(position).is_nullable() {
+                        true => {
+                            column.append_null();
+                            Ok(())
+                        }
+                        false => Err(Misfit::Null),
+                    }
+                }
+                _ => return Err(Fault::Malformed("a value has a negative length")),
             };
             if let Err(misfit) = appended {
                 return Err(Fault::Value {
                     column: position,
-                    row: self.rows_before + self.rows_in_batch as u64 + 1,
+                    row: at_row,
                     misfit,
                 });
             }
+            row.bytes += size + 4;
         }
-        Ok(())
+        self.place = Place::Rows;
+        self.rows_in_batch += 1;
+        self.bytes_in_batch += row.bytes;
+        Ok(rest)
     }
 }
 
-/// The signature, flags, and an extension that is skipped.
-fn header(bytes: &[u8]) -> Result<Front, Fault> {
+/// What is behind the signature, flags, and an extension that is skipped; `None` when not all of it is there.
+fn header(bytes: &[u8]) -> Result<Option<&[u8]>, Fault> {
     let seen = bytes.len().min(SIGNATURE.len());
     if bytes.get(..seen) != SIGNATURE.get(..seen) {
         return Err(Fault::Malformed("it does not begin with the mark of the format"));
@@ -253,7 +259,7 @@ fn header(bytes: &[u8]) -> Result<Front, Fault> {
         Some(u32::from_be_bytes(*bytes))
     };
     let (Some(flags), Some(extension)) = (number(11), number(15)) else {
-        return Ok(Front::Part);
+        return Ok(None);
     };
     // The upper half is for what a reader must know.
     if flags >> 16 != 0 {
@@ -265,29 +271,7 @@ fn header(bytes: &[u8]) -> Result<Front, Fault> {
     if extension > BATCH_BYTES {
         return Err(Fault::Malformed("its header is too long"));
     }
-    let length = 19 + extension;
-    Ok(if bytes.len() < length {
-        Front::Part
-    } else {
-        Front::Whole(length)
-    })
-}
-
-type Read<'a> = (Option<&'a [u8]>, &'a [u8]);
-
-/// The value at the front of some bytes and what is behind it; `None` when it is not whole.
-#[inline]
-fn field(bytes: &[u8]) -> Result<Option<Read<'_>>, Fault> {
-    let Some((length, rest)) = bytes.split_first_chunk::<4>() else {
-        return Ok(None);
-    };
-    match i32::from_be_bytes(*length) {
-        -1 => Ok(Some((None, rest))),
-        length => match usize::try_from(length) {
-            Ok(length) => Ok(rest.split_at_checked(length).map(|(value, rest)| (Some(value), rest))),
-            Err(_) => Err(Fault::Malformed("a value has a negative length")),
-        },
-    }
+    Ok(bytes.get(19 + extension..))
 }
 
 impl fmt::Debug for Decoder {
@@ -361,12 +345,11 @@ impl CopyDecoder {
 
     /// The rows, when the end mark was there.
     pub fn finish(mut self) -> Result<Vec<RecordBatch>, String> {
+        if !self.decoder.is_at_end() {
+            return Err("the end mark is missing".to_owned());
+        }
         self.batches
             .extend(self.decoder.batch().map_err(|failure| failure.to_string())?);
-        if self.decoder.is_at_end() {
-            Ok(self.batches)
-        } else {
-            Err("the end mark is missing".to_owned())
-        }
+        Ok(self.batches)
     }
 }

@@ -129,9 +129,10 @@ pub(super) fn text(bytes: &[u8]) -> Value<&str> {
     std::str::from_utf8(bytes).map_err(|_| Misfit::NotUtf8)
 }
 
-/// A `char(n)` without the blanks at its end, which mean nothing in it.
-pub(super) fn padded(bytes: &[u8]) -> Value<&str> {
-    text(bytes).map(|text| text.trim_end_matches(' '))
+/// A `char(n)` without the blanks at its end, which mean nothing in it. No character of UTF-8 ends with the byte of a blank but the blank.
+pub(super) fn padded(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    bytes.get(..end).unwrap_or_default()
 }
 
 /// How a UUID is printed.
@@ -340,7 +341,9 @@ mod tests {
 
     #[test]
     fn texts_are_what_is_printed() {
-        assert_eq!(padded(b"a b  "), Ok("a b"));
+        assert_eq!(padded(b"a b  "), b"a b");
+        assert_eq!(padded(b"  "), b"");
+        assert_eq!(padded("\u{a0} ".as_bytes()), "\u{a0}".as_bytes());
         assert_eq!(text(b"\xff"), Err(Misfit::NotUtf8));
         let bytes: Vec<u8> = (0..16).map(|byte| byte * 17).collect();
         assert_eq!(&uuid(&bytes).unwrap(), b"00112233-4455-6677-8899-aabbccddeeff");

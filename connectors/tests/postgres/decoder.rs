@@ -97,3 +97,14 @@ fn nothing_but_nulls_is_read() {
     );
     assert!(batches[0].columns().iter().all(|column| column.null_count() == 3));
 }
+
+#[test]
+fn what_is_too_long_is_refused_before_it_is_there() {
+    let mut bytes = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+    bytes.extend(34_i16.to_be_bytes());
+    bytes.extend([0xff; 4 * 16]);
+    bytes.extend((256_i32 << 20).to_be_bytes());
+    bytes.extend(b"abc");
+    let fault = read(&bytes, &[5]).unwrap_err();
+    assert_eq!(fault, "TooLong { column: 16, row: 1 }");
+}

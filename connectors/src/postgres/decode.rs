@@ -62,7 +62,7 @@ pub(super) enum Fault {
     Malformed(&'static str),
     /// A row has more than [`LONGEST_ROW`].
     TooLong {
-        /// The column that most of it is in.
+        /// The column that most of it is in, as far as it was read.
         column: usize,
         /// Counted from one.
         row: u64,
@@ -194,7 +194,7 @@ impl Decoder {
     fn fields<'a>(&mut self, from: usize, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
         let mut rest = bytes;
         let mut row = self.row;
-        let at_row = self.rows_before + self.rows_in_batch as u64 + 1;
+        let at_row = self.rows() + 1;
         for (position, column) in self.columns.iter_mut().enumerate().skip(from) {
             let Some((length, after)) = rest.split_first_chunk::<4>() else {
                 (self.place, self.row) = (Place::Field(position), row);

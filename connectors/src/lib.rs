@@ -62,11 +62,10 @@ use object_store::path::Path;
 
 pub use depots::{Depots, depots_of};
 pub use error::{Error, ErrorKind};
-pub use files::{DepotStore, decode_file_scan, encode_file_scan};
+pub use files::{DepotStore, FILE_ROWS_FOR_A_KEY, decode_file_scan, encode_file_scan};
 pub use health::{DepotHealth, DepotState};
 pub use leaf::{LeafSource, leaf_addresses};
 pub use ledger::Ledger;
-pub use narrow::MOST_KEYS;
 pub use postgres::CopyDecoder;
 pub use remote::{
     Conditions, Decision, Fence, Fences, Key, Opened, PlanHere, PushDown, RemotePlanner, RemoteQuery, TableOf, Weighed,

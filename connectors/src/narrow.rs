@@ -4,12 +4,11 @@
 //! begins to read, as far as a source may know them: lists of values and ranges. The join above still decides about every row, so what cannot be said to the
 //! source is left out.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
-use datafusion::common::ScalarValue;
+use datafusion::common::{HashSet, ScalarValue};
 use datafusion::logical_expr::{ColumnarValue, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{
@@ -21,7 +20,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use crate::{Comparison, ScanFilter};
 
 /// The most keys that a join tells as a list. Longer lists, and those of longer texts, are left to the join; their range is not.
-pub const MOST_KEYS: usize = 200_000;
+pub(crate) const MOST_KEYS: usize = 200_000;
 const MOST_BYTES: usize = 512 << 10;
 /// So many are told to any source: statements have limits, which differ.
 pub(crate) const MOST_KEYS_ANYWHERE: usize = 50_000;
@@ -70,11 +69,7 @@ pub(crate) fn conditions(
         most_listed,
         named,
     };
-    let mut found = Vec::new();
-    for filter in filters {
-        translating.all(filter, &mut found);
-    }
-    found
+    filters.iter().flat_map(|filter| translating.told(filter)).collect()
 }
 
 /// How many keys are told as a list of so many rows.
@@ -93,6 +88,18 @@ struct Translating<'a> {
 }
 
 impl Translating<'_> {
+    /// Every part of a conjunction that is worth telling.
+    fn told(&self, expr: &Arc<dyn PhysicalExpr>) -> impl Iterator<Item = ScanFilter> {
+        let mut found = Vec::new();
+        self.all(expr, &mut found);
+        found
+            .into_iter()
+            .filter_map(|filter| match self.is_worth_telling(&filter) {
+                true => Some(filter),
+                false => ranges(filter),
+            })
+    }
+
     /// Every part of a conjunction that can be said.
     fn all(&self, expr: &Arc<dyn PhysicalExpr>, found: &mut Vec<ScanFilter>) {
         if let Some(dynamic) = expr.downcast_ref::<DynamicFilterPhysicalExpr>() {
@@ -106,13 +113,7 @@ impl Translating<'_> {
                 self.all(both.left(), found);
                 self.all(both.right(), found);
             }
-            _ => {
-                let one = self.one(expr).filter(|filter| *filter != ScanFilter::All(Vec::new()));
-                found.extend(one.and_then(|filter| match self.is_worth_telling(&filter) {
-                    true => Some(filter),
-                    false => ranges(filter),
-                }));
-            }
+            _ => found.extend(self.one(expr).filter(|filter| *filter != ScanFilter::All(Vec::new()))),
         }
     }
 
@@ -247,22 +248,25 @@ fn width(data_type: &DataType) -> Option<u8> {
     }
 }
 
-/// Whether a list leaves out few of the whole numbers between its least and its greatest.
+/// Whether the lists of a filter together leave out few of the whole numbers between the least and the greatest of them. Several are the parts of one list, which the partitions of a
+/// join have.
 fn is_dense(filter: &ScanFilter) -> bool {
-    let ScanFilter::OneOf { values, .. } = filter else {
-        return false;
-    };
+    let lists = lists(filter);
+    let is_of_one = lists
+        .windows(2)
+        .all(|two| matches!(two, [(first, _), (second, _)] if first == second));
     let number = |value: &ScalarValue| match value {
         ScalarValue::Int16(Some(value)) => Some(i128::from(*value)),
         ScalarValue::Int32(Some(value)) => Some(i128::from(*value)),
         ScalarValue::Int64(Some(value)) => Some(i128::from(*value)),
         _ => None,
     };
-    let numbers = || values.iter().map_while(number);
+    let count: usize = lists.iter().map(|(_, values)| values.len()).sum();
+    let numbers = || lists.iter().flat_map(|(_, values)| values.iter()).map_while(number);
     let (Some(least), Some(greatest)) = (numbers().min(), numbers().max()) else {
         return false;
     };
-    values.len() > FEW_KEYS && numbers().count() == values.len() && greatest - least < 2 * values.len() as i128
+    is_of_one && count > FEW_KEYS && numbers().count() == count && greatest - least < 2 * count as i128
 }
 
 /// Whether all lists of a filter together are short enough for a statement.
@@ -273,21 +277,21 @@ fn is_short(filter: &ScanFilter, most_listed: usize) -> bool {
 
 /// How many values its lists have, and how many bytes their texts.
 fn listed(filter: &ScanFilter) -> (usize, usize) {
+    let bytes = |value: &ScalarValue| match value {
+        ScalarValue::Binary(Some(bytes)) | ScalarValue::LargeBinary(Some(bytes)) => bytes.len(),
+        value => value.try_as_str().flatten().map_or(0, str::len),
+    };
+    let lists = lists(filter);
+    let values = || lists.iter().flat_map(|(_, values)| values.iter());
+    (values().count(), values().map(bytes).sum())
+}
+
+/// The columns of its lists, and their values.
+fn lists(filter: &ScanFilter) -> Vec<(&str, &[ScalarValue])> {
     match filter {
-        ScanFilter::OneOf { values, .. } => {
-            let bytes = |value: &ScalarValue| match value {
-                ScalarValue::Binary(Some(bytes)) | ScalarValue::LargeBinary(Some(bytes)) => bytes.len(),
-                value => value.try_as_str().flatten().map_or(0, str::len),
-            };
-            (values.len(), values.iter().map(bytes).sum())
-        }
-        ScanFilter::All(filters) | ScanFilter::Any(filters) => {
-            let each = filters.iter().map(listed);
-            each.fold((0, 0), |(values, bytes), (more, longer)| {
-                (values + more, bytes + longer)
-            })
-        }
-        ScanFilter::Compare { .. } | ScanFilter::IsNull(_) | ScanFilter::IsNotNull(_) => (0, 0),
+        ScanFilter::OneOf { column, values } => vec![(column, values)],
+        ScanFilter::All(filters) | ScanFilter::Any(filters) => filters.iter().flat_map(lists).collect(),
+        ScanFilter::Compare { .. } | ScanFilter::IsNull(_) | ScanFilter::IsNotNull(_) => Vec::new(),
     }
 }
 
@@ -315,6 +319,8 @@ fn either(parts: Vec<ScanFilter>) -> ScanFilter {
         match part {
             // None of nothing.
             ScanFilter::Any(none) if none.is_empty() => {}
+            // What holds for all rows of a part leaves out none.
+            ScanFilter::All(all) if all.is_empty() => return ScanFilter::All(all),
             ScanFilter::OneOf { column, values } => match lists.iter_mut().find(|(known, _)| *known == column) {
                 Some((_, known)) => known.extend(values),
                 None => lists.push((column, values)),
@@ -408,6 +414,35 @@ mod tests {
         assert!(!is_dense(&numbers(1_002, 3)) && !is_dense(&numbers(0, 1)));
     }
 
+    /// Each partition of a join has a list of its own keys, and may have the others' numbers left out.
+    #[test]
+    fn the_lists_of_partitions_are_looked_at_together() {
+        let schema = schema();
+        let told = |step: i64| {
+            let part = |first: i64| {
+                let keys = (0..2_000_i64).map(|number| lit((number * 2 + first) * step)).collect();
+                in_list(column("id", 0), keys, &false, &schema).unwrap()
+            };
+            let parts = CaseExpr::try_new(
+                Some(lit(0_i64)),
+                vec![(lit(0_i64), part(0)), (lit(1_i64), part(1))],
+                Some(lit(false)),
+            );
+            let named = |_| "id".to_owned();
+            let parts: Arc<dyn PhysicalExpr> = Arc::new(parts.unwrap());
+            let of = |most| conditions(&[Arc::clone(&parts)], &schema, most, &named);
+            assert_eq!(of(3_999), [], "{step}");
+            of(4_000)
+        };
+        assert_eq!(told(1), []);
+        let lists = told(3);
+        assert!(
+            matches!(lists.as_slice(), [ScanFilter::OneOf { values, .. }] if values.len() == 4_000),
+            "{} conditions",
+            lists.len()
+        );
+    }
+
     fn schema() -> Schema {
         Schema::new(vec![
             Field::new("id", DataType::Int64, true),
@@ -478,6 +513,6 @@ mod tests {
         );
         check(Arc::new(parts.unwrap()), &["id IN (1, 2, 7)"]);
         let open = CaseExpr::try_new(Some(lit(0_i64)), vec![(lit(0_i64), part(&[1]))], Some(lit(true)));
-        check(Arc::new(open.unwrap()), &["(id IN (1) OR ())"]);
+        check(Arc::new(open.unwrap()), &[]);
     }
 }

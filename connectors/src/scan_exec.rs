@@ -112,6 +112,12 @@ impl ScanExec {
         !self.dynamic.is_empty()
     }
 
+    /// How many keys of joins above its source is told: fewer of fewer rows, for each statement is told them all.
+    pub fn most_told(&self) -> usize {
+        let statements: usize = self.partitions.iter().map(|splits| joined(splits).len()).sum();
+        most_listed(self.rows.get_value().map(|rows| rows / statements.max(1)))
+    }
+
     /// What is read.
     pub fn scan(&self) -> &Scan {
         &self.scan
@@ -312,8 +318,7 @@ impl ExecutionPlan for ScanExec {
             self.held.clone(),
             Told {
                 dynamic: self.dynamic.clone(),
-                // Each piece is told the whole list.
-                rows: self.rows.get_value().map(|rows| rows / splits_of(self).max(1)),
+                most: self.most_told(),
             },
         );
         let batches = batches.inspect_ok(move |batch| {
@@ -414,10 +419,10 @@ struct Reading {
     _held: Option<Arc<dyn Held>>,
 }
 
-/// What joins above have learnt, and how many rows of a piece are expected without it.
+/// What joins above have learnt, and how many keys of it are told.
 struct Told {
     dynamic: Vec<Arc<dyn PhysicalExpr>>,
-    rows: Option<usize>,
+    most: usize,
 }
 
 impl Reading {
@@ -451,7 +456,7 @@ impl Reading {
     async fn narrow(&mut self) -> Result<()> {
         let dynamic = std::mem::take(&mut self.told.dynamic);
         let source = self.depots.open(&self.scan.address.depot).await?;
-        let most = most_listed(self.told.rows).min(source.most_keys());
+        let most = self.told.most.min(source.most_keys());
         let schema = &self.scan.schema;
         let filters = match &self.scan.query {
             Some(_) => narrow::conditions(&dynamic, schema, most, &|place| format!("c{place}")),
@@ -497,4 +502,39 @@ async fn open(
         );
     }
     Ok(batches)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+    use minerva_resources::Address;
+
+    use super::*;
+
+    #[test]
+    fn the_fewer_statements_read_a_table_the_more_keys_each_is_told() {
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
+        let scan = Scan {
+            address: Address::new("d", "c", "t"),
+            schema,
+            filters: Vec::new(),
+            limit: None,
+            snapshot: None,
+            query: None,
+        };
+        let pieces = |from: u64| Split::Range { from, to: from + 1 };
+        let most_told = |partitions: Vec<Vec<Split>>, rows| ScanExec::new(scan.clone(), partitions, rows).most_told();
+        let rows = Precision::Inexact(800_000);
+        // Ranges beside each other are one statement.
+        for (partitions, expected) in [
+            (vec![vec![Split::Whole]], 100_000),
+            (vec![(0..6).map(pieces).collect()], 100_000),
+            (vec![(0..3).map(pieces).collect(), (3..6).map(pieces).collect()], 50_000),
+            (vec![vec![pieces(0), pieces(2)], vec![pieces(1), pieces(3)]], 25_000),
+        ] {
+            assert_eq!(most_told(partitions, rows), expected);
+        }
+        assert_eq!(most_told(Vec::new(), rows), 100_000);
+        assert_eq!(most_told(vec![vec![Split::Whole]], Precision::Absent), 50_000);
+    }
 }

@@ -503,10 +503,10 @@ fn joins_on_workers_tell_the_database_their_keys() {
 #[test]
 fn a_join_tells_many_keys_as_a_list_and_more_as_their_range() {
     let folder = tempfile::tempdir().unwrap();
-    for count in [20_000, 60_000] {
+    for (count, step) in [(20_000, 3), (60_000, 3), (30_000, 1)] {
         let place = folder.path().join(format!("lake/chosen/keys{count}"));
         std::fs::create_dir_all(&place).unwrap();
-        let keys: String = (0..count).map(|number| format!("{}\n", 100 + number * 3)).collect();
+        let keys: String = (0..count).map(|number| format!("{}\n", 100 + number * step)).collect();
         std::fs::write(place.join("part.csv"), "id\n".to_owned() + &keys).unwrap();
     }
     let postgres = Postgres::start();
@@ -519,7 +519,13 @@ fn a_join_tells_many_keys_as_a_list_and_more_as_their_range() {
     postgres.execute("SELECT pg_reload_conf()", b"");
     let files = lake(folder.path()).replace("PARQUET", "CSV");
     let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest()), ("lake.yaml", &files)], 1);
-    for (table, count, is_listed) in [("few", 20_000, true), ("few", 60_000, false), ("many", 60_000, true)] {
+    // A list of every number between two says what their range says.
+    for (table, count, step, is_listed) in [
+        ("few", 20_000, 3, true),
+        ("few", 60_000, 3, false),
+        ("many", 60_000, 3, true),
+        ("many", 30_000, 1, false),
+    ] {
         let sql = format!(
             "SELECT count(*), sum(s.id % 7) FROM pg.public.{table} s JOIN lake.chosen.keys{count} k ON s.id = k.id"
         );
@@ -536,7 +542,7 @@ fn a_join_tells_many_keys_as_a_list_and_more_as_their_range() {
             assert!(line.contains(">=) '100'::") && line.contains("<=) '"), "{begun}");
         }
         let sum = postgres.ask(&format!(
-            "SELECT count(*), sum(id % 7) FROM {table} WHERE id >= 100 AND id < 100 + 3 * {count} AND (id - 100) % 3 = 0"
+            "SELECT count(*), sum(id % 7) FROM {table} WHERE id >= 100 AND id < 100 + {step} * {count} AND (id - 100) % {step} = 0"
         ));
         assert_eq!(answer.last(), Some(&sum[0].replace('|', ",")), "{count}");
     }

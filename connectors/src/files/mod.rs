@@ -54,6 +54,7 @@ pub(crate) use self::remote::gcs::GCS;
 pub(crate) use self::remote::http::HTTP;
 pub(crate) use self::remote::location;
 pub(crate) use self::remote::s3::S3;
+pub use self::row_lists::FILE_ROWS_FOR_A_KEY;
 pub use self::wire::{decode_file_scan, encode_file_scan};
 
 /// Depots of type `file`.

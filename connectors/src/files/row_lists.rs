@@ -21,8 +21,8 @@ use super::short_lists::told;
 
 /// A list is worth asking each row for where so many times as many keys are possible.
 const FEW: i128 = 10;
-/// Preparing a file for a list looks at each of its values several times: there have to be so many rows for each.
-const ROWS_FOR_A_KEY: usize = 50;
+/// Preparing a file for a list of keys looks at each of them several times: there have to be so many rows for each.
+pub const FILE_ROWS_FOR_A_KEY: usize = 50;
 
 /// The source that reads one file and leaves out rows by a list of keys; `None` where there is no list or it leaves too many.
 pub(super) fn with_row_lists(source: &Arc<dyn FileSource>, file: &PartitionedFile) -> Option<Arc<dyn FileSource>> {
@@ -77,7 +77,7 @@ fn is_few(condition: &Arc<dyn PhysicalExpr>, statistics: &Statistics) -> Option<
     let greatest = whole(known.max_value.get_value()?)?;
     let rows = *statistics.num_rows.get_value()?;
     let keys = i128::try_from(list.len()).ok()?;
-    Some(list.len() <= rows / ROWS_FOR_A_KEY && keys.saturating_mul(FEW) <= greatest - least)
+    Some(list.len() <= rows / FILE_ROWS_FOR_A_KEY && keys.saturating_mul(FEW) <= greatest - least)
 }
 
 /// A whole number, or the days of a date.

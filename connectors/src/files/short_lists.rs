@@ -1,6 +1,6 @@
 //! What files are told of the keys of a join: their range, and a list where it is short.
 //!
-//! A join that has read one side tells the other which keys it needs, as a list of up to [`crate::MOST_KEYS`], which a database can look up. A Parquet file's
+//! A join that has read one side tells the other which keys it needs, as a list of up to [`crate::narrow::MOST_KEYS`], which a database can look up. A Parquet file's
 //! statistics can answer for a few values at most; to plan with a long list takes longer than to read the rows. In: the source of a scan. Out: the same, whose
 //! filters of running operators have no long lists. It finds no fewer rows, and the join looks at each of them anyway.
 

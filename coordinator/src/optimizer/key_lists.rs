@@ -1,9 +1,10 @@
 //! Whether joins list the keys that they tell.
 //!
-//! To a depot a list of tens of thousands of keys is worth its making: it sends the rows of those only. To everything else it is work for nothing, and joins make
-//! their lists before they know who listens. In: a finished plan. Out: how many keys a list of its joins may have.
+//! To a depot a list of tens of thousands of keys is worth its making: it sends the rows of those only. To a large file one of some thousands is: the other columns of its other rows
+//! are not decoded. To everything else it is work for nothing, and joins make their lists before they know who listens. In: a finished plan. Out: how many keys a list of its joins may
+//! have.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
     common::{
@@ -11,16 +12,18 @@ use datafusion::{
         config::OptimizerOptions,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
+    datasource::source::DataSourceExec,
     execution::config::SessionConfig,
     physical_plan::{
-        ExecutionPlan,
-        joins::HashJoinExec,
+        ExecutionPlan, ExecutionPlanProperties,
+        joins::{HashJoinExec, PartitionMode},
         statistics::{StatisticsArgs, StatisticsContext},
     },
 };
-use minerva_connectors::{MOST_KEYS, ScanExec};
+use minerva_connectors::{FILE_ROWS_FOR_A_KEY, ScanExec};
 
-/// So many keys are listed where a depot is told those of a join that is expected to have few: expectations are wrong, and lists of so many are cheap.
+/// So many keys are listed for files, and for a depot that is told those of a join which is expected to have few or too many: expectations are wrong, and lists of so
+/// many are cheap.
 const SOME_KEYS: usize = 5_000;
 /// What few are.
 const FEW_ROWS: usize = 50;
@@ -36,42 +39,55 @@ pub(crate) fn limit_key_lists(plan: &Arc<dyn ExecutionPlan>, config: &mut Sessio
 
 /// The most keys that such a list may have: many where a depot is told keys of a join that may have many.
 fn most_keys(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
-    let few = OptimizerOptions::default().hash_join_inlist_pushdown_max_distinct_values;
-    let mut told = Vec::new();
+    let statistics = StatisticsContext::new();
+    let rows_of = |node: &dyn ExecutionPlan| -> Result<Option<usize>> {
+        let found = statistics.compute(node, &StatisticsArgs::new())?;
+        Ok(found.num_rows.get_value().copied())
+    };
+    let mut most = OptimizerOptions::default().hash_join_inlist_pushdown_max_distinct_values;
+    // Who listens to which filter, and how many keys they can do with.
+    let mut told: HashMap<u64, usize> = HashMap::new();
     plan.apply(|node| {
-        if node.is::<ScanExec>() {
-            node.apply_expressions(&mut |filter| {
-                told.extend(filter.expression_id());
+        let most_told = match node.downcast_ref::<ScanExec>() {
+            Some(scan) => scan.most_told(),
+            None if node.is::<DataSourceExec>() => {
+                let rows = rows_of(node.as_ref())?.unwrap_or_default();
+                (rows / FILE_ROWS_FOR_A_KEY).min(SOME_KEYS)
+            }
+            None => return Ok(TreeNodeRecursion::Continue),
+        };
+        node.apply_expressions(&mut |filter| {
+            filter.apply(|part| {
+                if let Some(part) = part.expression_id() {
+                    let known = told.entry(part).or_default();
+                    *known = most_told.max(*known);
+                }
                 Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        Ok(TreeNodeRecursion::Continue)
+            })
+        })
     })?;
     if told.is_empty() {
-        return Ok(few);
+        return Ok(most);
     }
-    let statistics = StatisticsContext::new();
-    let mut most = SOME_KEYS;
     plan.apply(|node| {
-        let Some(join) = node.downcast_ref::<HashJoinExec>() else {
+        // Of several keys only the ranges are told.
+        let Some(join) = node.downcast_ref::<HashJoinExec>().filter(|join| join.on().len() == 1) else {
             return Ok(TreeNodeRecursion::Continue);
         };
         let tells = node.dynamic_expressions_produced();
-        let is_told = tells
-            .iter()
-            .any(|filter| filter.expression_id().is_some_and(|filter| told.contains(&filter)));
-        // Of several keys a depot is told the ranges.
-        if join.on().len() > 1 || !is_told {
-            return Ok(TreeNodeRecursion::Continue);
+        let tells = tells.iter().filter_map(|filter| told.get(&filter.expression_id()?));
+        if let Some(most_told) = tells.max().copied() {
+            let built = rows_of(join.left().as_ref())?;
+            let is_likely = built.is_none_or(|rows| rows > FEW_ROWS && rows / 2 <= most_told);
+            let listed = if is_likely { most_told } else { SOME_KEYS.min(most_told) };
+            // Each partition has a part of the keys, in a list of its own.
+            let lists = match join.partition_mode() {
+                PartitionMode::Partitioned => join.left().output_partitioning().partition_count(),
+                PartitionMode::CollectLeft | PartitionMode::Auto => 1,
+            };
+            most = most.max(listed / lists.max(1));
         }
-        let built = statistics
-            .compute(join.left().as_ref(), &StatisticsArgs::new())?
-            .num_rows;
-        if built.get_value().is_some_and(|rows| *rows <= FEW_ROWS) {
-            return Ok(TreeNodeRecursion::Continue);
-        }
-        most = MOST_KEYS;
-        Ok(TreeNodeRecursion::Stop)
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(most)
 }

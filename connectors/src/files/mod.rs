@@ -11,6 +11,7 @@ mod formats;
 mod infer;
 mod ipc;
 mod json;
+mod keys;
 mod layout;
 mod lines;
 mod listing;

@@ -10,17 +10,18 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, Schema};
-use datafusion::common::{Result, ScalarValue, Statistics};
+use datafusion::common::{Result, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr, InListExpr, Literal, lit};
 use datafusion::physical_expr::{PhysicalExpr, conjunction, split_conjunction};
 
+use super::keys::{Keys, whole};
 use super::short_lists::told;
 
 /// A list is worth asking each row for where so many times as many keys are possible.
-const FEW: i128 = 10;
+const FEW: u64 = 10;
 /// Preparing a file for a list of keys looks at each of them several times: there have to be so many rows for each.
 pub const FILE_ROWS_FOR_A_KEY: usize = 50;
 
@@ -65,7 +66,9 @@ fn list_of(told: &DynamicFilterPhysicalExpr, statistics: &Statistics) -> Option<
     let mut lists = parts
         .into_iter()
         .filter(|part| is_few(part, statistics).unwrap_or(false));
-    lists.next().cloned()
+    lists
+        .next()
+        .map(|list| Keys::of(list).unwrap_or_else(|| Arc::clone(list)))
 }
 
 /// Whether a condition is a list of few of the whole numbers that a column may have.
@@ -76,19 +79,8 @@ fn is_few(condition: &Arc<dyn PhysicalExpr>, statistics: &Statistics) -> Option<
     let least = whole(known.min_value.get_value()?)?;
     let greatest = whole(known.max_value.get_value()?)?;
     let rows = *statistics.num_rows.get_value()?;
-    let keys = i128::try_from(list.len()).ok()?;
-    Some(list.len() <= rows / FILE_ROWS_FOR_A_KEY && keys.saturating_mul(FEW) <= greatest - least)
-}
-
-/// A whole number, or the days of a date.
-fn whole(value: &ScalarValue) -> Option<i128> {
-    match value {
-        ScalarValue::Int8(Some(value)) => Some(i128::from(*value)),
-        ScalarValue::Int16(Some(value)) => Some(i128::from(*value)),
-        ScalarValue::Int32(Some(value)) | ScalarValue::Date32(Some(value)) => Some(i128::from(*value)),
-        ScalarValue::Int64(Some(value)) => Some(i128::from(*value)),
-        _ => None,
-    }
+    let keys = u64::try_from(list.len()).ok()?;
+    Some(list.len() <= rows / FILE_ROWS_FOR_A_KEY && keys.saturating_mul(FEW) <= greatest.abs_diff(least))
 }
 
 /// A condition by which a file is pruned, and the one that its rows are asked for.

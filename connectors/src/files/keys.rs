@@ -1,7 +1,7 @@
 //! Whether whole numbers are among some keys, for many numbers of which few are.
 //!
-//! In: a list of a join's keys. Out: the same condition, which looks at a few bits first: these fit into the processor's first cache, and most rows need no more. Where a row has no
-//! key, it is answered as the list would.
+//! In: a list of a join's keys. Out: the same condition, which looks at a few bits first: these fit into the processor's first cache, and most rows need no more. To a row
+//! without a key a list with NULL in it says NULL, and this says false: as a condition that is the same.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

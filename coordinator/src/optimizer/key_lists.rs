@@ -78,6 +78,7 @@ fn most_keys(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
         let tells = tells.iter().filter_map(|filter| told.get(&filter.expression_id()?));
         if let Some(most_told) = tells.max().copied() {
             let built = rows_of(join.left().as_ref())?;
+            // Rows have keys in common, and are expected wrongly: twice as many as can be listed may still be few enough.
             let is_likely = built.is_none_or(|rows| rows > FEW_ROWS && rows / 2 <= most_told);
             let listed = if is_likely { most_told } else { SOME_KEYS.min(most_told) };
             // Each partition has a part of the keys, in a list of its own.

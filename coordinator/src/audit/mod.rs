@@ -2,8 +2,9 @@
 //!
 //! In: queries as they begin and end. Out: rows of `DATA/audit.db`, for operators and for those whose queries they were. A thread of its own writes,
 //! off the path of the queries; a query is recorded when it begins and again when it ends, so that a crash leaves its first record. What was handed
-//! over is on disk after a few milliseconds; when the power fails, what the system had not yet written may be lost. A record is never dropped: while the
-//! file cannot be written, no statement runs. Deliberately absent: values of rows and parameters, keys and tokens.
+//! over is on disk after some ten milliseconds, and a query that has begun and ended meanwhile is written once; when the power fails, what the system
+//! had not yet written may be lost. A record is never dropped: while the file cannot be written, no statement runs. Deliberately absent: values of rows
+//! and parameters, keys and tokens.
 
 mod calls;
 mod file;
@@ -42,6 +43,10 @@ use trace::{Traced, shortened};
 
 /// How many records may wait for the disk before no more statements are taken.
 const MOST_WAITING: usize = 20_000;
+/// How long records are gathered before they are written, unless somebody waits for them: small statements would cost the disk as much as their work.
+const GATHER: Duration = Duration::from_millis(10);
+/// How many records are not waited with.
+const MOST_GATHERED: usize = 1_000;
 /// How many different attempts to log in may wait; more are counted under no name.
 const MOST_ATTEMPTS_WAITING: usize = 1_000;
 /// How long to wait after the file could not be written.
@@ -93,6 +98,8 @@ struct Waiting {
     calls: Calls,
     /// How many things were ever handed over.
     handed: u64,
+    /// Whether somebody waits until what was handed over can be read.
+    hurried: bool,
     failure: Option<String>,
     closing: bool,
     /// Whether the thread has ended, and nothing is written any more.
@@ -100,6 +107,10 @@ struct Waiting {
 }
 
 impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.queries.is_empty() && self.attempts.is_empty()
+    }
+
     fn failure(&self) -> Option<&str> {
         match self.ended {
             true => Some("the thread that writes it has failed; restart the coordinator"),
@@ -303,16 +314,25 @@ impl Audit {
     }
 
     fn hand_over_to(&self, mut waiting: MutexGuard<'_, Waiting>, add: impl FnOnce(&mut Waiting)) {
+        let slept = waiting.is_empty();
         add(&mut waiting);
         waiting.handed += 1;
+        let wakes = slept || waiting.queries.len() == MOST_GATHERED;
         drop(waiting);
-        self.shared.wake.notify_one();
+        if wakes {
+            self.shared.wake.notify_one();
+        }
     }
 
     /// Waits until what was handed over so far can be read.
     async fn caught_up(&self) {
-        let handed = locked(&self.shared.waiting).handed;
         let mut written = self.written.clone();
+        let handed = {
+            let mut waiting = locked(&self.shared.waiting);
+            waiting.hurried |= *written.borrow() < waiting.handed;
+            waiting.handed
+        };
+        self.shared.wake.notify_one();
         let caught_up = async { written.wait_for(|written| *written >= handed).await.map(|_| ()) };
         if tokio::time::timeout(CATCH_UP, caught_up).await.is_err() {
             tracing::warn!("the audit is read without its latest records, which wait for the disk");
@@ -458,22 +478,29 @@ impl Writer {
 
     /// Waits for something to write, or for the time to look for old records.
     fn next(&self, until: Instant) -> (Vec<Unwritten>, Vec<(Attempt, i64)>, u64, bool) {
-        let mut waiting = locked(&self.shared.waiting);
-        while waiting.queries.is_empty() && waiting.attempts.is_empty() && !waiting.closing {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            waiting = self
-                .shared
-                .wake
-                .wait_timeout(waiting, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+        let waiting = locked(&self.shared.waiting);
+        let mut waiting = self.wait(waiting, until, |waiting| waiting.is_empty() && !waiting.closing);
+        if !waiting.is_empty() {
+            waiting = self.wait(waiting, Instant::now() + GATHER, |waiting| {
+                waiting.queries.len() < MOST_GATHERED && !waiting.hurried && !waiting.closing
+            });
         }
+        waiting.hurried = false;
         let queries = std::mem::take(&mut waiting.queries);
         let attempts = std::mem::take(&mut waiting.attempts).into_iter().collect();
         (queries, attempts, waiting.handed, waiting.closing)
+    }
+
+    /// Waits while something holds, and no longer than until a time.
+    fn wait<'w>(
+        &self,
+        waiting: MutexGuard<'w, Waiting>,
+        until: Instant,
+        holds: impl Fn(&Waiting) -> bool,
+    ) -> MutexGuard<'w, Waiting> {
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = (self.shared.wake).wait_timeout_while(waiting, left, |waiting| holds(waiting));
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// The rows to write: the last of each query, with its tables written out and, when told to, without values.

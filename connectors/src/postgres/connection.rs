@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, join_all};
@@ -141,6 +141,12 @@ impl Driver {
             Some(running) => running.await,
             None => false,
         }
+    }
+
+    /// Whether the server has closed the connection, as far as that has come here.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.advance(&mut Context::from_waker(Waker::noop()));
+        self.0.is_none()
     }
 
     /// Moves what can be moved now.
@@ -288,8 +294,8 @@ impl Database {
     /// A connection that was kept, for whatever that was, for who has a slot and cannot open another one; without one, the slot.
     fn any_idle(&self, slot: Slot) -> Either<Parked, Slot> {
         let mut idle = self.idle();
-        let is_there = |parked: &Parked| !parked.client.is_closed() && !parked.slot.is_over();
-        let Some(last) = idle.connections.iter().rposition(is_there) else {
+        let is_there = |parked: &mut Parked| !parked.is_closed() && !parked.slot.is_over();
+        let Some(last) = idle.connections.iter_mut().rposition(is_there) else {
             return Either::Right(slot);
         };
         let mut parked = idle.connections.remove(last);
@@ -300,7 +306,7 @@ impl Database {
     /// A connection that was kept for a purpose.
     fn take_idle(&self, purpose: Purpose) -> Option<Parked> {
         let mut idle = self.idle();
-        idle.connections.retain(|parked| !parked.client.is_closed());
+        idle.connections.retain_mut(|parked| !parked.is_closed());
         // Those may be another's; without a runtime they are closed here.
         let over = idle.connections.extract_if(.., |parked| parked.slot.is_over());
         let over: Vec<Parked> = over.collect();
@@ -311,9 +317,11 @@ impl Database {
         }
         let is_for = |parked: &Parked| parked.slot.purpose() == purpose;
         let last = idle.connections.iter().rposition(is_for);
-        // One that was for something else will do, if there is another right for what it is for now.
+        // One that was for something else will do, if there is another right for what it is for now. Not so between questions and rows: questions are asked on other
+        // threads than rows are read on, and a connection answers where it was made.
         let last = last.or_else(|| {
-            let last = idle.connections.len().checked_sub(1)?;
+            let is_like = |parked: &Parked| [parked.slot.purpose(), purpose].iter().all(|one| *one != Purpose::Ask);
+            let last = idle.connections.iter().rposition(is_like)?;
             let parked = idle.connections.get_mut(last)?;
             self.slots.exchange(&mut parked.slot, purpose).then_some(last)
         });
@@ -484,11 +492,9 @@ async fn close_old_connections(database: Weak<Database>, mut changes: watch::Rec
         let Some(database) = database.upgrade() else { return };
         let over: Vec<Parked> = {
             let mut idle = database.idle();
-            let is_over = |parked: &Parked| {
-                parked.since.elapsed() >= IDLE_TIME || parked.client.is_closed() || parked.slot.is_due()
-            };
-            let (over, young) = std::mem::take(&mut idle.connections).into_iter().partition(is_over);
-            idle.connections = young;
+            let is_over =
+                |parked: &mut Parked| parked.since.elapsed() >= IDLE_TIME || parked.is_closed() || parked.slot.is_due();
+            let over: Vec<Parked> = idle.connections.extract_if(.., is_over).collect();
             idle.is_watched = !idle.connections.is_empty();
             if !idle.is_watched && over.is_empty() {
                 return;

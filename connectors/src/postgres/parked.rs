@@ -1,13 +1,14 @@
 //! Connections that wait for their next user.
 //!
-//! In: a connection on which every statement is done. Out: the same connection, unless the server closed it meanwhile. A task waits with each.
+//! In: a connection on which every statement is done. Out: the same connection, unless the server closed it meanwhile. A task ends its transaction. After that nobody
+//! waits with it, and so its next user waits for no other thread: whoever looks at a connection finds out whether the server has closed it.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use datafusion::common::runtime::SpawnedTask;
-use futures::future::{Either, select};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Statement};
 
@@ -18,20 +19,25 @@ use crate::slots::Slot;
 /// How long a server may take to end a transaction that is done.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection that nobody uses. A task waits with it for the server to close it, or for its next user.
+/// A connection that nobody uses.
 pub(super) struct Parked {
-    pub(super) client: Arc<Client>,
+    client: Arc<Client>,
     place: Place,
     asked: Option<Statement>,
     pub(super) since: Instant,
-    task: SpawnedTask<Option<Driver>>,
-    wanted: oneshot::Sender<()>,
+    state: State,
     pub(super) slot: Slot,
+}
+
+enum State {
+    /// Its transaction is being ended.
+    Ending(SpawnedTask<Option<Driver>>),
+    Idle(Driver),
+    Closed,
 }
 
 impl Parked {
     pub(super) fn new(connection: Connection, in_transaction: bool) -> Parked {
-        let (wanted, signal) = oneshot::channel();
         let Connection {
             client,
             mut driver,
@@ -41,43 +47,62 @@ impl Parked {
             ..
         } = connection;
         let ending = in_transaction.then(|| Arc::clone(&client));
-        let task = SpawnedTask::spawn(async move {
-            if let Some(ending) = ending {
+        let state = match ending {
+            Some(ending) => State::Ending(SpawnedTask::spawn(async move {
                 // Answered before anybody else asks: a pooler may give what follows without a pause to another session.
                 let ended = driver.drive(ending.batch_execute("ROLLBACK"));
                 timeout(END_TIMEOUT, ended).await.ok()?.ok()?;
-            }
-            match select(driver.0?, signal).await {
-                Either::Left(_) => None,
-                Either::Right((_, running)) => Some(Driver(Some(running))),
-            }
-        });
+                Some(driver)
+            })),
+            None => State::Idle(driver),
+        };
         Parked {
             client,
             place,
             asked,
             since: Instant::now(),
-            task,
-            wanted,
+            state,
             slot,
+        }
+    }
+
+    /// Whether the server is known to have closed it.
+    pub(super) fn is_closed(&mut self) -> bool {
+        if let State::Ending(task) = &mut self.state {
+            match Pin::new(task).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(Some(driver))) => self.state = State::Idle(driver),
+                Poll::Ready(_) => self.state = State::Closed,
+                Poll::Pending => {}
+            }
+        }
+        match &mut self.state {
+            State::Ending(_) => self.client.is_closed(),
+            State::Idle(driver) => driver.has_ended(),
+            State::Closed => true,
         }
     }
 
     /// The connection; its slot, if it was closed meanwhile.
     pub(super) async fn wake(self) -> Result<Connection, Slot> {
-        // If nobody waits for the signal, the connection is closed, which the task says.
-        let _ = self.wanted.send(());
-        match self.task.join().await {
-            Ok(Some(driver)) => Ok(Connection {
-                client: self.client,
-                driver,
-                place: self.place,
-                asked: self.asked,
-                is_used: true,
-                slot: self.slot,
-            }),
-            Ok(None) | Err(_) => Err(self.slot),
+        let driver = match self.state {
+            State::Ending(task) => task.join().await.ok().flatten(),
+            State::Idle(driver) => Some(driver),
+            State::Closed => None,
+        };
+        let Some(mut driver) = driver else {
+            return Err(self.slot);
+        };
+        if driver.has_ended() {
+            return Err(self.slot);
         }
+        Ok(Connection {
+            client: self.client,
+            driver,
+            place: self.place,
+            asked: self.asked,
+            is_used: true,
+            slot: self.slot,
+        })
     }
 
     /// Closes it.

@@ -456,7 +456,7 @@ async fn columns_filters_and_limit_are_asked_of_the_server() {
     assert_eq!(row_count(&batches), 3);
 }
 
-/// A connection serves one query after another, and a whole result leaves it ready.
+/// A connection serves one query after another, and a whole result leaves it ready. Questions to the catalogue have one of their own.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_used_again() {
     let place = shared()
@@ -475,7 +475,7 @@ async fn connections_are_used_again() {
             .unwrap();
         assert_eq!(row_count(&few), 7);
     }
-    assert_eq!(place.ask::<i64>(connections).await, 1);
+    assert_eq!(place.ask::<i64>(connections).await, 2);
     // Nothing is left open that would keep old rows or locks.
     place
         .until("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'again' AND state LIKE 'idle in%')")

@@ -66,6 +66,8 @@ struct Idle {
     connections: Vec<Parked>,
     /// Whether somebody sees to it that old ones are closed.
     is_watched: bool,
+    /// When the server last had none left for another one.
+    refused: Option<Instant>,
 }
 
 /// A connection that somebody uses. Dropping it closes it, whatever the server is doing.
@@ -280,6 +282,7 @@ impl Database {
                 Ok(connection) => return Ok(connection),
                 // The role or the server has fewer than the depot may use: another reader gives one back soon, or keeps it.
                 Err(refused) if refused.is_full && begun.elapsed() < FULL_TIMEOUT => {
+                    self.idle().refused = Some(Instant::now());
                     found = self.any_idle(refused.slot);
                     if let Either::Right(slot) = found {
                         tokio::time::sleep(FULL_PAUSE).await;
@@ -317,10 +320,12 @@ impl Database {
         }
         let is_for = |parked: &Parked| parked.slot.purpose() == purpose;
         let last = idle.connections.iter().rposition(is_for);
-        // One that was for something else will do, if there is another right for what it is for now. Not so between questions and rows: questions are asked on other
-        // threads than rows are read on, and a connection answers where it was made.
+        // One that was for something else will do, if there is another right for what it is for now. Not so between questions and rows while the server has connections
+        // left: questions are asked on other threads than rows are read on, and a connection answers where it was made.
+        let is_scarce = idle.refused.is_some_and(|refused| refused.elapsed() < IDLE_TIME);
         let last = last.or_else(|| {
-            let is_like = |parked: &Parked| [parked.slot.purpose(), purpose].iter().all(|one| *one != Purpose::Ask);
+            let asks = |parked: &Parked| [parked.slot.purpose(), purpose].contains(&Purpose::Ask);
+            let is_like = |parked: &Parked| is_scarce || !asks(parked);
             let last = idle.connections.iter().rposition(is_like)?;
             let parked = idle.connections.get_mut(last)?;
             self.slots.exchange(&mut parked.slot, purpose).then_some(last)

@@ -434,6 +434,25 @@ async fn a_reader_of_a_full_server_takes_what_another_one_has_kept() {
     assert_eq!(row_count(&last.await.unwrap().unwrap()), 50_000);
 }
 
+/// A role with one connection asks and reads over it, and is not refused another one for each statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_have_one_connection_is_seldom_refused_another() {
+    let server = Server::start();
+    let place = server
+        .database("single", "CREATE TABLE t AS SELECT generate_series(1, 10) AS id")
+        .await;
+    let limit = "ALTER ROLE reader CONNECTION LIMIT 1";
+    place.admin.batch_execute(limit).await.unwrap();
+    let refusals = || server.log().matches("too many connections for role").count();
+    assert_eq!(row_count(&place.rows("t").await.unwrap()), 10);
+    let before = refusals();
+    assert!(before > 0, "else this test shows nothing");
+    for _ in 0..10 {
+        assert_eq!(row_count(&place.rows("t").await.unwrap()), 10);
+    }
+    assert_eq!(refusals(), before);
+}
+
 /// A table that somebody has locked is waited for, and leaving does not leave the wait behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_is_waited_for_and_left() {

@@ -196,6 +196,11 @@ impl Server {
         self.keeper.wait().unwrap();
     }
 
+    /// What it has written of itself.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("data").join("log")).unwrap()
+    }
+
     /// A connection of the user who may do everything.
     pub(crate) async fn admin(&self, database: &str) -> tokio_postgres::Client {
         let settings = format!("host=127.0.0.1 port={} user=admin dbname={database}", self.port);

@@ -15,6 +15,7 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr, InListExpr, Literal, lit};
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, conjunction, split_conjunction};
 
 use super::keys::{Keys, whole};
@@ -51,8 +52,10 @@ pub(super) fn with_row_lists(source: &Arc<dyn FileSource>, file: &PartitionedFil
     lists.append(&mut others);
     let mut options = parquet.table_parquet_options().clone();
     options.global.pushdown_filters = true;
-    // Whole batches would be decoded to keep a row of each.
-    options.global.max_predicate_cache_size = Some(0);
+    // What is looked at is kept for the rows that are read, so that it is not decoded again. Of another column whole batches would be decoded to keep a row of each.
+    if collect_columns(&filter).len() > 1 {
+        options.global.max_predicate_cache_size = Some(0);
+    }
     let source = parquet
         .with_predicate(conjunction(lists))
         .with_table_parquet_options(options);

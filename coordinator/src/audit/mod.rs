@@ -43,7 +43,7 @@ use trace::{Traced, shortened};
 
 /// How many records may wait for the disk before no more statements are taken.
 const MOST_WAITING: usize = 20_000;
-/// How long records are gathered before they are written, unless somebody waits for them: small statements would cost the disk as much as their work.
+/// How long records are gathered before they are written, unless somebody waits for them: a small statement has begun and ended by then, and is written once.
 const GATHER: Duration = Duration::from_millis(10);
 /// How many records are not waited with.
 const MOST_GATHERED: usize = 1_000;

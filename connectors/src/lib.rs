@@ -95,6 +95,17 @@ pub struct Around {
     pub lender: Arc<dyn Lender>,
 }
 
+/// A dataset that [`Source::seen`] told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its collection.
+    pub collection: String,
+    /// Its name.
+    pub dataset: String,
+    /// The state it had; what that is only its source knows.
+    pub state: String,
+}
+
 /// One type of depot.
 #[async_trait]
 pub trait Connector: Debug + Send + Sync {
@@ -163,6 +174,17 @@ pub trait Source: Debug + Send + Sync {
         dataset: &str,
         session: &dyn Session,
     ) -> Result<Option<Arc<dyn TableProvider>>>;
+
+    /// The table of that name as it was last seen, and the state it had in the source, where both are remembered. Nothing is asked: whoever uses the table asks
+    /// [`Source::are_as_seen`], too.
+    fn seen(&self, _collection: &str, _dataset: &str) -> Option<(Arc<dyn TableProvider>, String)> {
+        None
+    }
+
+    /// Whether datasets have the state in which they were seen, so that [`Source::dataset`] would find the same tables now. All are asked about together.
+    async fn are_as_seen(&self, _seen: &[Seen]) -> Result<bool> {
+        Ok(false)
+    }
 
     /// The columns of some datasets of a collection, in the order of their names, as [`Source::dataset`] would find them; for listings. `None` for
     /// what is not there. A source whose catalogue can be asked about many at once does so.

@@ -43,7 +43,7 @@ use self::settings::Settings;
 use crate::narrow::MOST_KEYS;
 use crate::remote::narrowed;
 use crate::slots::Lender;
-use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Source, Split, Writer};
+use crate::{Around, Connector, Error, ErrorKind, RemoteTable, Result, Scan, ScanFilter, Seen, Source, Split, Writer};
 
 pub use self::decode::CopyDecoder;
 #[cfg(test)]
@@ -170,6 +170,40 @@ struct PostgresSource {
     writing: Arc<Database>,
 }
 
+impl PostgresSource {
+    fn provider(&self, collection: &str, dataset: &str, table: Arc<catalog::Table>) -> Arc<dyn TableProvider> {
+        let address = Address::new(self.depot(), collection, dataset);
+        // Behind a pooler one reader reads it: a transaction that keeps a snapshot for others might wait for them to have a session.
+        let splits = match self.database.session().is_shared() {
+            true => vec![Split::Whole],
+            false => splits(&table.pages, self.database.readers()),
+        };
+        let exporter = snapshot::Exporter::new(&self.database, collection, dataset, table.locked);
+        let indexed = Arc::clone(&table);
+        let relation = dialect::PostgresRelation::of(&address, &table);
+        let mut provider = RemoteTable::new(address, Arc::clone(&table.schema))
+            .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
+            .with_statistics(table.statistics.clone())
+            .with_table_type(if table.is_view {
+                TableType::View
+            } else {
+                TableType::Base
+            })
+            .with_splits(splits)
+            .with_snapshots(exporter.map(|exporter| Arc::new(exporter) as Arc<_>))
+            .with_indexes(move |filter| {
+                let mut found = false;
+                filter.columns(&mut |name| found |= indexed.columns.get(name).is_some_and(|column| column.leads_index));
+                found
+            })
+            .with_filters(move |filter| sql::accepts(filter, &table));
+        if let Some(relation) = relation {
+            provider = provider.with_relation(Arc::new(relation));
+        }
+        Arc::new(provider)
+    }
+}
+
 /// So many keys are told to a server that compares each row with one after another.
 const MOST_KEYS_SEARCHED: usize = 1_000;
 
@@ -204,35 +238,16 @@ impl Source for PostgresSource {
         let Some(table) = self.database.table(collection, dataset).await? else {
             return Ok(None);
         };
-        let address = Address::new(self.depot(), collection, dataset);
-        // Behind a pooler one reader reads it: a transaction that keeps a snapshot for others might wait for them to have a session.
-        let splits = match self.database.session().is_shared() {
-            true => vec![Split::Whole],
-            false => splits(&table.pages, self.database.readers()),
-        };
-        let exporter = snapshot::Exporter::new(&self.database, collection, dataset, table.locked);
-        let indexed = Arc::clone(&table);
-        let relation = dialect::PostgresRelation::of(&address, &table);
-        let mut provider = RemoteTable::new(address, Arc::clone(&table.schema))
-            .with_rows(table.rows.map_or(Precision::Absent, Precision::Inexact))
-            .with_statistics(table.statistics.clone())
-            .with_table_type(if table.is_view {
-                TableType::View
-            } else {
-                TableType::Base
-            })
-            .with_splits(splits)
-            .with_snapshots(exporter.map(|exporter| Arc::new(exporter) as Arc<_>))
-            .with_indexes(move |filter| {
-                let mut found = false;
-                filter.columns(&mut |name| found |= indexed.columns.get(name).is_some_and(|column| column.leads_index));
-                found
-            })
-            .with_filters(move |filter| sql::accepts(filter, &table));
-        if let Some(relation) = relation {
-            provider = provider.with_relation(Arc::new(relation));
-        }
-        Ok(Some(Arc::new(provider)))
+        Ok(Some(self.provider(collection, dataset, table)))
+    }
+
+    fn seen(&self, collection: &str, dataset: &str) -> Option<(Arc<dyn TableProvider>, String)> {
+        let (table, state) = self.database.seen_table(collection, dataset)?;
+        Some((self.provider(collection, dataset, table), state))
+    }
+
+    async fn are_as_seen(&self, seen: &[Seen]) -> Result<bool> {
+        catalog::have_states(&self.database, seen).await
     }
 
     async fn columns(

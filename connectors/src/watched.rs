@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::depots::Shared;
 use crate::health::{Admitted, Health, Outcome, Probe};
 use crate::waits::within;
-use crate::{Error, ErrorKind, Result, Scan, ScanFilter, Source, Split, Writer};
+use crate::{Error, ErrorKind, Result, Scan, ScanFilter, Seen, Source, Split, Writer};
 
 /// What is asked about datasets is answered in milliseconds, or in seconds where files are looked into.
 const LONGEST_ANSWER: Duration = Duration::from_secs(300);
@@ -145,6 +145,14 @@ impl Source for Watched {
         self.watch
             .ask(self.source.dataset(collection, dataset, session), false)
             .await
+    }
+
+    fn seen(&self, collection: &str, dataset: &str) -> Option<(Arc<dyn TableProvider>, String)> {
+        self.source.seen(collection, dataset)
+    }
+
+    async fn are_as_seen(&self, seen: &[Seen]) -> Result<bool> {
+        self.watch.ask(self.source.are_as_seen(seen), false).await
     }
 
     async fn columns(

@@ -8,6 +8,7 @@ mod closed;
 mod listing;
 mod metadata;
 mod patience;
+mod seen;
 mod writing;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -34,6 +35,7 @@ use minerva_resources::{Address, Depot};
 pub(crate) use closed::ClosedTables;
 pub(crate) use listing::{exactly, like};
 pub(crate) use metadata::Metadata;
+pub(crate) use seen::SeenTables;
 pub(crate) use writing::Deed;
 
 use crate::{
@@ -109,6 +111,8 @@ pub(crate) struct Catalog<'a> {
     principal: &'a Principal,
     /// The table that a statement changes, under the name that stands for it in its query.
     changed: Option<&'a Changed>,
+    /// Where the tables are told that are opened as they were last seen; without it none is.
+    seen: Option<&'a SeenTables>,
 }
 
 /// The table that a statement changes.
@@ -166,7 +170,13 @@ impl<'a> Catalog<'a> {
             snapshot,
             principal: session.principal(),
             changed: None,
+            seen: None,
         }
+    }
+
+    /// The same door, which opens tables as they were last seen. Whether they still are is asked afterwards, of `seen`.
+    pub(crate) fn opening_as_seen(self, seen: Option<&'a SeenTables>) -> Self {
+        Self { seen, ..self }
     }
 
     /// The same door, for a statement that changes a table.
@@ -423,12 +433,7 @@ impl<'a> Catalog<'a> {
             .open(&address.depot)
             .await
             .map_err(datafusion::error::DataFusionError::from)?;
-        let state = self.snapshot.templates.unnamed();
-        let found = source
-            .dataset(&address.collection, &address.dataset, state)
-            .await
-            .map_err(datafusion::error::DataFusionError::from)?;
-        let Some(raw) = found else {
+        let Some(raw) = self.raw(&source, address).await? else {
             std::hint::black_box(self.sees_place(address));
             return Ok(None);
         };
@@ -448,6 +453,15 @@ impl<'a> Catalog<'a> {
             };
             (opened, source)
         }))
+    }
+
+    async fn raw(&self, source: &Arc<dyn Source>, address: &Address) -> Result<Option<Arc<dyn TableProvider>>> {
+        if let Some(table) = self.seen.and_then(|seen| seen.open(source, address)) {
+            return Ok(Some(table));
+        }
+        let state = self.snapshot.templates.unnamed();
+        let found = source.dataset(&address.collection, &address.dataset, state).await;
+        Ok(found.map_err(datafusion::error::DataFusionError::from)?)
     }
 
     /// A table that was made since the statement began may have brought tags that the statement's policies do not know.

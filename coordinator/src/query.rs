@@ -28,9 +28,9 @@ use tokio::runtime::Handle;
 
 use crate::{
     admission::Permit,
-    audit::trace::{self, Trace},
+    audit::trace::{self, Trace, Traced},
     casts_apart,
-    catalog::{Catalog, Names},
+    catalog::{Catalog, Names, SeenTables},
     columns, commands,
     engine::{Engine, Snapshot},
     error::{Code, QueryError, Result},
@@ -277,14 +277,33 @@ fn max_memory(snapshot: &Snapshot, session: &Session) -> Option<u64> {
     limits.max_memory.into_iter().chain(limits.max_memory_per_node).min()
 }
 
-/// Plans a query for the session's principal under one snapshot of the policies.
+/// Plans a query for the session's principal under one snapshot of the policies: with tables as they were last seen, while their depots are asked whether they
+/// still are, and once more where they are not.
 pub(crate) async fn plan(
     session: &Session,
     snapshot: &Snapshot,
     query: QueryAst,
     parameters: Vec<ScalarValue>,
 ) -> Result<Planned> {
-    let (state, names, logical) = logical(session, snapshot, query).await?;
+    let seen = SeenTables::default();
+    let as_seen = name_tables(session, snapshot, query.clone(), Some(&seen)).await;
+    let planning = async { planned(session, snapshot, as_seen?, parameters.clone()).await };
+    let (are_as_seen, planned_so) = futures::join!(seen.are_as_seen(), planning);
+    if are_as_seen? {
+        return planned_so;
+    }
+    trace::note(Traced::begin_again);
+    let named = name_tables(session, snapshot, query, None).await?;
+    planned(session, snapshot, named, parameters).await
+}
+
+async fn planned(
+    session: &Session,
+    snapshot: &Snapshot,
+    named: Named,
+    parameters: Vec<ScalarValue>,
+) -> Result<Planned> {
+    let (state, names, logical) = bound(session, snapshot, named).await?;
     let planned = verified(session, state, names, logical, parameters).await?;
     let grants = &planned.names.grants;
     let physical = escape::open(planned.physical, &planned.state, grants, session.engine())?;
@@ -329,18 +348,54 @@ async fn verified(
     })
 }
 
+/// A query with its names.
+struct Named {
+    state: SessionState,
+    names: Names,
+    query: QueryAst,
+    is_alone: bool,
+}
+
 /// The names and the logical plan of a query, not optimised yet.
 pub(crate) async fn logical(
     session: &Session,
     snapshot: &Snapshot,
-    mut query: QueryAst,
+    query: QueryAst,
 ) -> Result<(SessionState, Names, LogicalPlan)> {
+    let named = name_tables(session, snapshot, query, None).await?;
+    bound(session, snapshot, named).await
+}
+
+/// The names of a query, of tables as they are, or as they were seen.
+async fn name_tables(
+    session: &Session,
+    snapshot: &Snapshot,
+    mut query: QueryAst,
+    seen: Option<&SeenTables>,
+) -> Result<Named> {
     columns::name(&mut query);
     casts_apart::tell(&mut query);
     // A plan of one process keeps its subqueries apart, and so can tell sources what they found.
     let is_alone = session.engine().members.active().len() < 2;
     let mut state = session.state(snapshot, !is_alone);
-    let names = Catalog::of(session, snapshot).resolve(&query, &mut state).await?;
+    let catalog = Catalog::of(session, snapshot).opening_as_seen(seen);
+    let names = catalog.resolve(&query, &mut state).await?;
+    Ok(Named {
+        state,
+        names,
+        query,
+        is_alone,
+    })
+}
+
+/// The logical plan of a query with its names, not optimised yet.
+async fn bound(session: &Session, snapshot: &Snapshot, named: Named) -> Result<(SessionState, Names, LogicalPlan)> {
+    let Named {
+        mut state,
+        names,
+        query,
+        is_alone,
+    } = named;
     let statement = ParsedStatement::Statement(Box::new(Statement::Query(Box::new(query))));
     let plan = state.statement_to_plan(statement).await?;
     let stays = is_alone || (names.distributable && is_distributable(&plan));

@@ -499,6 +499,47 @@ fn joins_on_workers_tell_the_database_their_keys() {
     );
 }
 
+/// A statement is planned while its tables are asked about, and again where they have changed: neither its rows nor its errors are those of before.
+#[test]
+fn tables_that_change_are_seen_by_the_next_statement() {
+    let postgres = Postgres::start();
+    postgres.execute(
+        "CREATE TABLE one AS SELECT i AS id, 'n' || i AS name FROM generate_series(1, 3) i; CREATE TABLE two AS SELECT i AS id, i * 10 AS n FROM generate_series(1, 3) i; \
+         GRANT SELECT ON one, two TO PUBLIC; ANALYZE one; ANALYZE two",
+        b"",
+    );
+    let minerva = Minerva::start(&[("pg.yaml", &postgres.manifest())], 1);
+    let joined = "SELECT * FROM pg.public.one JOIN pg.public.two ON one.id = two.id WHERE one.id = 2";
+    let rows = |sql: &str| minerva.rows(None, sql);
+    for _ in 0..2 {
+        assert_eq!(rows(joined), ["2,n2,2,20"]);
+    }
+    postgres.execute("ALTER TABLE two ADD more text DEFAULT 'x'", b"");
+    assert_eq!(rows(joined), ["2,n2,2,20,x"]);
+    postgres.execute("ALTER TABLE one RENAME name TO title; ALTER TABLE two DROP more", b"");
+    assert_eq!(
+        rows("SELECT title, n FROM pg.public.one JOIN pg.public.two ON one.id = two.id WHERE one.id = 3"),
+        ["n3,30"]
+    );
+    let error = minerva.error(None, "SELECT name FROM pg.public.one");
+    assert!(error.contains("COLUMN_NOT_FOUND"), "{error}");
+    postgres.execute("ALTER TABLE two ALTER n TYPE text USING n || '!'", b"");
+    assert_eq!(rows("SELECT max(n || '?') FROM pg.public.two"), ["30!?"]);
+    postgres.execute(
+        "DROP TABLE one; CREATE VIEW one AS SELECT n FROM two; GRANT SELECT ON one TO PUBLIC",
+        b"",
+    );
+    assert_eq!(rows("SELECT * FROM pg.public.one ORDER BY 1"), ["10!", "20!", "30!"]);
+    postgres.execute("DROP VIEW one", b"");
+    let error = minerva.error(None, joined);
+    assert!(error.contains("TABLE_NOT_FOUND"), "{error}");
+    postgres.execute(
+        "CREATE TABLE one (id int, name text); INSERT INTO one VALUES (2, 'again'); GRANT SELECT ON one TO PUBLIC",
+        b"",
+    );
+    assert_eq!(rows(joined), ["2,again,2,20!"]);
+}
+
 /// Keys are told as a list where the table has many rows for each of them, else as a range.
 #[test]
 fn a_join_tells_many_keys_as_a_list_and_more_as_their_range() {

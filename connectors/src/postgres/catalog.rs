@@ -12,9 +12,9 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::connection::Database;
 use super::kind::{Declared, Kind, Scalar, Written};
-use super::question::Question;
+use super::question::{Question, Value};
 use super::statistics::{self, Figures};
-use crate::{ErrorKind, ROW_ID, Result};
+use crate::{ErrorKind, ROW_ID, Result, Seen};
 
 /// A table, view, materialised view, partitioned or foreign table.
 #[derive(Debug, PartialEq)]
@@ -177,18 +177,36 @@ pub(super) async fn state(database: &Arc<Database>, schema: &str, name: &str) ->
     if schema.contains('\0') || name.contains('\0') {
         return Ok(None);
     }
-    let object = format!("{schema}.{name}");
+    let mut states = states(database, &[(schema, name)]).await?;
+    Ok(states.pop().flatten())
+}
+
+/// Whether tables have the states in which they were seen.
+pub(super) async fn have_states(database: &Arc<Database>, seen: &[Seen]) -> Result<bool> {
+    let names: Vec<(&str, &str)> = (seen.iter())
+        .map(|seen| (seen.collection.as_str(), seen.dataset.as_str()))
+        .collect();
+    let states = states(database, &names).await?;
+    let expected = seen.iter().map(|seen| Some(seen.state.as_str()));
+    Ok(states.iter().map(Option::as_deref).eq(expected))
+}
+
+/// The states of some tables, which are all asked for before the first is told.
+async fn states(database: &Arc<Database>, names: &[(&str, &str)]) -> Result<Vec<Option<String>>> {
+    let full_names: Vec<String> = names.iter().map(|(schema, name)| format!("{schema}.{name}")).collect();
+    let object = full_names.join("`, `");
     let question = Question {
         sql: STATE,
         is_kept: true,
     };
-    let values: [(&(dyn ToSql + Sync), Type); 2] = [(&schema, Type::TEXT), (&name, Type::TEXT)];
-    let rows = database.ask(&object, question, &values).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let state = row
-        .try_get(0)
-        .map_err(|failure| database.error(&failure).about(&object))?;
-    Ok(Some(state))
+    let values: Vec<[Value<'_>; 2]> = (names.iter())
+        .map(|(schema, name)| [(schema as &(dyn ToSql + Sync), Type::TEXT), (name, Type::TEXT)])
+        .collect();
+    let values: Vec<&[Value<'_>]> = values.iter().map(<[Value<'_>; 2]>::as_slice).collect();
+    let answers = database.ask(&object, question, &values).await?;
+    let state = |rows: &Vec<Row>| rows.first().map(|row| row.try_get(0)).transpose();
+    let states: Result<_, tokio_postgres::Error> = answers.iter().map(state).collect();
+    states.map_err(|failure| database.error(&failure).about(object))
 }
 
 /// The table of exactly this name. One that nothing can be read of is an error.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -29,21 +30,24 @@ const MOST_AGE: Duration = Duration::from_secs(300);
 
 /// The tables of a database, as they were last seen.
 #[derive(Default)]
-pub(super) struct Tables(Mutex<HashMap<(String, String), Seen>>);
+pub(super) struct Tables(Mutex<HashMap<(String, String), Known>>);
 
 impl Tables {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Seen>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A table as it was last seen.
-struct Seen {
+struct Known {
     table: Arc<Table>,
     /// What the catalogue said of its state just before, if that says it all.
     state: Option<String>,
     at: Instant,
 }
+
+/// What stands for a parameter of a question.
+pub(super) type Value<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// A question to the catalogue.
 #[derive(Clone, Copy)]
@@ -60,11 +64,12 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    /// Asks with some values, and others: all are on their way before the first is answered.
     async fn ask(
         &mut self,
         question: Question<'_>,
-        values: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        values: &[&[Value<'_>]],
+    ) -> Result<Vec<Vec<Row>>, tokio_postgres::Error> {
         let Some(Connection {
             client, driver, asked, ..
         }) = &mut self.connection
@@ -72,17 +77,22 @@ impl Asking<'_> {
             return Ok(Vec::new());
         };
         if !question.is_kept {
-            return driver.drive(client.query_typed(question.sql, values)).await;
+            let answers = values.iter().map(|values| client.query_typed(question.sql, values));
+            return driver.drive(try_join_all(answers)).await;
         }
         let asked = match asked {
             Some(asked) => asked,
             None => {
-                let types: Vec<Type> = values.iter().map(|(_, of)| of.clone()).collect();
+                let types = values.iter().take(1).flat_map(|values| values.iter());
+                let types: Vec<Type> = types.map(|(_, of)| of.clone()).collect();
                 asked.insert(driver.drive(client.prepare_typed(question.sql, &types)).await?)
             }
         };
-        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|(value, _)| *value).collect();
-        driver.drive(client.query(asked, &values)).await
+        let values: Vec<Vec<&(dyn ToSql + Sync)>> = (values.iter())
+            .map(|values| values.iter().map(|(value, _)| *value).collect())
+            .collect();
+        let answers = values.iter().map(|values| client.query(&*asked, values));
+        driver.drive(try_join_all(answers)).await
     }
 }
 
@@ -96,23 +106,19 @@ impl Drop for Asking<'_> {
 
 impl Database {
     /// Asks the catalogue. Each question is a transaction of its own, which depends on nothing that a session is set to.
-    pub(super) async fn query(
-        self: &Arc<Self>,
-        object: &str,
-        sql: &str,
-        values: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<Row>> {
+    pub(super) async fn query(self: &Arc<Self>, object: &str, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>> {
         let question = Question { sql, is_kept: false };
-        self.ask(object, question, values).await
+        let mut answers = self.ask(object, question, &[values]).await?;
+        Ok(answers.pop().unwrap_or_default())
     }
 
-    /// The same, with a question that may be kept.
+    /// The same, with a question that may be kept, for some values and others. There is an answer for each of them.
     pub(super) async fn ask(
         self: &Arc<Self>,
         object: &str,
         question: Question<'_>,
-        values: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<Row>> {
+        values: &[&[Value<'_>]],
+    ) -> Result<Vec<Vec<Row>>> {
         let mut again = Again::default();
         // What one session keeps, another does not know.
         let is_kept = question.is_kept && !self.session().is_shared();
@@ -132,11 +138,11 @@ impl Database {
                 return Err(given_up(self.depot()).about(object));
             };
             match answer {
-                Ok(Ok(rows)) => {
+                Ok(Ok(answers)) => {
                     if let Some(connection) = asking.connection.take() {
                         self.park(connection, false);
                     }
-                    return Ok(rows);
+                    return Ok(answers);
                 }
                 Ok(Err(failure)) => {
                     // It was answered, and nobody waits with a connection for the next one.
@@ -161,12 +167,10 @@ impl Database {
         let key = (schema.to_owned(), name.to_owned());
         // Asked first, so that it is never newer than what is kept with it.
         let state = catalog::state(self, schema, name).await?;
-        let known = self.tables.lock().get(&key).and_then(|seen| {
-            let is_as_seen = state.is_some() && seen.state == state && seen.at.elapsed() < MOST_AGE;
-            is_as_seen.then(|| Arc::clone(&seen.table))
-        });
-        if known.is_some() {
-            return Ok(known);
+        if let Some((table, seen)) = self.seen_table(schema, name)
+            && Some(seen) == state
+        {
+            return Ok(Some(table));
         }
         let found = catalog::table(self, schema, name).await?.map(Arc::new);
         let mut tables = self.tables.lock();
@@ -175,7 +179,7 @@ impl Database {
                 if tables.len() >= MOST_TABLES {
                     tables.clear();
                 }
-                let seen = Seen {
+                let seen = Known {
                     table: Arc::clone(table),
                     state,
                     at: Instant::now(),
@@ -187,6 +191,14 @@ impl Database {
             }
         }
         Ok(found)
+    }
+
+    /// A table as it was last seen, and the state it had then; `None` where that is long ago, or its state says too little.
+    pub(super) fn seen_table(&self, schema: &str, name: &str) -> Option<(Arc<Table>, String)> {
+        let key = (schema.to_owned(), name.to_owned());
+        let tables = self.tables.lock();
+        let seen = tables.get(&key).filter(|seen| seen.at.elapsed() < MOST_AGE)?;
+        Some((Arc::clone(&seen.table), seen.state.clone()?))
     }
 
     /// A table as it was last seen here.

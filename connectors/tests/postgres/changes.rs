@@ -1,7 +1,7 @@
 //! Tables that change behind the depot's back: what was kept of them is never older than the question.
 
 use arrow::util::pretty::pretty_format_batches;
-use minerva_connectors::{ScanExec, estimated};
+use minerva_connectors::{ScanExec, Seen, Source, estimated};
 
 use crate::server::{PASSWORD, Place, context, shared};
 
@@ -24,6 +24,18 @@ async fn told(place: &Place) -> String {
     }
 }
 
+/// The columns of a table as it was last seen, and whether the depot says that it still is so; nothing where it is not remembered.
+async fn remembered(source: &dyn Source) -> Option<(String, bool)> {
+    let (table, state) = source.seen("public", "things")?;
+    let seen = Seen {
+        collection: "public".to_owned(),
+        dataset: "things".to_owned(),
+        state,
+    };
+    let is_so = source.are_as_seen(&[seen.clone(), seen]).await.unwrap();
+    Some((format!("{:?}", table.schema().fields()), is_so))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_of_a_table_is_never_old() {
     let place = shared()
@@ -36,6 +48,8 @@ async fn what_is_kept_of_a_table_is_never_old() {
     let before = told(&place).await;
     assert!(before.contains("2020-01-01"), "{before}");
     let mut last = before.clone();
+    let source = place.source().await;
+    let (mut were_old, mut were_new) = (0, 0);
     for (change, is_seen) in [
         (
             "INSERT INTO things SELECT 1, 'a', '2020-01-01' FROM generate_series(1, 99); ANALYZE things",
@@ -87,7 +101,17 @@ async fn what_is_kept_of_a_table_is_never_old() {
         for statement in change.split("; ") {
             place.admin.batch_execute(statement).await.unwrap();
         }
+        let kept = remembered(source.as_ref()).await;
         let now = told(&place).await;
+        match kept {
+            Some((columns, true)) => assert!(now.starts_with(&columns), "after {change}: {columns}"),
+            Some((_, false)) => were_old += 1,
+            None => {}
+        }
+        if let Some((columns, true)) = remembered(source.as_ref()).await {
+            assert!(now.starts_with(&columns), "after {change}: {columns}");
+            were_new += 1;
+        }
         let anew = Place {
             depots: shared().depots("changes", "127.0.0.1", "sslmode: disable", "reader", PASSWORD),
             admin: shared().admin("changes").await,
@@ -97,6 +121,8 @@ async fn what_is_kept_of_a_table_is_never_old() {
         assert_eq!(now, told(&place).await, "after {change}, once more");
         last = now;
     }
+    // Of the others nothing is remembered, or it was so once more.
+    assert!(were_old >= 18 && were_new >= 18, "{were_old}, {were_new}");
 }
 
 /// A question costs the server no transaction of its own, which it would warn of.

@@ -207,6 +207,13 @@ impl Traced {
         }
     }
 
+    /// Forgets what was decided of tables that have changed meanwhile: it is decided again.
+    pub(crate) fn begin_again(&mut self) {
+        self.tables.clear();
+        self.left_out = 0;
+        self.plans.clear();
+    }
+
     /// Notes the plan of a query, before any of it was moved.
     pub(crate) fn planned(&mut self, plan: &LogicalPlan) {
         self.plans.push(Opaque::new(plan.clone()));

@@ -1,9 +1,12 @@
-//! DataFusion's aggregate functions, without two wrong answers.
+//! DataFusion's aggregate functions, without three wrong answers and a refusal.
 //!
 //! 1. `min`, `max` and `count` say that they only fall or grow while a window does, and rows are taken for ordered by them. They are not: the first ones may
 //!    be NULL, a window's frame may leave rows behind, and the next partition begins anew. Here they say nothing.
 //! 2. The greatest of a group's floats begins with the smallest number, so that a group of `-Infinity` alone has that number; and a NaN is forgotten or
 //!    not by the order of the rows. Here both begin with what no value is beyond, and NaN is the greatest, as it is in an order and without groups.
+//! 3. Beside a list in an order, as that of `array_agg(a ORDER BY a DESC)`, one in the other order is made by the same order and turned round, which lists of distinct values
+//!    are not. Here each is made by its own.
+//! 4. Two of `string_agg` in one statement, each with an order of its own, are refused, as it is said to need its rows in that order. It sorts them by itself.
 //!
 //! Coordinator and workers know them by their names, since plans travel with names only.
 
@@ -12,7 +15,9 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrowNativeTypeOp, ArrowPrimitiveType};
 use datafusion::arrow::datatypes::{DataType, FieldRef, Float16Type, Float32Type, Float64Type};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::functions_aggregate::{count::count_udaf, min_max::max_udaf, min_max::min_udaf};
+use datafusion::functions_aggregate::{
+    array_agg::array_agg_udaf, count::count_udaf, min_max::max_udaf, min_max::min_udaf, string_agg::string_agg_udaf,
+};
 use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
@@ -22,8 +27,15 @@ use datafusion::logical_expr::{
 
 use crate::{arithmetic, folded::Folded, mean};
 
-static GUARDED: LazyLock<[Arc<AggregateUDF>; 3]> = LazyLock::new(|| {
-    [count_udaf(), max_udaf(), min_udaf()].map(|function| Arc::new(AggregateUDF::from(Guarded(function))))
+static GUARDED: LazyLock<[Arc<AggregateUDF>; 5]> = LazyLock::new(|| {
+    [
+        array_agg_udaf(),
+        count_udaf(),
+        max_udaf(),
+        min_udaf(),
+        string_agg_udaf(),
+    ]
+    .map(|function| Arc::new(AggregateUDF::from(Guarded(function))))
 });
 
 /// The functions that take the place of DataFusion's of the same names.
@@ -33,7 +45,7 @@ pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
         .collect()
 }
 
-/// A function that is DataFusion's but for the two answers.
+/// A function that is DataFusion's but for what is said above.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Guarded(Arc<AggregateUDF>);
 
@@ -114,11 +126,23 @@ impl AggregateUDFImpl for Guarded {
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.0.order_sensitivity()
+        match self.0.order_sensitivity() {
+            AggregateOrderSensitivity::HardRequirement => AggregateOrderSensitivity::SoftRequirement,
+            other => other,
+        }
+    }
+
+    fn with_beneficial_ordering(self: Arc<Self>, _is_ordered: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        // Rows that are in order are sorted again, which takes little.
+        let is_sorted_here = self.order_sensitivity().is_beneficial();
+        Ok(is_sorted_here.then_some(self as Arc<dyn AggregateUDFImpl>))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
-        self.0.reverse_udf()
+        match self.0.reverse_udf() {
+            ReversedUDAF::Reversed(_) => ReversedUDAF::NotSupported,
+            other => other,
+        }
     }
 
     fn simplify(&self) -> Option<AggregateFunctionSimplification> {

@@ -427,6 +427,77 @@ fn extremes_of_groups_may_be_infinite_or_no_number() {
     }
 }
 
+/// Such a condition is about the row that an aggregate has where its input has none.
+#[test]
+fn a_condition_without_columns_stays_above_an_aggregate() {
+    let minerva = minerva();
+    let (t, u) = (
+        "(VALUES (1), (1), (2)) AS t(a)",
+        "(SELECT max(b) FROM (VALUES (3)) AS u(b))",
+    );
+    let rows = |sql: String| minerva.rows(None, &sql);
+    let none = Vec::<String>::new();
+    assert_eq!(rows(format!("SELECT count(*) FROM {t} HAVING {u} < 0")), none);
+    assert_eq!(rows(format!("SELECT count(*) FROM {t} HAVING {u} > 0")), ["3"]);
+    assert_eq!(rows(format!("SELECT count(*) FROM {t} WHERE {u} < 0")), ["0"]);
+    let counted = format!("(SELECT CAST('-1.5' AS DOUBLE) AS c, count(*) AS n FROM {t}) AS k");
+    assert_eq!(rows(format!("SELECT n FROM {counted} WHERE abs(c) IS NULL")), none);
+    assert_eq!(
+        rows(format!("SELECT n FROM {counted} WHERE abs(c) > 1 AND n > 2")),
+        ["3"]
+    );
+    let all = format!("(SELECT a, count(*) AS n FROM {t} GROUP BY ROLLUP(a)) AS k");
+    assert_eq!(rows(format!("SELECT n FROM {all} WHERE {u} < 0")), none);
+    assert_eq!(
+        rows(format!("SELECT n FROM {all} WHERE {u} > 0 ORDER BY n")),
+        ["1", "2", "3"]
+    );
+    let by_chance = format!("(SELECT a, count(*) AS n FROM {t} GROUP BY a) AS k");
+    assert_eq!(
+        rows(format!("SELECT n FROM {by_chance} WHERE random() < -1 OR {u} < 0")),
+        none
+    );
+}
+
+#[test]
+fn texts_are_joined_in_several_orders() {
+    let lake = "name: big\nversion: v2alpha\ntype: depot\ndepot: {type: TPCH, tpch: {scale: 0.01}}\n";
+    for workers in [1, 2] {
+        let minerva = Minerva::start(&[("big.yaml", lake)], workers);
+        let rows =
+            |columns: &str, rest: &str| minerva.rows(None, &format!("SELECT {columns} FROM big.tpch.nation{rest}"));
+        let (up, down) = (
+            "string_agg(n_name, '-' ORDER BY n_name)",
+            "string_agg(n_name, '-' ORDER BY n_name DESC)",
+        );
+        let by_number = "string_agg(CAST(n_nationkey AS VARCHAR), '-' ORDER BY n_regionkey DESC, n_nationkey)";
+        let some = " WHERE n_regionkey IN (1, 4)";
+        let together = rows(&format!("{up}, {down}, {by_number}"), some);
+        let apart = [up, down, by_number].map(|column| rows(column, some).concat());
+        assert_eq!(together, [apart.join(",")]);
+        assert_eq!(apart[2], "4-10-11-13-20-1-2-3-17-24");
+        assert!(apart[0].starts_with("ARGENTINA-BRAZIL-") && apart[1].ends_with("-BRAZIL-ARGENTINA"));
+        let grouped = rows(
+            &format!("n_regionkey, {down}, {up}, string_agg(DISTINCT n_name, '-' ORDER BY n_name)"),
+            " GROUP BY n_regionkey ORDER BY n_regionkey",
+        );
+        assert_eq!(grouped.len(), 5);
+        let names = "ETHIOPIA-ALGERIA";
+        let first = &grouped[0];
+        assert!(
+            first.starts_with("0,MOZAMBIQUE-MOROCCO-KENYA-") && first.contains(names),
+            "{first}"
+        );
+        assert!(first.ends_with(",ALGERIA-ETHIOPIA-KENYA-MOROCCO-MOZAMBIQUE"), "{first}");
+        let lists = rows(
+            "array_to_string(array_agg(n_regionkey ORDER BY n_regionkey DESC), ''), array_to_string(array_agg(DISTINCT n_regionkey ORDER BY n_regionkey), ''), \
+             array_to_string(array_agg(n_nationkey ORDER BY n_nationkey), '')",
+            " WHERE n_nationkey < 6",
+        );
+        assert_eq!(lists, ["411100,014,012345"]);
+    }
+}
+
 #[test]
 fn statements_that_once_failed() {
     let minerva = minerva();
@@ -444,6 +515,21 @@ fn statements_that_once_failed() {
         "SELECT sum(DISTINCT length(CAST(ok AS VARCHAR))) AS n, sum({d}) AS s FROM {t} HAVING sum({d}) > CAST('1.00' AS DECIMAL(12, 2))"
     );
     assert_eq!(minerva.rows(None, &sql), ["9,1.73"]);
+    // Of microseconds and nanoseconds.
+    let at = |text: &str| format!("CAST(TIMESTAMP '{text}' AS TIMESTAMP(6))");
+    let (one, other) = (at("2024-01-01 00:00:00"), at("2024-02-02 00:00:00"));
+    let t = format!("(VALUES (1, {one}), (2, {other})) AS t(i, at)");
+    let mixed =
+        format!("(SELECT i, CASE WHEN i > 1 THEN at ELSE TIMESTAMP '2024-02-02 00:00:00' END AS c FROM {t}) AS m");
+    let sql = format!("SELECT i FROM {mixed} WHERE EXISTS (SELECT 1 FROM {t} WHERE t.at = m.c) ORDER BY i");
+    assert_eq!(minerva.rows(None, &sql), ["1", "2"]);
+    let sql = format!(
+        "SELECT i, (SELECT max(t.i) FROM {t} WHERE t.at = m.c) FROM {mixed} WHERE c > TIMESTAMP '2023-01-01 00:00:00' AND EXISTS (SELECT 1 FROM {t} WHERE t.at = m.c) ORDER BY i"
+    );
+    assert_eq!(minerva.rows(None, &sql), ["1,2", "2,2"]);
+    let (t, u) = ("(VALUES (3), (NULL), (1)) AS t(a)", "(VALUES (2), (NULL)) AS u(b)");
+    let sql = format!("SELECT a AS x, a AS y FROM {t} UNION ALL SELECT b, b FROM {u} ORDER BY y, x NULLS FIRST");
+    assert_eq!(minerva.rows(None, &sql), ["1,1", "2,2", "3,3", ",", ","]);
 }
 
 /// DataFusion takes `nation` and `lake.tpch.nation` for one table, the first, where both are looked up.

@@ -4,6 +4,7 @@
 //! Out: the rules in their order. Deliberately absent: anything that enforces a policy; every rule here may be skipped without harm.
 
 mod checked;
+mod constant_filters;
 mod decimal_places;
 mod distinct_sums;
 mod fences;
@@ -14,7 +15,9 @@ mod join_order;
 mod key_lists;
 mod multisets;
 mod null_keys;
+mod outer_types;
 mod single_rows;
+mod sound;
 mod top_rows;
 
 use std::sync::Arc;
@@ -31,6 +34,7 @@ use minerva_policy::PushLeakproofThroughBarrier;
 use crate::session::Session;
 
 use checked::CheckArithmetic;
+use constant_filters::GuardedFilters;
 use decimal_places::KnowDecimalPlaces;
 use distinct_sums::GuardedDistinct;
 use fences::Barriers;
@@ -40,10 +44,12 @@ use join_order::order_joins;
 pub(crate) use key_lists::limit_key_lists;
 use multisets::CountMultisets;
 use null_keys::{GuardedCrossJoins, GuardedJoinKeys};
+use outer_types::RefreshOuterTypes;
 use single_rows::ExpectOneRow;
+use sound::GuardedSoundness;
 use top_rows::{GuardedTopGroups, OrderTopRows};
 
-/// Rules that see the plan as SQL means it, before any other has changed it.
+/// Rules that see the plan as SQL means it, before any other has changed it, and one that makes types fit again.
 pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(CountMultisets),
@@ -51,6 +57,7 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         Arc::new(KnowDecimalPlaces),
     ];
     rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(RefreshOuterTypes::default()));
     rules
 }
 
@@ -64,7 +71,7 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
             "single_distinct_aggregation_to_group_by" => rules.push(Arc::new(GuardedDistinct::default())),
             "extract_equijoin_predicate" => rules.push(Arc::new(GuardedJoinKeys::default())),
             "push_down_filter" => {
-                rules.push(rule);
+                rules.push(Arc::new(GuardedFilters::default()));
                 rules.push(Arc::new(PushLeakproofThroughBarrier));
             }
             _ => rules.push(rule),
@@ -103,6 +110,7 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
         match rule.name() {
             "FilterPushdown" => rules.push(Arc::new(PushFiltersByPlace::of_plans())),
             "LimitAggregation" => rules.push(Arc::new(GuardedTopGroups::default())),
+            "SanityCheckPlan" => rules.push(Arc::new(GuardedSoundness::default())),
             "FilterPushdown(Post)" => {
                 // Sorts get the filters that they tell others while they run, and so must have their order before.
                 rules.push(Arc::new(OrderTopRows));
@@ -127,12 +135,18 @@ mod tests {
             "GuardedDistinct",
             "GuardedCrossJoins",
             "GuardedJoinKeys",
+            "GuardedFilters",
             "PushLeakproofThroughBarrier",
         ] {
             assert!(logical(guard), "{guard}");
         }
         let physical: Vec<String> = physical_rules().iter().map(|rule| format!("{rule:?}")).collect();
-        for guard in ["PushFiltersByPlace", "GuardedTopGroups", "OrderTopRows"] {
+        for guard in [
+            "PushFiltersByPlace",
+            "GuardedTopGroups",
+            "OrderTopRows",
+            "GuardedSoundness",
+        ] {
             assert!(
                 physical.iter().any(|rule| rule.starts_with(guard)),
                 "{guard} in {physical:?}"

@@ -15,6 +15,9 @@ import struct
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 
+import sqlglot
+from sqlglot import exp
+
 # ---- The tables --------------------------------------------------------------------------------------------------------
 
 #: The kinds of values. Those with an X are extremes and curiosities, which are compared, ordered and counted, and never computed with.
@@ -301,6 +304,11 @@ def for_minerva(template):
 # ---- Databases ---------------------------------------------------------------------------------------------------------
 
 
+def conjuncts(condition):
+    condition = condition.unnest()
+    return [*conjuncts(condition.left), *conjuncts(condition.right)] if isinstance(condition, exp.And) else [condition]
+
+
 class Dialect:
     """A database: its tables, its words and its client. `place` says where it is."""
 
@@ -317,11 +325,17 @@ class Dialect:
     types = {}
     schema = None
 
+    def mistakes(self, template):
+        """What the database itself answers wrongly, or None."""
+        return None
+
     def render(self, template):
         """The statement in the database's words; `Otherwise` where it has none."""
         lacking = self.lacks.search(template)
         if lacking:
             raise Otherwise(lacking[0])
+        if mistaken := self.mistakes(template):
+            raise Otherwise(f"mistaken: {mistaken}")
         return expand(template, self.position)
 
     def create_table(self, name):
@@ -411,6 +425,14 @@ class SQLite(Dialect):
     def __init__(self, folder, place):
         self.path = folder / "pushdown.db"
 
+    def mistakes(self, template):
+        # SELECT a3.num FROM items a1 JOIN twice a2 ON a1.f = a2.r AND 1 = 2 FULL JOIN twice a3 ON TRUE
+        if "FULL JOIN" in template:
+            conditions = [join.args["on"] for join in sqlglot.parse_one(template, dialect="postgres").find_all(exp.Join) if join.args.get("on")]
+            if any(not part.find(exp.Column) and not isinstance(part, exp.Boolean) for condition in conditions for part in conjuncts(condition)):
+                return "a constant condition of an inner join beside a full join"
+        return None
+
     def load(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with sqlite3.connect(self.path) as connection:
@@ -465,6 +487,18 @@ class MariaDB(Dialect):
 
     def __init__(self, folder, place):
         self.place = {"host": "127.0.0.1", "port": int(place)} if place.isdigit() else {"unix_socket": place}
+
+    def mistakes(self, template):
+        # SELECT max(vc) OVER (ORDER BY at_x), sum(3) OVER (ORDER BY TRUE), max(f) OVER (PARTITION BY day ORDER BY id ROWS UNBOUNDED PRECEDING) FROM few
+        if len(set(re.findall(r"OVER \((.*?)\) AS", template))) > 2:
+            return "windows of several orders"
+        # SELECT a4.i FROM parts a1 LEFT JOIN twice a4 ON a1.name = a4.name WHERE NOT a4.ok IS FALSE
+        if re.search(r"\b(LEFT|RIGHT) JOIN\b.*\bNOT\b.*\bIS (TRUE|FALSE)\b", template):
+            return "NOT of a test of truth above an outer join"
+        # SELECT 1 FROM parts a2 WHERE NOT a2.big IN (SELECT a5.small FROM items a5), where a number is too large for the list, which has a NULL
+        if re.search(r"\bNOT\b[^()]*\bIN \(SELECT\b", template):
+            return "NOT IN of a list of another type with NULL"
+        return None
 
     def render(self, template):
         # The name of an aggregate is no part of an expression that is ordered by, unless it is a column of a table.

@@ -208,7 +208,14 @@ impl Dialect for MariadbDialect {
 
     fn same(&self, left: &Value, right: &Value) -> Option<Value> {
         self.compare(Operator::Eq, left, right)?;
-        Some(Value::condition(format!("({} <=> {})", left.sql, right.sql)))
+        let same = format!("({} <=> {})", left.sql, right.sql);
+        // Hash tables of MariaDB's joins have no NULLs: they are kept from what is no constant.
+        let is_constant = left.literal.is_some() || right.literal.is_some();
+        Some(Value::condition(if is_constant {
+            same
+        } else {
+            format!("COALESCE({same}, 0)")
+        }))
     }
 
     fn truth(&self, condition: &str, test: &str) -> String {
@@ -461,9 +468,9 @@ impl Dialect for MariadbDialect {
         is_found.then(|| self.compare(Operator::Eq, left, right)).flatten()
     }
 
-    fn null_safe_key(&self, left: &Value, right: &Value) -> Option<Value> {
-        self.join_key(left, right)?;
-        self.same(left, right)
+    fn null_safe_key(&self, _left: &Value, _right: &Value) -> Option<Value> {
+        // What its hash tables are kept from, no index finds.
+        None
     }
 
     fn null_safe(&self, _left: &Value, _right: &Value) -> Option<[(Value, Value); 2]> {

@@ -292,7 +292,8 @@ fn one_of_them(sql: String, values: &[Value]) -> Option<Value> {
     let own = values.iter().filter(|value| value.literal.is_none()).count() < 2;
     let form = match first.form {
         Form::Exact if typed.iter().all(|value| value.form == Form::Exact) => Form::Exact,
-        Form::Text { .. } => Form::Text {
+        // What is only read as a text is another type there, of which a text is made, or that is made of a text.
+        Form::Text { .. } if typed.iter().all(|value| value.is_text()) => Form::Text {
             own: own && typed.iter().all(|value| value.form == Form::Text { own: true }),
         },
         _ => return None,

@@ -206,6 +206,11 @@ async fn what_means_the_same_is_done_by_mariadb() {
             "SELECT a.id, b.n FROM b LEFT JOIN a ON b.a_id = a.id AND a.small = 1 WHERE NOT ((a.n = 3) IS FALSE)",
             &["LEFT JOIN"],
         ),
+        // Where it makes a join by hashing, NULL is equal to no NULL, whatever is asked for.
+        (
+            "SELECT a.id, b.n FROM b JOIN a ON b.a_id = a.id AND b.n IS NOT DISTINCT FROM a.n",
+            &["JOIN", "COALESCE(("],
+        ),
         ("SELECT max(id), count(s) FROM seen", &["MAX"]),
     ] {
         if sql.contains("UNION") {
@@ -245,6 +250,11 @@ async fn what_may_mean_something_else_is_not() {
         "SELECT sum(big) FROM a",
         "SELECT sum(u) FROM a",
         "SELECT max(u_id) FROM a",
+        // What makes one value of a label and a UUID makes a UUID of the label.
+        "SELECT id FROM a WHERE coalesce(e, u_id) IS NULL",
+        "SELECT id, CASE WHEN id > 7 THEN s ELSE u_id END FROM a",
+        // Its hash tables have no NULLs.
+        "SELECT a.id FROM b LEFT JOIN a ON b.n IS NOT DISTINCT FROM a.n",
         // Nothing finds texts by their bytes, nor numbers without an index.
         "SELECT a.id FROM a JOIN b ON a.d = b.w",
         "SELECT a.id FROM a JOIN b ON a.s = b.t",

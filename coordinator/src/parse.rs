@@ -762,15 +762,18 @@ mod tests {
         ];
         let mut slow = Vec::new();
         let mut check = |sql: String| {
-            let begun = std::time::Instant::now();
-            let result = one_statement(&sql);
-            let took = begun.elapsed();
-            if took > std::time::Duration::from_millis(500) {
-                slow.push(format!(
-                    "{took:?} {:?}: {}",
-                    result.map(drop),
-                    sql.get(..60).unwrap_or_default()
-                ));
+            // What takes exponential time takes it always; what is slow once may have waited for the processor.
+            let once = || {
+                let begun = std::time::Instant::now();
+                let result = one_statement(&sql).map(drop);
+                (begun.elapsed(), result)
+            };
+            let is_slow = |tried: &(std::time::Duration, _)| tried.0 > std::time::Duration::from_millis(500);
+            let tried: Vec<_> = std::iter::repeat_with(once).take(4).take_while(is_slow).collect();
+            if let [.., (took, result)] = tried.as_slice()
+                && tried.len() == 4
+            {
+                slow.push(format!("{took:?} {result:?}: {}", sql.get(..60).unwrap_or_default()));
             }
         };
         for depth in [8, 40] {

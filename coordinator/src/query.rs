@@ -297,6 +297,7 @@ pub(crate) async fn plan(
     planned(session, snapshot, named, parameters).await
 }
 
+/// Makes a verified plan of a query with its names, with ways out of its statements.
 async fn planned(
     session: &Session,
     snapshot: &Snapshot,

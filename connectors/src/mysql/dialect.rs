@@ -468,13 +468,8 @@ impl Dialect for MariadbDialect {
         is_found.then(|| self.compare(Operator::Eq, left, right)).flatten()
     }
 
-    fn null_safe_key(&self, _left: &Value, _right: &Value) -> Option<Value> {
-        // What its hash tables are kept from, no index finds.
-        None
-    }
-
     fn null_safe(&self, _left: &Value, _right: &Value) -> Option<[(Value, Value); 2]> {
-        // No index finds what is computed.
+        // No index finds what is computed, nor what hash tables are kept from.
         None
     }
 

@@ -32,6 +32,7 @@ async fn remembered(source: &dyn Source) -> Option<(String, bool)> {
         dataset: "things".to_owned(),
         state,
     };
+    // Twice, as several tables are asked about.
     let is_so = source.are_as_seen(&[seen.clone(), seen]).await.unwrap();
     Some((format!("{:?}", table.schema().fields()), is_so))
 }
